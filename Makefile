@@ -1,0 +1,43 @@
+# make demo, make test: each enough on a bare machine with Python 3.11+ and a package index.
+PYTHON ?= python3
+PIP_FLAGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo demo-large demo-proof test lint setup clean
+.DEFAULT_GOAL := demo
+
+demo: setup
+	$(BIN)/qarm demo --out runs/demo
+
+demo-large: setup
+	$(BIN)/qarm demo --size large --out runs/demo-large
+
+demo-proof: setup
+	$(BIN)/python benchmarks/demo_proof.py --out runs/demo-proof
+
+test: lint
+	$(BIN)/python -m pytest -n 2
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "need Python 3.11 or newer, got $$($(PYTHON) --version); try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "Python's venv is missing; install it, on Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt \
+	  "torch==2.13.0" -e ".[demo,report,dev]"
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) runs dist site .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

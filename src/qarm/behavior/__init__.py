@@ -1,0 +1,1 @@
+"""What users did: log, split, Swing and User2Item, pairs."""

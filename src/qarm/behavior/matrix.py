@@ -1,0 +1,102 @@
+"""Who has which item: the distinct positive (user, item) pairs of a log, indexed from both sides."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from qarm.behavior.log import Log
+
+__all__ = ["ClickMatrix", "Lists", "click_matrix", "sampled"]
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Sorted lists end to end: list r is values[starts[r]:starts[r + 1]].
+
+    starts: int64 [rows + 1]; values: int32, ascending within a list.
+    """
+
+    starts: Ints
+    values: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def sizes(self) -> Ints:
+        """Length of each list, int64 [rows]."""
+        return np.diff(self.starts)
+
+    def flipped(self, rows: int) -> "Lists":
+        """The same pairs listed by value, for values below `rows`."""
+        owners = np.repeat(np.arange(len(self), dtype=np.int32), self.sizes)
+        order = np.argsort(self.values, kind="stable")
+        return Lists(_starts(self.values, rows), owners[order])
+
+    def _kept(self, kept: npt.NDArray[np.bool_]) -> "Lists":
+        owners = np.repeat(np.arange(len(self)), self.sizes)[kept]
+        return Lists(_starts(owners, len(self)), self.values[kept])
+
+
+@dataclass(frozen=True)
+class ClickMatrix:
+    """item_ids: sorted, an item's number is its place; by_user: each user's items."""
+
+    item_ids: pl.Series
+    by_user: Lists
+
+    @property
+    def by_item(self) -> Lists:
+        """Each item's users."""
+        return self.by_user.flipped(len(self.item_ids))
+
+
+def click_matrix(log: Log, *, min_items: int = 1) -> ClickMatrix:
+    """The distinct positive pairs of `log`, without users who have fewer than `min_items` items."""
+    clicks = log.frame.filter(pl.col("label") == 1)
+    item_ids = clicks["item_id"].unique().sort()
+    numbered = clicks.select(
+        user=pl.col("user_id").rle_id(),  # the log is sorted by user
+        item=pl.col("item_id").cast(pl.Enum(item_ids)).to_physical().cast(pl.Int32),
+    )
+    pairs = numbered.unique().sort("user", "item").filter(pl.len().over("user") >= min_items)
+    users = pairs["user"].rle_id().to_numpy()
+    count = int(users[-1]) + 1 if len(users) else 0
+    return ClickMatrix(item_ids, Lists(_starts(users, count), pairs["item"].to_numpy()))
+
+
+def sampled(lists: Lists, cap: int | None, *, seed: int) -> Lists:
+    """Lists cut to at most `cap` values, drawn without replacement.
+
+    A value's lot depends on the seed, its list's number and itself alone, so the draw is the same
+    whatever the buckets in which it is made.
+    """
+    if cap is None or not (lists.sizes > cap).any():
+        return lists
+    owners = np.repeat(np.arange(len(lists)), lists.sizes)
+    places = np.flatnonzero((lists.sizes > cap)[owners])
+    lots = _lots(owners[places], lists.values[places], seed)
+    order = np.lexsort((lots, owners[places]))
+    first = np.searchsorted(owners[places], owners[places], side="left")
+    kept = np.ones(len(owners), dtype=np.bool_)
+    kept[places[order]] = np.arange(len(places)) - first < cap
+    return lists._kept(kept)
+
+
+def _starts(owners: npt.NDArray[np.integer], rows: int) -> Ints:
+    return np.concatenate(([0], np.cumsum(np.bincount(owners, minlength=rows)))).astype(np.int64)
+
+
+def _lots(owners: Ints, values: npt.NDArray[np.int32], seed: int) -> npt.NDArray[np.uint64]:
+    """A fixed 64-bit mixing function (the finaliser of SplitMix64, Steele et al. 2014) of each pair."""
+    mixed = np.zeros(len(owners), dtype=np.uint64)
+    for part in (np.full(len(owners), seed % 2**64, dtype=np.uint64), owners, values):
+        mixed = (mixed ^ part.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    return mixed

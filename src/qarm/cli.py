@@ -1,0 +1,195 @@
+"""The command line: parses arguments, prints one line a stage, turns errors into exit codes."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+from cyclopts import App, CycloptsError, Parameter
+
+from qarm.errors import InputError, QarmError
+
+if TYPE_CHECKING:
+    from qarm.config import Config
+    from qarm.pipeline import Done
+
+__all__ = ["app", "main"]
+
+SETTINGS_HELP = "KEY=VALUE for any config key; `--KEY VALUE` (`--data.root shop`) is short for it."
+SIZE_HELP = "small: 2,000 items and 60,000 interactions; large: 20,000 items and 2 million."
+Settings = Annotated[list[str] | None, Parameter(name="--set", help=SETTINGS_HELP, negative="")]
+ConfigFile = Annotated[Path, Parameter(help="YAML file; examples/ has some.")]
+RunFolder = Annotated[Path, Parameter(help="Run folder: a folder per stage, made if need be.")]
+Json = Annotated[bool, Parameter(name="--json", help="Print JSON, one object a line.", negative="")]
+
+app = App(
+    name="qarm",
+    help="From a catalogue and a click log to aligned vectors, trainable codes and a recommender.",
+    help_format="plaintext",
+    version_flags=["--version"],
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; exits with 0 (done), 2 (wrong input, one message) or 1 (anything else)."""
+    tokens = _expand_settings(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(tokens, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _fail(f"{error}\nqarm --help lists the commands and their options.", 2)
+    except QarmError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("stopped; the same command goes on from here", 130)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"qarm: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _expand_settings(tokens: Sequence[str]) -> list[str]:
+    """Rewrite `--data.root X` and `--data.root=X` to `--set data.root=X`; `--seed` counts too."""
+    expanded: list[str] = []
+    rest = list(tokens)
+    while rest:
+        token = rest.pop(0)
+        key, equals, value = token.removeprefix("--").partition("=")
+        if not (token.startswith("--") and ("." in key or key == "seed")):
+            expanded.append(token)
+            continue
+        if not equals:
+            if not rest:
+                _fail(f"--{key} needs a value", 2)
+            value = rest.pop(0)
+        expanded += ["--set", f"{key}={value}"]
+    return expanded
+
+
+def _load(config: Path | None, settings: list[str] | None) -> "Config":
+    from qarm.config import load_config
+
+    flags = {}
+    for setting in settings or []:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise InputError(f"--set {setting}: need KEY=VALUE")
+        flags[key] = value
+    return load_config(config, flags=flags)
+
+
+def _show(stages: Iterable["Done"], *, as_json: bool) -> None:
+    fresh = True
+    for done in stages:
+        fresh &= done.fresh
+        if as_json:
+            print(json.dumps({**vars(done), "path": str(done.path)}), flush=True)
+            continue
+        figures = "  ".join(f"{key}={_figure(value)}" for key, value in done.rows.items())
+        took = "fresh" if done.fresh else f"{done.seconds:.1f} s"
+        print(f"{done.stage:<9} {done.path}  {figures}  {took}", flush=True)
+    if fresh and not as_json:
+        print("nothing to do: every stage is fresh")
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _stage_command(last: str) -> Any:
+    def command(
+        config: ConfigFile, *, out: RunFolder, settings: Settings = None, as_json: Json = False
+    ) -> None:
+        from qarm.pipeline import run_stages
+
+        _show(run_stages(_load(config, settings), out, last=last), as_json=as_json)
+
+    return command
+
+
+for _name, _help in {
+    "mine": "Mine pairs of items that behave alike (Swing and User2Item).",
+    "align": "Fine-tune the encoder on the pairs.",
+    "embed": "Vectors of every item, before and after alignment.",
+    "quantize": "Residual k-means and nearest-rows codes of every item.",
+    "train": "Train and test the ranker's variants.",
+    "report": "Write the report page.",
+}.items():
+    app.command(_stage_command(_name), name=_name, help=f"{_help} Runs the stages before it too.")
+
+
+@app.command
+def run(config: ConfigFile, *, out: RunFolder, settings: Settings = None, as_json: Json = False) -> None:
+    """Run every stage, skipping what is fresh, and print the results."""
+    from qarm.pipeline import run_stages
+
+    _show(run_stages(_load(config, settings), out), as_json=as_json)
+    if not as_json:
+        _print_results(out)
+
+
+def _print_results(out: Path) -> None:
+    from qarm.report.table import results_table
+
+    print(f"\n{results_table(out)}\n\nreport: {out / 'report' / 'index.html'}")
+
+
+@app.command
+def check(config: ConfigFile, *, settings: Settings = None, as_json: Json = False) -> None:
+    """Check the config, the tables and the media; reports all problems at once."""
+    from qarm.pipeline import check_input
+
+    found = check_input(_load(config, settings))
+    if as_json:
+        print(json.dumps(found))
+        return
+    for key, value in found.items():
+        if not isinstance(value, dict):
+            print(f"{key}: {value:,}")
+            continue
+        print(f"{key}: {len(value):,}")
+        for item, reason in value.items():
+            print(f"  {item}: {reason}")
+
+
+@app.command
+def demo(
+    *,
+    out: RunFolder,
+    size: Annotated[Literal["small", "large"], Parameter(help=SIZE_HELP)] = "small",
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Generate the demo world and run every stage on it."""
+    from qarm.pipeline import run_stages
+    from qarm.world import build_world
+
+    world = out / "world"
+    config = _load(None, [f"data.root={world}", *(settings or [])])
+    build_world(world, size=size, seed=config.seed)
+    _show(run_stages(config, out), as_json=as_json)
+    if not as_json:
+        _print_results(out)
+
+
+@app.command
+def encode(
+    items: Annotated[Path, Parameter(help="Table of new items, columns as in the run's config.")],
+    *,
+    run: Annotated[Path, Parameter(help="A finished run folder.")],
+    out: Annotated[Path, Parameter(help="Parquet file to write.")],
+    as_json: Json = False,
+) -> None:
+    """Code items that a run has never seen, with its frozen encoder and codebooks."""
+    from qarm.serving.coder import encode as encode_items
+
+    codes = encode_items(run, items)
+    codes.write(out)
+    rows = {"items": len(codes), "levels": codes.rq.shape[1]}
+    if as_json:
+        print(json.dumps({"path": str(out), **rows}))
+    else:
+        print(f"encode    {out}  items={rows['items']:,}  levels={rows['levels']}")

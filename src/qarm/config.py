@@ -1,0 +1,245 @@
+"""The whole configuration on one typed page: a model per stage, unknown keys refused."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from qarm.errors import ConfigError
+
+__all__ = ["Config", "load_config"]
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0.0)]
+Variant = Literal["id", "id+frozen", "id+rq", "id+vq", "id+rq+vq"]
+VARIANTS: tuple[Variant, ...] = ("id", "id+frozen", "id+rq", "id+vq", "id+rq+vq")
+ENVIRONMENT_PREFIX = "QARM_"
+
+
+class Page(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ItemsTable(Page):
+    """Where the catalogue lies and what its columns are called."""
+
+    path: Path = Path("items.parquet")
+    id: str = "item_id"
+    text: list[str] = ["title", "description"]
+    image: str | None = "image_path"
+    audio: str | None = "audio_path"
+
+
+class InteractionsTable(Page):
+    """Where the click log lies; `order` may stand for `time`; `where` keeps matching rows."""
+
+    path: Path = Path("interactions.parquet")
+    user: str = "user_id"
+    item: str = "item_id"
+    time: str = "timestamp"
+    order: str | None = None
+    label: str | None = None
+    where: dict[str, bool | int | float | str] = {}
+    max_unknown: Share = 0.05
+
+
+class Data(Page):
+    """Relative table paths resolve against `root`; media paths against their table's folder."""
+
+    root: Path = Path()
+    items: ItemsTable = ItemsTable()
+    interactions: InteractionsTable = InteractionsTable()
+
+
+class SplitConfig(Page):
+    """time: latest share of all events; user_tail: of each user's; last_out: the last two events."""
+
+    kind: Literal["time", "user_tail", "last_out"] = "time"
+    test: Share = 0.2
+    valid: Share = 0.1
+    cold_items: Share = 0.0
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> "SplitConfig":
+        if self.test + self.valid >= 1.0:
+            raise ValueError(f"test + valid = {self.test + self.valid:g}, need less than 1")
+        return self
+
+
+class SwingConfig(Page):
+    alpha: Annotated[float, Field(ge=0.0)] = 1.0
+    top_k: Count = 20
+    max_items_per_user: Count = 1000
+    max_users_per_item: Count = 1000
+
+
+class User2ItemConfig(Page):
+    """The id model whose item vectors decide which past item is most similar to a target."""
+
+    dim: Count = 64
+    epochs: Count = 10
+    batch: Count = 1024
+    lr: Positive = 0.01
+
+
+class PairsConfig(Page):
+    window: Count = 50
+    per_item: Count = 40
+    swing: SwingConfig = SwingConfig()
+    user2item: User2ItemConfig = User2ItemConfig()
+
+
+class EncoderConfig(Page):
+    """`text` and `image` name a packaged encoder or a folder; None leaves the modality out."""
+
+    text: str | None = "all-minilm-l6-v2"
+    image: str | None = "efficientnet-lite0"
+    audio: str | None = "logmel"
+    dim: Count = 128
+    hidden: Count = 512
+    dropout: Share = 0.1
+    modality_dropout: Share = 0.1
+    epochs: Count = 20
+    batch: Annotated[int, Field(ge=2)] = 512
+    lr: Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
+    temperature: Positive = 0.05
+    max_steps: Count = 2000
+    cache: Path | None = None
+
+
+class QuantizerConfig(Page):
+    """`width` auto follows the number of items: see docs/codes.md."""
+
+    levels: Count = 3
+    width: Literal["auto"] | Annotated[int, Field(ge=2)] | list[Annotated[int, Field(ge=2)]] = "auto"
+    nearest: Count = 25
+    iterations: Count = 25
+
+    @model_validator(mode="after")
+    def _one_width_per_level(self) -> "QuantizerConfig":
+        if isinstance(self.width, list) and len(self.width) != self.levels:
+            raise ValueError(f"width has {len(self.width)} entries, need levels={self.levels}")
+        return self
+
+
+class Negatives(Page):
+    """Drawn per positive where the log has positives only."""
+
+    train: Count = 4
+    eval: Count = 100
+
+
+class RankerConfig(Page):
+    variants: list[Variant] = list(VARIANTS)
+    seeds: list[int] = [0]
+    negatives: Negatives = Negatives()
+    history: Count = 50
+    dim: Count = 32
+    hidden: list[Count] = [128, 64]
+    dropout: Share = 0.1
+    id_dropout: Share = 0.1
+    epochs: Count = 20
+    patience: Count = 2
+    batch: Count = 1024
+    lr: Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-5
+
+
+class Config(Page):
+    """Everything a run depends on."""
+
+    seed: int = 0
+    data: Data = Data()
+    split: SplitConfig = SplitConfig()
+    pairs: PairsConfig = PairsConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    quantizer: QuantizerConfig = QuantizerConfig()
+    ranker: RankerConfig = RankerConfig()
+
+    @property
+    def items_path(self) -> Path:
+        return self.data.root / self.data.items.path
+
+    @property
+    def interactions_path(self) -> Path:
+        return self.data.root / self.data.interactions.path
+
+
+def load_config(
+    path: Path | None = None,
+    *,
+    flags: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Config:
+    """Read a config; flags beat environment variables, which beat the file, which beats defaults.
+
+    Args:
+        path: a YAML file, or None for defaults.
+        flags: dotted keys to text, `{"data.root": "shop", "quantizer.levels": "4"}`; values are YAML.
+        environment: variables; `QARM_DATA__ROOT=shop` sets `data.root`. Default: `os.environ`.
+
+    Raises:
+        ConfigError: the file, a key or a value is wrong; every problem is listed.
+    """
+    content = {} if path is None else _read_yaml(path)
+    variables = os.environ if environment is None else environment
+    for name, text in sorted(variables.items()):
+        if name.startswith(ENVIRONMENT_PREFIX):
+            key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+            _set(content, key, text, origin=name)
+    for key, text in (flags or {}).items():
+        _set(content, key, text, origin=f"--{key}")
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        origin = "config" if path is None else str(path)
+        raise ConfigError([f"{origin}: {_explain(e)}" for e in error.errors()]) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; give a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: got {type(content).__name__}, need keys such as data, split, pairs")
+    return content
+
+
+def _set(content: dict[str, Any], key: str, text: str, *, origin: str) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        below = content.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"{origin}: {parent} is a value, not a section")
+        content = below
+    try:
+        content[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{origin}: {text!r} is not a YAML value; quote it") from None
+
+
+def _explain(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"]) or "config"
+    if error["type"] == "extra_forbidden":
+        known = _keys_beside(error["loc"])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.0)
+        return f"unknown key {place}; did you mean {'.'.join([*map(str, error['loc'][:-1]), *near])}?"
+    return f"{place} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = Config
+    for part in location[:-1]:
+        model = model.model_fields[str(part)].annotation
+    return list(model.model_fields)

@@ -1,0 +1,1 @@
+"""What items are: catalogue, media, encoder, alignment, embeddings."""

@@ -1,0 +1,216 @@
+"""The composite encoder: frozen towers, trained heads, and the folder that holds both."""
+
+import copy
+import shutil
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from qarm.artifacts import Embeddings, atomic, read_json, sha256_file, write_json
+from qarm.content.audio import LOGMEL, LogMel
+from qarm.content.card import model_card
+from qarm.content.catalog import Catalog
+from qarm.content.features import Shelf, feature_shards, open_shelves
+from qarm.content.heads import Batch, Heads, as_batch
+from qarm.content.image import PACKAGED_IMAGE, ImageTower
+from qarm.content.text import TextTower
+from qarm.content.towers import Tower
+from qarm.errors import ArtifactError, InputError, shown
+
+__all__ = ["Encoder", "open_towers"]
+
+FORMAT = "qarm-encoder-1"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+SAVED: dict[str, Callable[[Path], Tower]] = {
+    "TextTower": TextTower,
+    "ImageTower": ImageTower,
+    "LogMel": lambda folder: LogMel(),
+}
+
+
+def open_towers(*, text: str | None, image: str | None, audio: str | None) -> dict[str, Tower]:
+    """The towers that a config names; None leaves a modality out.
+
+    Args:
+        text: `all-minilm-l6-v2`, or the folder or hub name of a sentence-transformers checkpoint.
+        image: `efficientnet-lite0`.
+        audio: `logmel`.
+
+    Raises:
+        InputError: no such encoder.
+        MissingExtraError: a packaged encoder is not installed.
+    """
+    if image not in (None, PACKAGED_IMAGE):
+        raise InputError(f"encoder.image = {image!r}, need {PACKAGED_IMAGE!r}, or null to go without")
+    if audio not in (None, LOGMEL):
+        raise InputError(f"encoder.audio = {audio!r}, need {LOGMEL!r}, or null to go without")
+    towers: dict[str, Tower] = {}
+    if text is not None:
+        towers["text"] = TextTower(text)
+    if image is not None:
+        towers["image"] = ImageTower()
+    if audio is not None:
+        towers["audio"] = LogMel()
+    return towers
+
+
+class Encoder:
+    """Turns items into vectors of unit length; made by `align`, or read by `from_pretrained`.
+
+    towers: modality to its frozen encoder; heads: the trained part; summary: figures of its training.
+    """
+
+    def __init__(
+        self,
+        towers: Mapping[str, Tower],
+        heads: Heads,
+        *,
+        summary: Mapping[str, Any] | None = None,
+        shelves: Mapping[str, Shelf] | None = None,
+    ) -> None:
+        self.towers = dict(towers)
+        self.heads = heads.eval()
+        self.summary = dict(summary or {})
+        self._shelves = dict(shelves) if shelves is not None else None
+        # In double precision an item's vector, rounded to single, is the same in any batch.
+        self._exact = copy.deepcopy(heads).cpu().double().eval()
+
+    @property
+    def modalities(self) -> list[str]:
+        return self.heads.modalities
+
+    @property
+    def dim(self) -> int:
+        """Length of the aligned vectors."""
+        return self.heads.dim
+
+    def embed(self, catalog: Catalog, *, cache: Path | None = None) -> Embeddings:
+        """Aligned vectors of all items, float32 [n, dim], of unit length.
+
+        Args:
+            catalog: items with at least one of the encoder's modalities each.
+            cache: folder of tower features to use and to fill; an interrupted call resumes from it.
+
+        Raises:
+            InputError: items without any of the encoder's modalities, unreadable pictures or sounds.
+        """
+        return self._vectors(catalog, self._exact.forward, cache=cache)
+
+    def raw(self, catalog: Catalog, *, cache: Path | None = None) -> Embeddings:
+        """Vectors before alignment, float32 [n, d], of unit length.
+
+        The towers' features, standardised over the items of the training, each modality at unit length
+        (zeros where it is missing), side by side. Arguments and errors as in `embed`.
+        """
+        return self._vectors(catalog, self._exact.raw, cache=cache)
+
+    def _vectors(
+        self, catalog: Catalog, function: Callable[[Batch], torch.Tensor], *, cache: Path | None
+    ) -> Embeddings:
+        self._check_modalities(catalog)
+        own = self._shelves if cache is None else None
+        shelves = own if own is not None else open_shelves(self.towers, cache)
+        shards = feature_shards(catalog, self.towers, shelves, keep=cache is not None)
+        with torch.inference_mode():
+            vectors = [function(as_batch(shard, self.modalities)).float().numpy() for shard in shards]
+        return Embeddings(catalog.item_ids, np.concatenate(vectors))
+
+    def _check_modalities(self, catalog: Catalog) -> None:
+        frame = catalog.frame
+        nothing = np.logical_and.reduce([frame[m].is_null().to_numpy() for m in self.modalities])
+        if nothing.any():
+            raise InputError(
+                f"items {shown(frame['item_id'].filter(nothing))} have no {', '.join(self.modalities)}, "
+                "which is all this encoder reads; leave them out, or align with their modality"
+            )
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write a folder that needs nothing else: heads, towers, config and model card, no pickle."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for modality in self.modalities:
+            shutil.rmtree(folder / modality, ignore_errors=True)
+            self.towers[modality].save(folder / modality)
+        with atomic(folder / WEIGHTS) as temporary:
+            save_file({n: t.cpu().contiguous() for n, t in self.heads.state_dict().items()}, temporary)
+        config = self._config() | {"weights_sha256": sha256_file(folder / WEIGHTS)}
+        with atomic(folder / CARD) as temporary:
+            temporary.write_text(model_card(config), encoding="utf-8")
+        write_json(folder / CONFIG, config)
+
+    def _config(self) -> dict[str, Any]:
+        heads = self.heads
+        towers = {
+            modality: {
+                "kind": type(self.towers[modality]).__name__,
+                "name": self.towers[modality].name,
+                "fingerprint": self.towers[modality].fingerprint,
+                "shape": list(shape),
+            }
+            for modality, shape in heads.shapes.items()
+        }
+        settings = {"dim": heads.dim, "hidden": heads.hidden, "dropout": heads.dropout}
+        return {
+            "format": FORMAT,
+            "qarm": version("qarm"),
+            "heads": settings,
+            "towers": towers,
+            "summary": self.summary,
+        }
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, *, towers: Mapping[str, Tower] | None = None) -> "Encoder":
+        """Read what `save_pretrained` wrote.
+
+        Args:
+            folder: the encoder's folder.
+            towers: encoders to use instead of the saved ones; those of a class of your own are not
+                read from the folder, so they must be given.
+
+        Raises:
+            InputError: the folder holds no encoder, or a tower that only you can make.
+            ArtifactError: weights that are damaged or not those that were saved.
+        """
+        folder = Path(folder)
+        if not (folder / CONFIG).is_file():
+            raise InputError(f"{folder}: no {CONFIG}; give a folder written by Encoder.save_pretrained")
+        config = read_json(folder / CONFIG)
+        if not isinstance(config, dict) or config.get("format") != FORMAT:
+            raise InputError(f"{folder}: {CONFIG} is not of format {FORMAT!r}; align again with this version")
+        opened = {
+            modality: _open_saved(folder, modality, entry, towers or {})
+            for modality, entry in config["towers"].items()
+        }
+        shapes = {modality: tuple(entry["shape"]) for modality, entry in config["towers"].items()}
+        heads = Heads(shapes, **config["heads"])
+        heads.load_state_dict(_weights(folder / WEIGHTS, config["weights_sha256"]))
+        return cls(opened, heads, summary=config["summary"])
+
+
+def _open_saved(folder: Path, modality: str, entry: Mapping[str, Any], given: Mapping[str, Tower]) -> Tower:
+    if modality not in given and entry["kind"] not in SAVED:
+        raise InputError(
+            f"{folder}: the {modality} tower is a {entry['kind']} of your own; "
+            f"pass it as towers={{{modality!r}: ...}}"
+        )
+    tower = given[modality] if modality in given else SAVED[entry["kind"]](folder / modality)
+    if tower.fingerprint != entry["fingerprint"]:
+        raise ArtifactError(
+            f"{folder}: the {modality} tower is not the one that was saved; restore it or align again"
+        )
+    return tower
+
+
+def _weights(path: Path, expected: str) -> dict[str, torch.Tensor]:
+    if not path.is_file() or sha256_file(path) != expected:
+        raise ArtifactError(f"{path} is missing or not what was saved; restore it or align again")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ArtifactError(f"{path}: not readable ({error}); align again") from None

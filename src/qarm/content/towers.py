@@ -1,0 +1,72 @@
+"""What every pretrained encoder of one modality must offer, and how many are run side by side."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+__all__ = ["Tower", "default_device", "side_by_side", "tensors_digest"]
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+class Tower(Protocol):
+    """A frozen encoder of one modality: content in, a fixed feature out.
+
+    An item's feature must not depend on the items that are encoded beside it.
+    """
+
+    @property
+    def name(self) -> str:
+        """What a config calls it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the features would: weights, settings and preprocessing."""
+
+    def load(self, content: Any) -> Any:
+        """Decode one item's content (str for text, else a file's bytes); is called from threads.
+
+        Raises:
+            InputError: the content cannot be decoded.
+        """
+
+    def encode(self, inputs: Sequence[Any]) -> npt.NDArray[np.floating[Any]]:
+        """Features of loaded inputs, float16 or float32 [n, ...]."""
+
+    def save(self, folder: Path) -> None:
+        """Write everything the tower needs, without pickle, to a folder that does not exist yet."""
+
+
+def default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def side_by_side(function: Callable[[Given], Made], inputs: Iterable[Given]) -> list[Made]:
+    """`[function(x) for x in inputs]` with one torch thread for each input, as many as torch has.
+
+    Small models gain more from this than from threads inside an operator, which also spin against
+    any other process; and a result does not depend on the number of threads.
+    """
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            return list(pool.map(function, inputs))
+        finally:
+            torch.set_num_threads(threads)  # new threads take over what was set last, wherever it was
+
+
+def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over the names, types, shapes and values of tensors, in the order of their names."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        values = tensor.detach().cpu().contiguous().numpy()
+        found.update(f"{name} {values.dtype} {values.shape}\n".encode())
+        found.update(values.tobytes())
+    return found.hexdigest()

@@ -1,0 +1,348 @@
+"""The whole story in order: check, mine, align, embed, quantize, train, report.
+
+Each stage reads what earlier stages wrote, works in a folder that nobody sees until it is finished,
+and is skipped when its inputs and settings are those of the last time.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from qarm.artifacts import (
+    Codes,
+    Embeddings,
+    digest,
+    is_fresh,
+    read_json,
+    read_manifest,
+    run_lock,
+    sha256_file,
+    stage_folder,
+    write_json,
+    write_parquet,
+)
+from qarm.behavior.log import Log, read_log
+from qarm.behavior.split import Split, split_log
+from qarm.config import Config
+from qarm.content.catalog import Catalog, read_catalog
+from qarm.errors import ArtifactError, InputError, MissingExtraError, Problems
+
+__all__ = ["STAGES", "VECTORS", "Done", "check_input", "run_stages"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """One finished stage: where its artefact lies, its row counts and figures, and the time taken."""
+
+    stage: str
+    path: Path
+    rows: dict[str, Any]
+    fresh: bool
+    seconds: float
+
+
+class Run:
+    """One config and one run folder; tables are read once, when a stage first needs them."""
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        self.config = config
+        self.folder = folder
+
+    @cached_property
+    def tables(self) -> tuple[Catalog, Log]:
+        """Both tables, or one error with the problems of both."""
+        problems = Problems()
+        items, interactions = self.config.data.items, self.config.data.interactions
+        catalog = log = None
+        try:
+            catalog = read_catalog(
+                self.config.items_path, **items.model_dump(include={"id", "text", "image", "audio"})
+            )
+        except InputError as error:
+            problems.extend(error)
+        try:
+            log = read_log(
+                self.config.interactions_path,
+                known_items=catalog.item_ids if catalog else None,
+                **interactions.model_dump(exclude={"path"}),
+            )
+        except InputError as error:
+            problems.extend(error)
+        problems.raise_any()
+        assert catalog is not None  # noqa: S101 - both are set when there was no problem
+        assert log is not None  # noqa: S101
+        return catalog, log
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The catalogue without the media that `check` could not read."""
+        found = read_json(self.folder / "check" / "check.json")
+        return self.tables[0].without_media(images=found["bad_images"], sounds=found["bad_sounds"])
+
+    @cached_property
+    def split(self) -> Split:
+        return split_log(self.tables[1], **self.config.split.model_dump(), seed=self.config.seed)
+
+    @cached_property
+    def known(self) -> Catalog:
+        """Items with a training event: all that anything learned may see."""
+        return self.catalog.only(self.split.train.items)
+
+    @cached_property
+    def cache(self) -> Path:
+        return self.config.encoder.cache or self.folder / "cache"
+
+    @cached_property
+    def _source_hashes(self) -> dict[str, str]:
+        return {
+            "items": sha256_file(self.config.items_path),
+            "interactions": sha256_file(self.config.interactions_path),
+        }
+
+    @cached_property
+    def _media_hash(self) -> str:
+        return self.tables[0].media_digest()
+
+    def hash_of(self, name: str) -> str:
+        """Hash of an input: a source table, the media, or an artefact of an earlier stage."""
+        if name == "media":
+            return self._media_hash
+        if name in self._source_hashes:
+            return self._source_hashes[name]
+        folder, _, file = name.partition("/")
+        manifest = read_manifest(self.folder / folder)
+        if manifest is None:
+            raise ArtifactError(f"{self.folder / folder} is not finished; run its stage first")
+        outputs: dict[str, str] = manifest["outputs"]
+        return outputs[file] if file else digest(outputs)
+
+    def settings(self, sections: tuple[str, ...]) -> dict[str, Any]:
+        content = self.config.model_dump(mode="json", exclude={"data": {"root"}, "encoder": {"cache"}})
+        return {section: content[section] for section in sections}
+
+
+# ---- stages: each fills `work` and tells its row counts and the figures that matter -------------
+
+
+def _check(run: Run, work: Path) -> dict[str, Any]:
+    from qarm.content.media import check_media
+
+    catalog, log = run.tables
+    found = check_media(catalog)
+    report = {
+        "items": len(catalog),
+        "users": len(log.users),
+        "interactions": len(log),
+        "unknown_interactions": log.unknown,
+        "bad_images": found.images,
+        "bad_sounds": found.sounds,
+    }
+    write_json(work / "check.json", report)
+    return {key: len(value) if isinstance(value, dict) else value for key, value in report.items()}
+
+
+def _mine(run: Run, work: Path) -> dict[str, Any]:
+    from qarm.behavior.pairs import mine_pairs
+    from qarm.behavior.quality import pair_quality
+
+    settings = run.config.pairs.model_dump()
+    train = run.split.train
+    pairs = mine_pairs(train, **settings, seed=run.config.seed)
+    quality = pair_quality(pairs, train)
+    write_parquet(work / "pairs.parquet", pairs)
+    write_json(work / "quality.json", quality)
+    sources = {name: figures["pairs"] for name, figures in quality["sources"].items()}
+    return {"pairs": pairs.height, **sources}
+
+
+def _align(run: Run, work: Path) -> dict[str, Any]:
+    import polars as pl
+
+    from qarm.content.align import align
+
+    pairs = pl.read_parquet(run.folder / "pairs" / "pairs.parquet")
+    encoder = align(
+        run.known,
+        pairs,
+        **run.config.encoder.model_dump(exclude={"cache"}),
+        seed=run.config.seed,
+        cache=run.cache,
+        metrics_path=work / "metrics.jsonl",
+    )
+    encoder.save_pretrained(work)
+    return {"pairs": pairs.height, **encoder.summary}
+
+
+def _embed(run: Run, work: Path) -> dict[str, Any]:
+    from qarm.content.embed import embed
+    from qarm.content.encoder import Encoder
+
+    encoder = Encoder.from_pretrained(run.folder / "encoder")
+    vectors = embed(encoder, run.catalog, cache=run.cache)
+    raw = encoder.raw(run.catalog, cache=run.cache)
+    vectors.write(work / "embeddings.parquet")
+    raw.write(work / "raw.parquet")
+    return {"items": len(vectors), "dim": vectors.vectors.shape[1], "raw_dim": raw.vectors.shape[1]}
+
+
+def _quantize(run: Run, work: Path) -> dict[str, Any]:
+    import polars as pl
+
+    from qarm.quantizer.nearest import NearestCodes
+    from qarm.quantizer.quality import code_quality
+    from qarm.quantizer.residual import ResidualKMeans, auto_width
+
+    settings = run.config.quantizer
+    vectors = Embeddings.read(run.folder / "embeddings" / "embeddings.parquet")
+    known_ids = run.known.item_ids
+    known = Embeddings(known_ids, vectors.rows(known_ids))
+    width = auto_width(len(known), settings.levels) if settings.width == "auto" else settings.width
+    books = ResidualKMeans(settings.levels, width, iterations=settings.iterations, seed=run.config.seed)
+    books.fit(known)
+    nearest = NearestCodes(settings.nearest).fit(known)
+    codes = Codes(vectors.item_ids, books.transform(vectors.vectors), nearest.codes(vectors))
+    codes.write(work / "codes.parquet")
+    write_parquet(work / "pool.parquet", nearest.pool_frame())
+    books.save_pretrained(work / "quantizer")
+    nearest.save_pretrained(work / "nearest")
+    pairs = pl.read_parquet(run.folder / "pairs" / "pairs.parquet")
+    quality = code_quality(vectors, codes, books, pairs=pairs, seed=run.config.seed)
+    write_json(work / "quality.json", quality)
+    return {"items": len(codes), "width": width, "collision_rate": quality["full_codes"]["collision_rate"]}
+
+
+def _train(run: Run, work: Path) -> dict[str, Any]:
+    from qarm.recommender.stage import run_variants
+
+    return run_variants(
+        run.split,
+        run.catalog.item_ids,
+        codes=Codes.read(run.folder / "codes" / "codes.parquet"),
+        aligned=Embeddings.read(run.folder / "embeddings" / "embeddings.parquet"),
+        raw=Embeddings.read(run.folder / "embeddings" / "raw.parquet"),
+        config=run.config.ranker,
+        folder=work,
+    )
+
+
+def _report(run: Run, work: Path) -> dict[str, Any]:
+    from qarm.report.compare import summarize
+    from qarm.report.render import render_report
+
+    summary = summarize(read_json(run.folder / "recommender" / "results.json")["rows"])
+    write_json(work / "summary.json", summary)
+    render_report(run.folder, work)
+    return {"variants": len({entry["variant"] for entry in summary["means"]})}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage's name, folder and main file, what its result depends on, and its function."""
+
+    name: str
+    main: str
+    inputs: tuple[str, ...]
+    sections: tuple[str, ...]
+    work: Callable[[Run, Path], dict[str, Any]]
+
+    @property
+    def folder(self) -> str:
+        return self.main.partition("/")[0]
+
+
+VECTORS = "embeddings/embeddings.parquet"
+STAGES = (
+    Stage("check", "check/check.json", ("items", "interactions", "media"), ("data",), _check),
+    Stage(
+        "mine", "pairs/pairs.parquet", ("items", "interactions"), ("seed", "data", "split", "pairs"), _mine
+    ),
+    Stage(
+        "align",
+        "encoder/model.safetensors",
+        ("items", "interactions", "media", "check/check.json", "pairs/pairs.parquet"),
+        ("seed", "data", "split", "encoder"),
+        _align,
+    ),
+    Stage(
+        "embed",
+        VECTORS,
+        ("items", "media", "check/check.json", "encoder/"),
+        ("data",),
+        _embed,
+    ),
+    Stage(
+        "quantize",
+        "codes/codes.parquet",
+        ("interactions", "pairs/pairs.parquet", VECTORS),
+        ("seed", "data", "split", "quantizer"),
+        _quantize,
+    ),
+    Stage(
+        "train",
+        "recommender/results.json",
+        ("interactions", "codes/codes.parquet", VECTORS, "embeddings/raw.parquet"),
+        ("seed", "data", "split", "ranker"),
+        _train,
+    ),
+    Stage(
+        "report",
+        "report/index.html",
+        ("check/", "pairs/", "encoder/", "embeddings/", "codes/", "recommender/"),
+        ("seed", "data", "split", "pairs", "encoder", "quantizer", "ranker"),
+        _report,
+    ),
+)
+
+
+def run_stages(config: Config, folder: Path, *, last: str = "report") -> Iterator[Done]:
+    """Run every stage up to `last`, skipping what is fresh; yields each stage as it finishes.
+
+    Raises:
+        InputError: the input is wrong; what earlier runs left in the folder is untouched.
+        ArtifactError: the folder is in use, or a finished file in it was changed by hand.
+    """
+    _require_extras(last)
+    names = [stage.name for stage in STAGES]
+    with run_lock(folder):
+        run = Run(config, folder)
+        run.tables  # noqa: B018 - bad tables are refused before anything is hashed or written
+        for stage in STAGES[: names.index(last) + 1]:
+            yield _run_stage(run, stage)
+
+
+def _run_stage(run: Run, stage: Stage) -> Done:
+    started = time.perf_counter()
+    inputs = {name: run.hash_of(name) for name in stage.inputs}
+    settings = run.settings(stage.sections)
+    target = run.folder / stage.folder
+    fresh = is_fresh(target, inputs=inputs, config=settings)
+    if not fresh:
+        with stage_folder(run.folder, stage.folder, inputs=inputs, config=settings) as (work, rows):
+            rows.update(stage.work(run, work))
+    manifest = read_manifest(target) or {}
+    return Done(stage.name, run.folder / stage.main, manifest["rows"], fresh, time.perf_counter() - started)
+
+
+def _require_extras(last: str) -> None:
+    if last == "report":
+        for package in ("jinja2", "plotly"):
+            if find_spec(package) is None:
+                raise MissingExtraError(package, "report")
+
+
+def check_input(config: Config) -> dict[str, Any]:
+    """Read the tables and decode the media without a run folder; the content of `check.json`.
+
+    Raises:
+        InputError: every problem of both tables.
+    """
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        _check(Run(config, Path(folder)), Path(folder))
+        found: dict[str, Any] = read_json(Path(folder) / "check.json")
+        return found

@@ -1,0 +1,1 @@
+"""Vectors to codes: residual k-means, nearest rows, and how good the codes are."""

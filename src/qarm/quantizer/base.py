@@ -1,0 +1,73 @@
+"""What every quantiser of vectors shares: item ids kept, codes checked, one contract."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from qarm.artifacts import Codes, Embeddings
+from qarm.errors import InputError
+from qarm.quantizer.rows import Vectors
+
+__all__ = ["Quantizer", "checked_codes"]
+
+
+class Quantizer(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
+    """Vectors [n, d] to codes int32 [n, levels] and back.
+
+    Learned by all: `widths_`, codes per level; `n_features_in_`, d.
+    """
+
+    widths_: list[int]
+    n_features_in_: int
+
+    @abstractmethod
+    def fit(self, x: Vectors, y: object = None) -> Self:
+        """Learn from vectors [n, d]: embeddings, an array, or the path of an `.npy` file."""
+
+    @abstractmethod
+    def transform(self, x: Vectors) -> npt.NDArray[np.int32]:
+        """Codes int32 [n, levels] of vectors [n, d], as in `fit`."""
+
+    @abstractmethod
+    def inverse_transform(self, codes: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Vectors float32 [n, d] that codes stand for; fewer columns decode the first levels."""
+
+    @abstractmethod
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write `config.json` and `model.safetensors`."""
+
+    @classmethod
+    @abstractmethod
+    def from_pretrained(cls, folder: Path | str) -> Self:
+        """Read what `save_pretrained` wrote."""
+
+    def codes(self, embeddings: Embeddings) -> Codes:
+        """Codes with the ids of their items."""
+        return Codes(list(embeddings.item_ids), self.transform(embeddings))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []  # codes are int32 whatever the vectors are
+        return tags
+
+
+def checked_codes(codes: npt.ArrayLike, widths: list[int]) -> npt.NDArray[np.integer[Any]]:
+    """Codes as an integer array [n, levels], of which each lies below its level's width.
+
+    Raises:
+        InputError: another shape or type, more levels than widths, or codes out of range (rows are named).
+    """
+    table = np.asarray(codes)
+    if table.ndim != 2 or table.shape[1] > len(widths) or not np.issubdtype(table.dtype, np.integer):
+        shape = f"{table.dtype} {list(table.shape)}"
+        raise InputError(f"codes are {shape}, need integers [n, levels] with at most {len(widths)} levels")
+    for level in range(table.shape[1]):
+        column = table[:, level]
+        if len(column) and not (column.min() >= 0 and column.max() < widths[level]):
+            rows = np.flatnonzero((column < 0) | (column >= widths[level])).tolist()
+            raise InputError(f"codes of level {level + 1} leave 0 .. {widths[level] - 1} in rows {rows[:5]}")
+    return table

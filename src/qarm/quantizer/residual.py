@@ -1,0 +1,227 @@
+"""The RQ code: residual k-means, one codebook per level."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.utils.validation import check_is_fitted
+from tqdm import tqdm
+
+from qarm.errors import ArtifactError, InputError
+from qarm.quantizer.assign import prepared, tile_codes
+from qarm.quantizer.base import Quantizer, checked_codes
+from qarm.quantizer.kmeans import lloyd
+from qarm.quantizer.parallel import over_tiles
+from qarm.quantizer.plusplus import starting_centroids
+from qarm.quantizer.rows import ResidualRows, Vectors, VectorsError, checked_rows, subtract_centroids
+from qarm.quantizer.storage import read_model, tensor, write_model
+
+__all__ = ["ResidualKMeans", "auto_width"]
+
+_ITEMS_PER_CODE, _NARROWEST, _WIDEST = 16, 4, 8192
+
+Centroids = Sequence[npt.ArrayLike] | npt.NDArray[np.float32]
+
+
+def auto_width(n_items: int, levels: int) -> int:
+    """Codes per level for that many training items: `quantizer.width: auto`.
+
+    The largest power of two that leaves every code 16 items or more on average, between 4 and 8,192. Every
+    level assigns all items, so this holds on each level: 16 is where a code's embedding has several
+    items' clicks to learn from, and where its centroid is a mean and not a copy of one item. Where the
+    codes would then be fewer than the items even if all were used (width ** levels < n_items, one level
+    mostly), the width is doubled as long as 4 items per code remain. docs/codes.md has the measurements.
+
+    Args:
+        n_items: rows that the quantiser is fitted on, at least 1.
+        levels: number of levels, at least 1.
+    """
+    if n_items < 1 or levels < 1:
+        raise InputError(f"got n_items={n_items} and levels={levels}, need at least 1 of each")
+    width = _NARROWEST
+    while width * 2 * _ITEMS_PER_CODE <= n_items and width < _WIDEST:
+        width *= 2
+    while width**levels < n_items and width * 2 * 4 <= n_items and width < _WIDEST:
+        width *= 2
+    return min(width, n_items)
+
+
+class ResidualKMeans(Quantizer):
+    """Residual k-means (QARM, arXiv 2411.11739, section on quantitative codes).
+
+    Level 1 is k-means of the vectors; each further level is k-means of what the earlier ones leave. A
+    row's code at a level is the nearest centroid to its residual there, squared Euclidean distance, ties
+    to the lowest index. The same seed gives the same bytes, however many threads there are.
+
+    Args:
+        levels: number of codebooks.
+        width: codes per level; one number, or one per level.
+        iterations: Lloyd iterations per level, at most; fewer when no row moves any more.
+        seed: of the starting centroids.
+        init: "k-means++" (pulled toward the mean where that helps, see `plusplus`), or starting
+            centroids, [width, d] for each level.
+        balance: None; other values are not accepted.
+        device: None or "cpu".
+
+    Learned: `codebooks_`, a list of float32 [width, d] per level; `widths_`, list of int;
+    `energies_`, list of float, sum of squared residuals of the training rows after each level;
+    `n_iter_`, list of int, iterations run per level; `n_features_in_`, d.
+    """
+
+    codebooks_: list[npt.NDArray[np.float32]]
+    energies_: list[float]
+    n_iter_: list[int]
+
+    def __init__(
+        self,
+        levels: int = 3,
+        width: int | Sequence[int] = 256,
+        *,
+        iterations: int = 20,
+        seed: int = 0,
+        init: str | Centroids = "k-means++",
+        balance: str | None = None,
+        device: str | None = None,
+    ) -> None:
+        self.levels = levels
+        self.width = width
+        self.iterations = iterations
+        self.seed = seed
+        self.init = init
+        self.balance = balance
+        self.device = device
+
+    def fit(self, x: Vectors, y: object = None) -> "ResidualKMeans":
+        """Learn the codebooks from vectors [n, d]: embeddings, an array, or the path of an `.npy` file.
+
+        Raises:
+            InputError: a setting is out of range, the vectors are not usable (rows are named), or there
+                are fewer rows than codes.
+        """
+        widths = self._checked_settings()
+        values = checked_rows(self, x, reset=True)
+        if len(values) < max(widths):
+            items = "1 item (one sample)" if len(values) == 1 else f"{len(values)} items"
+            raise VectorsError(f"got {items}, need at least width={max(widths)}; lower quantizer.width")
+        starts = self._checked_init(widths, values.shape[1])
+        codes = np.empty((len(values), self.levels), dtype=np.int32)
+        codebooks: list[npt.NDArray[np.float32]] = []
+        energies, iterations = [], []
+        total = self.levels * self.iterations
+        with tqdm(total=total, disable=None, desc="residual k-means", unit="iteration") as progress:
+            for level, width in enumerate(widths):
+                rows = ResidualRows(values, tuple(codebooks), codes)
+                start = (
+                    starting_centroids(rows, width, rng=self._rng(level)) if starts is None else starts[level]
+                )
+                found = lloyd(rows, start, iterations=self.iterations, after_each=progress.update)
+                codes[:, level] = found.codes
+                codebooks.append(found.centroids)
+                energies.append(found.energy)
+                iterations.append(found.iterations)
+        self.codebooks_, self.widths_ = codebooks, widths
+        self.energies_, self.n_iter_ = energies, iterations
+        return self
+
+    def transform(self, x: Vectors) -> npt.NDArray[np.int32]:
+        """Codes int32 [n, levels] of vectors [n, d], as in `fit`."""
+        check_is_fitted(self)
+        values = checked_rows(self, x, reset=False)
+        codes = np.empty((len(values), len(self.codebooks_)), dtype=np.int32)
+        books = [prepared(centroids) for centroids in self.codebooks_]
+
+        def work(_: None, start: int, stop: int) -> None:
+            residual = np.array(values[start:stop], dtype=np.float32, order="C")
+            for level, book in enumerate(books):
+                codes[start:stop, level] = found = tile_codes(residual, book)
+                subtract_centroids(residual, book.centroids, found)
+
+        over_tiles(len(values), min(book.tile_rows for book in books), lambda: None, work)
+        return codes
+
+    def inverse_transform(self, codes: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Vectors float32 [n, d] that codes [n, levels] stand for; fewer columns decode the first levels.
+
+        Raises:
+            InputError: codes are no integers, or outside 0 .. width - 1.
+        """
+        check_is_fitted(self)
+        table = checked_codes(codes, self.widths_)
+        vectors = np.zeros((len(table), self.n_features_in_), dtype=np.float32)
+        for level in range(table.shape[1]):
+            vectors += self.codebooks_[level][table[:, level]]
+        return vectors
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write `config.json` and `model.safetensors` (`level_0`, `level_1`, ...)."""
+        check_is_fitted(self)
+        config = {
+            "levels": len(self.widths_),
+            "width": self.widths_,
+            "dim": self.n_features_in_,
+            "iterations": int(self.iterations),
+            "seed": int(self.seed),
+            "energies": self.energies_,
+            "n_iter": self.n_iter_,
+        }
+        tensors = {f"level_{level}": book for level, book in enumerate(self.codebooks_)}
+        write_model(Path(folder), config, tensors, kind=type(self).__name__)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> "ResidualKMeans":
+        """Read what `save_pretrained` wrote.
+
+        Raises:
+            InputError: the folder holds no residual k-means.
+            ArtifactError: a file is missing, truncated or changed.
+        """
+        folder = Path(folder)
+        config, tensors = read_model(folder, kind=cls.__name__)
+        try:
+            widths, dim = [int(w) for w in config["width"]], int(config["dim"])
+            loaded = cls(len(widths), widths, iterations=config["iterations"], seed=config["seed"])
+            loaded.energies_, loaded.n_iter_ = list(config["energies"]), list(config["n_iter"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{folder}: config.json lacks {error}; save the quantiser again") from error
+        names = [(f"level_{level}", (width, dim)) for level, width in enumerate(widths)]
+        loaded.codebooks_ = [tensor(tensors, name, shape, folder=folder) for name, shape in names]
+        loaded.widths_, loaded.n_features_in_ = widths, dim
+        return loaded
+
+    def _rng(self, level: int) -> np.random.Generator:
+        return np.random.default_rng([int(self.seed), level])
+
+    def _checked_settings(self) -> list[int]:
+        """The width of each level; every wrong setting is named at once."""
+        problems = []
+        if self.levels < 1 or self.iterations < 1 or self.seed < 0:
+            got = f"levels={self.levels}, iterations={self.iterations}, seed={self.seed}"
+            problems.append(f"got {got}; need levels and iterations of 1 or more and a seed of 0 or more")
+        single = isinstance(self.width, int | np.integer)
+        widths = [int(self.width)] * self.levels if single else [int(w) for w in self.width]  # type: ignore[union-attr, arg-type]
+        if len(widths) != self.levels:
+            problems.append(f"width has {len(widths)} entries, need levels={self.levels}; give one per level")
+        if min(widths, default=1) < 1:
+            problems.append(f"got width={self.width}, need 1 or more codes per level")
+        if isinstance(self.init, str) and self.init != "k-means++":
+            problems.append(f'got init={self.init!r}, need "k-means++" or starting centroids')
+        if self.balance is not None:
+            problems.append(f"got balance={self.balance!r}, need None; balanced codes are not available")
+        if self.device not in (None, "cpu"):
+            problems.append(f'got device={self.device!r}, need None or "cpu"')
+        if problems:
+            raise InputError(problems)
+        return widths
+
+    def _checked_init(self, widths: list[int], dim: int) -> list[npt.NDArray[np.float32]] | None:
+        if isinstance(self.init, str):
+            return None
+        starts = [np.ascontiguousarray(start, dtype=np.float32) for start in self.init]
+        wanted = [(width, dim) for width in widths]
+        if [start.shape for start in starts] != wanted:
+            got = [list(start.shape) for start in starts]
+            raise InputError(f"init has shapes {got}, need {[list(s) for s in wanted]}: [width, d] per level")
+        if not all(np.isfinite(start).all() for start in starts):
+            raise InputError("init holds NaN or infinity; give finite starting centroids")
+        return starts

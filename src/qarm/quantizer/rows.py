@@ -1,0 +1,152 @@
+"""The border of the quantisers: what may come in, and how rows are read in bounded memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.utils.validation import validate_data
+
+from qarm.artifacts import Embeddings
+from qarm.errors import InputError, shown
+from qarm.quantizer.compiled import compiled
+
+__all__ = ["ResidualRows", "Vectors", "VectorsError", "checked_ids", "checked_rows", "subtract_centroids"]
+
+Vectors = Embeddings | npt.ArrayLike | Path
+_LARGEST = 1e15  # squares of larger values, summed over some thousand dimensions, leave float32
+_CHECKED_VALUES = 1 << 22
+
+
+class VectorsError(InputError, ValueError):
+    """Vectors that a quantiser cannot take; also a ValueError, as scikit-learn expects."""
+
+
+def checked_rows(estimator: Any, values: Vectors, *, reset: bool) -> npt.NDArray[Any]:
+    """The vectors as a two-dimensional float array [n, d], neither copied nor read into memory twice.
+
+    Args:
+        estimator: learns `n_features_in_` when `reset`, and is compared with it otherwise.
+        values: embeddings, an array (float16, 32 or 64, any strides) or the path of an `.npy` file,
+            which is mapped, not loaded.
+
+    Raises:
+        VectorsError: no rows, a wrong dimension, or values that are not finite (rows are named) or
+            above 1e15 in size.
+        TypeError: a sparse matrix, or values that are no numbers.
+    """
+    if isinstance(values, Embeddings):
+        checked_ids(values)
+        values = values.vectors
+    elif isinstance(values, Path):
+        values = _mapped(values)
+    kinds = [np.float64, np.float32, np.float16]
+    try:
+        rows = validate_data(estimator, values, reset=reset, dtype=kinds, ensure_all_finite=False)
+    except ValueError as error:
+        raise VectorsError(str(error)) from error
+    _check_values(rows)
+    return np.asarray(rows)
+
+
+def _mapped(path: Path) -> npt.NDArray[Any]:
+    try:
+        rows: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise VectorsError(f"{path}: not readable as .npy: {error}") from error
+    return rows
+
+
+def _check_values(rows: npt.NDArray[Any]) -> None:
+    not_finite: list[int] = []
+    too_large: list[int] = []
+    step = max(_CHECKED_VALUES // rows.shape[1], 1)
+    for start in range(0, len(rows), step):
+        tile = rows[start : start + step]
+        # NaN and infinity make the comparison false
+        if float(tile.min()) >= -_LARGEST and float(tile.max()) <= _LARGEST:
+            continue
+        finite = np.isfinite(tile).all(axis=1)
+        not_finite.extend((np.flatnonzero(~finite) + start).tolist())
+        large = finite & (np.abs(tile.astype(np.float64)).max(axis=1) > _LARGEST)
+        too_large.extend((np.flatnonzero(large) + start).tolist())
+    problems = []
+    if not_finite:
+        problems.append(f"vectors hold NaN or infinity in rows {shown(not_finite)}; remove or repair them")
+    if too_large:
+        problems.append(f"vectors hold values above {_LARGEST:g} in rows {shown(too_large)}; rescale them")
+    if problems:
+        raise VectorsError(problems)
+
+
+def checked_ids(embeddings: Embeddings) -> None:
+    """Refuse item ids that are not distinct strings, one per row.
+
+    Raises:
+        VectorsError: another count than rows, ids that are no text, or ids that occur twice.
+    """
+    ids = embeddings.item_ids
+    if len(ids) != len(embeddings.vectors):
+        raise VectorsError(f"got {len(ids)} item ids for {len(embeddings.vectors)} vectors; give one per row")
+    kinds = sorted({type(item).__name__ for item in ids})
+    if kinds not in ([], ["str"]):
+        raise VectorsError(
+            f"item ids are of type {' and '.join(kinds)}, need text only; convert with str(...)"
+        )
+    if len(set(ids)) != len(ids):
+        seen: set[str] = set()
+        twice = sorted({item for item in ids if item in seen or seen.add(item)})  # type: ignore[func-returns-value]
+        raise VectorsError(f"item ids occur more than once: {shown(twice)}; keep one row per item")
+
+
+@dataclass(frozen=True)
+class ResidualRows:
+    """What earlier levels leave of the vectors, computed tile by tile, never stored.
+
+    values: float [n, d] in any float type; codebooks: earlier levels' centroids, float32 [width, d] each;
+    codes: int32 [n, levels], of which the first len(codebooks) columns are read.
+    """
+
+    values: npt.NDArray[Any]
+    codebooks: Sequence[npt.NDArray[np.float32]] = ()
+    codes: npt.NDArray[np.int32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def dim(self) -> int:
+        return int(self.values.shape[1])
+
+    @property
+    def largest(self) -> float:
+        """An upper bound of the absolute residual, from the extremes of rows and centroids."""
+        extremes = [self.values, *self.codebooks]
+        return float(sum(max(abs(float(part.min())), abs(float(part.max()))) for part in extremes))
+
+    def tile(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Residuals of rows start to stop, float32 [stop - start, d], contiguous, read only."""
+        return self.take(slice(start, stop))
+
+    def take(self, rows: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Residuals of the given rows, float32 [len(rows), d], subtracted level by level."""
+        if not self.codebooks or self.codes is None:
+            return np.ascontiguousarray(self.values[rows], dtype=np.float32)
+        tile = np.array(self.values[rows], dtype=np.float32, order="C")
+        codes = self.codes[rows]
+        for level, codebook in enumerate(self.codebooks):
+            subtract_centroids(tile, codebook, codes[:, level])
+        return tile
+
+
+@compiled()
+def subtract_centroids(
+    rows: npt.NDArray[np.float32], centroids: npt.NDArray[np.float32], codes: npt.NDArray[np.int32]
+) -> None:
+    """Take centroid codes[i] from row i of [n, d], in place."""
+    for i in range(rows.shape[0]):
+        code = codes[i]
+        for j in range(rows.shape[1]):
+            rows[i, j] -= centroids[code, j]

@@ -1,0 +1,293 @@
+"""The compiled inner loops of assignment: rounding rows, reading scores, settling near ties.
+
+Arrays come with an index, never as slices: a slice per row would cost more than the work on it.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from qarm.quantizer.compiled import compiled
+
+__all__ = ["LANES", "centre_rows", "distances_to", "round_rows", "settle", "settle_row", "squared_distance"]
+
+LANES = 64  # scores side by side, each lane with its own minimum
+UNIT = 2.0**-24  # unit roundoff of float32
+TINY = 1e-30  # absolute slack, for values whose squares leave the normal float32 range
+SMALLEST_UNIT = 1e-15  # of 8-bit rows, so that its inverse stays finite
+SHARE = 0.007  # of a length that rounding to 8 bits loses, about; bounds hold for any
+
+FloatRows = npt.NDArray[np.float32]
+
+
+@compiled(reorder=True)
+def _centre(rows: FloatRows, i: int, mean: FloatRows, out: FloatRows, o: int) -> float:
+    """Row i minus the mean, into row o of `out`; returns its length."""
+    square = np.float32(0.0)
+    for j in range(mean.shape[0]):
+        value = rows[i, j] - mean[j]
+        out[o, j] = value
+        square += value * value
+    return float(np.sqrt(np.float64(square)))
+
+
+@compiled()
+def _largest(bits: npt.NDArray[np.int32]) -> np.int32:
+    """Bits of the largest absolute value of row 0: as integers, because these are compared 16 at a time."""
+    most = np.int32(0)
+    for j in range(bits.shape[1]):
+        most = max(most, np.int32(bits[0, j] & np.int32(0x7FFFFFFF)))
+    return most
+
+
+@compiled(reorder=True)
+def _round(centred: FloatRows, small: npt.NDArray[np.int8], i: int, step: np.float32) -> float:
+    """The centred row as 8-bit multiples of `step`; returns the length of what rounding lost."""
+    lost, inverse = np.float32(0.0), np.float32(1.0) / step
+    for j in range(small.shape[1]):
+        nearest = np.rint(centred[0, j] * inverse)
+        small[i, j] = np.int8(nearest)
+        gap = centred[0, j] - nearest * step
+        lost += gap * gap
+    return float(np.sqrt(np.float64(lost)))
+
+
+@compiled()
+def round_rows(
+    rows: FloatRows,
+    mean: FloatRows,
+    reach: float,
+    small: npt.NDArray[np.int8],
+    scale: FloatRows,
+    margin: FloatRows,
+    slack: FloatRows,
+) -> None:
+    """Centred rows [n, d] as 8-bit integers, and what bounds the errors of their scores.
+
+    With y a centred row, z a centred centroid and y', z' their rounded forms,
+    |y.z - y'.z'| <= |y - y'| |z| + |y'| |z - z'| <= margin (SHARE |z| + |z - z'|), by Cauchy and Schwarz
+    and as margin = max(|y - y'| / SHARE, |y'|). Products of integers are exact; sixteen units of roundoff
+    cover the float32 steps around them, 0.2 % those of the lengths.
+
+    Args:
+        rows: float32 [n, d].
+        mean: float32 [d], subtracted from rows.
+        reach: largest |z|.
+        small: filled, int8 [n, d].
+        scale: filled, float32 [n]: 1 / unit of the row, in which its scores are kept.
+        margin: filled, float32 [n], as above, in that unit.
+        slack: filled, float32 [n]: the error that does not depend on the centroid, twice, in that unit.
+    """
+    centred, most = np.empty((1, rows.shape[1]), dtype=np.float32), np.empty(1, dtype=np.float32)
+    bits, most_bits = centred.view(np.int32), most.view(np.int32)
+    for i in range(rows.shape[0]):
+        length = _centre(rows, i, mean, centred, 0)
+        most_bits[0] = _largest(bits)
+        unit = np.float32(max(most[0] / 127.0, reach * 1e-12, SMALLEST_UNIT))
+        lost = 1.002 * _round(centred, small, i, unit)
+        length = 1.002 * length + lost
+        scale[i] = 1.0 / np.float64(unit)
+        margin[i] = 1.001 * max(lost / SHARE, length) / np.float64(unit)
+        slack[i] = 2.0 * (16.0 * UNIT * (length + reach) * reach + TINY) / np.float64(unit)
+
+
+@compiled()
+def centre_rows(
+    rows: FloatRows,
+    mean: FloatRows,
+    reach: float,
+    centred: FloatRows,
+    scale: FloatRows,
+    margin: FloatRows,
+    slack: FloatRows,
+) -> None:
+    """As `round_rows`, for products in float32: y' = y.
+
+    Such a product of length d errs by at most d u |y| |z| to first order, in any order of adding
+    (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
+    """
+    for i in range(rows.shape[0]):
+        length = 1.002 * _centre(rows, i, mean, centred, i)
+        scale[i] = 1.0
+        margin[i] = length
+        slack[i] = 2.0 * ((rows.shape[1] + 16.0) * UNIT * (length + reach) * reach + TINY)
+
+
+@compiled(reorder=True)
+def _low(
+    products: npt.NDArray[np.int32],
+    i: int,
+    c: int,
+    k: int,
+    half_norms: FloatRows,
+    steps: FloatRows,
+    spreads: FloatRows,
+    scale: np.float32,
+    margin: np.float32,
+) -> np.float32:
+    """Lower bound of the score |z|^2 / 2 - y.z of one centroid, but for the slack."""
+    least = half_norms[c, k] * scale - margin * spreads[c, k]
+    return np.float32(least - steps[c, k] * np.float32(products[i, c, k]))
+
+
+@compiled(reorder=True)
+def _lane_minima(
+    products: npt.NDArray[np.int32],
+    i: int,
+    half_norms: FloatRows,
+    steps: FloatRows,
+    spreads: FloatRows,
+    scale: np.float32,
+    margin: np.float32,
+    minima: FloatRows,
+) -> int:
+    """The smallest lower bound of each lane; returns the lane with the smallest of all."""
+    for k in range(LANES):
+        minima[k] = np.inf
+    for c in range(half_norms.shape[0]):
+        for k in range(LANES):
+            least = half_norms[c, k] * scale - margin * spreads[c, k]
+            least = least - steps[c, k] * np.float32(products[i, c, k])
+            minima[k] = min(minima[k], least)
+    best = 0
+    for k in range(LANES):
+        if minima[k] < minima[best]:
+            best = k
+    return best
+
+
+@compiled()
+def settle(
+    products: npt.NDArray[np.int32],
+    half_norms: FloatRows,
+    steps: FloatRows,
+    spreads: FloatRows,
+    scale: FloatRows,
+    margin: FloatRows,
+    slack: FloatRows,
+    rows: FloatRows,
+    centroids: FloatRows,
+    codes: npt.NDArray[np.int32],
+) -> None:
+    """The nearest centroid among those that the bounds of their scores leave in question.
+
+    Args:
+        products: int32 or float32 [n, chunks, 64], y'.z' of every row and centroid, in their units.
+        half_norms: float32 [chunks, 64], |z|^2 / 2; infinite where there is no centroid.
+        steps: float32 [chunks, 64], units of the centroids.
+        spreads: float32 [chunks, 64], SHARE |z| + |z - z'|.
+        scale, margin, slack: float32 [n], as `round_rows` fills them.
+        rows: float32 [n, d].
+        centroids: float32 [width, d].
+        codes: filled, int32 [n].
+    """
+    minima = np.empty(LANES, dtype=np.float32)
+    candidates = np.empty(half_norms.size, dtype=np.int32)
+    about = np.empty(half_norms.size, dtype=np.float64)
+    for i in range(rows.shape[0]):
+        codes[i] = settle_row(
+            products, i, half_norms, steps, spreads, scale[i], margin[i], slack[i], rows, centroids,
+            minima, candidates, about,
+        )  # fmt: skip
+
+
+@compiled()
+def settle_row(
+    products: npt.NDArray[np.int32],
+    i: int,
+    half_norms: FloatRows,
+    steps: FloatRows,
+    spreads: FloatRows,
+    scale: np.float32,
+    margin: np.float32,
+    slack: np.float32,
+    rows: FloatRows,
+    centroids: FloatRows,
+    minima: FloatRows,
+    candidates: npt.NDArray[np.int32],
+    about: npt.NDArray[np.float64],
+) -> int:
+    """As `settle` for row i; the last three arrays are scratch, [64] and twice [width]."""
+    lane = _lane_minima(products, i, half_norms, steps, spreads, scale, margin, minima)
+    chunks, limit = half_norms.shape[0], np.float32(np.inf)
+    for c in range(chunks):  # any upper bound is one of the nearest; those in the best lane are low
+        low = _low(products, i, c, lane, half_norms, steps, spreads, scale, margin)
+        limit = min(limit, np.float32(low + 2.0 * margin * spreads[c, lane] + slack))
+    count = 0
+    for k in range(LANES):
+        if minima[k] <= limit:
+            for c in range(chunks):
+                low = _low(products, i, c, k, half_norms, steps, spreads, scale, margin)
+                if low <= limit and c * LANES + k < centroids.shape[0]:
+                    candidates[count] = c * LANES + k
+                    count += 1
+    return int(candidates[0]) if count == 1 else _closest(rows, i, centroids, candidates, count, about)
+
+
+@compiled(reorder=True)
+def _about(rows: FloatRows, i: int, centroids: FloatRows, k: int) -> float:
+    """Squared distance in float32, in any order: errs by at most (d + 4) u of its value."""
+    total = np.float32(0.0)
+    for j in range(rows.shape[1]):
+        gap = rows[i, j] - centroids[k, j]
+        total += gap * gap
+    return float(total)
+
+
+@compiled()
+def _closest(
+    rows: FloatRows,
+    i: int,
+    centroids: FloatRows,
+    candidates: npt.NDArray[np.int32],
+    count: int,
+    about: npt.NDArray[np.float64],
+) -> int:
+    """The nearest of the first `count` candidates: by float32, where that leaves doubt by float64."""
+    least = np.inf
+    for c in range(count):
+        about[c] = _about(rows, i, centroids, candidates[c])
+        least = min(least, about[c])
+    limit = least * (1.0 + 2.5 * (rows.shape[1] + 4.0) * UNIT) + TINY
+    close = 0
+    for c in range(count):
+        if about[c] <= limit:
+            candidates[close] = candidates[c]
+            close += 1
+    nearest = candidates[0]
+    if close > 1:
+        best = squared_distance(rows, i, centroids, nearest)
+        for c in range(1, close):
+            distance = squared_distance(rows, i, centroids, candidates[c])
+            if distance < best or (distance == best and candidates[c] < nearest):
+                best, nearest = distance, candidates[c]
+    return int(nearest)
+
+
+@compiled()
+def squared_distance(a: FloatRows, i: int, b: FloatRows, k: int) -> float:
+    """Squared distance of rows a[i] and b[k] in float64, in one fixed order: the measure that decides."""
+    s0 = s1 = s2 = s3 = 0.0
+    d = a.shape[1]
+    whole = d - d % 4
+    for j in range(0, whole, 4):
+        e0 = np.float64(a[i, j]) - np.float64(b[k, j])
+        e1 = np.float64(a[i, j + 1]) - np.float64(b[k, j + 1])
+        e2 = np.float64(a[i, j + 2]) - np.float64(b[k, j + 2])
+        e3 = np.float64(a[i, j + 3]) - np.float64(b[k, j + 3])
+        s0 += e0 * e0
+        s1 += e1 * e1
+        s2 += e2 * e2
+        s3 += e3 * e3
+    for j in range(whole, d):
+        e0 = np.float64(a[i, j]) - np.float64(b[k, j])
+        s0 += e0 * e0
+    return (s0 + s1) + (s2 + s3)
+
+
+@compiled()
+def distances_to(
+    rows: FloatRows, centroids: FloatRows, codes: npt.NDArray[np.int32], out: npt.NDArray[np.float64]
+) -> None:
+    """Squared distance of row i [n, d] to centroid codes[i], into out [n]."""
+    for i in range(rows.shape[0]):
+        out[i] = squared_distance(rows, i, centroids, codes[i])

@@ -1,0 +1,1 @@
+"""Learning from codes: examples, ranker, training, metrics."""

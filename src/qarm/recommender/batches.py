@@ -1,0 +1,89 @@
+"""Examples as batches of tensors: rows of one event share their history, which is gathered once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from qarm.recommender.examples import Examples
+
+__all__ = ["Batch", "batches"]
+
+BUCKET = 16  # batches that are sorted by history length together
+
+
+@dataclass(frozen=True)
+class Batch:
+    """g events with at most c candidates and histories of at most t items.
+
+    items: int64 [g, c]; labels: float32 [g, c]; real: bool [g, c], False where padded;
+    history: int64 [g, t], newest first; seen: bool [g, t], False where padded;
+    rows: int64 [g, c], the example of each candidate.
+    """
+
+    items: Tensor
+    labels: Tensor
+    real: Tensor
+    history: Tensor
+    seen: Tensor
+    rows: npt.NDArray[np.int64]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch with its tensors on a device."""
+        names = ("items", "labels", "real", "history", "seen")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+
+def batches(examples: Examples, size: int, *, random: np.random.Generator | None = None) -> Iterator[Batch]:
+    """Batches of about `size` rows; shuffled when there is a generator, else by history length."""
+    edges = examples.groups()
+    if len(edges) < 2:
+        return
+    lengths = (examples.end - examples.start)[edges[:-1]]
+    events = max(1, size // max(1, round(len(examples) / len(lengths))))
+    order = _order(lengths, events, random)
+    starts = np.arange(0, len(order), events)
+    if random is not None:
+        random.shuffle(starts)
+    for start in starts:
+        yield _batch(examples, edges, lengths, order[start : start + events])
+
+
+def _order(
+    lengths: npt.NDArray[np.int64], events: int, random: np.random.Generator | None
+) -> npt.NDArray[np.int64]:
+    """Neighbours have histories of like length, so that little is padded."""
+    if random is None:
+        return np.argsort(lengths, kind="stable")
+    order = random.permutation(len(lengths))
+    for start in range(0, len(order), events * BUCKET):
+        chunk = order[start : start + events * BUCKET]
+        order[start : start + events * BUCKET] = chunk[np.argsort(lengths[chunk], kind="stable")]
+    return order
+
+
+def _batch(
+    examples: Examples,
+    edges: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    chosen: npt.NDArray[np.int64],
+) -> Batch:
+    first, count = edges[chosen][:, None], (edges[chosen + 1] - edges[chosen])[:, None]
+    column = np.arange(count.max())
+    real = column < count
+    rows = np.where(real, first + column, first)
+    place = np.arange(max(1, lengths[chosen].max()))
+    seen = place < lengths[chosen][:, None]
+    newest = examples.end[first] - 1 - place
+    history = examples.history[np.where(seen, newest, 0)] if len(examples.history) else np.zeros(seen.shape)
+    return Batch(
+        items=torch.from_numpy(examples.items[rows].astype(np.int64)),
+        labels=torch.from_numpy(examples.labels[rows].astype(np.float32)),
+        real=torch.from_numpy(real),
+        history=torch.from_numpy(np.where(seen, history, 0).astype(np.int64)),
+        seen=torch.from_numpy(seen),
+        rows=rows,
+    )

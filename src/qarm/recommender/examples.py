@@ -1,0 +1,284 @@
+"""Rows to learn from and to be judged on: user, candidate, label, and the history before the row."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from qarm.behavior.log import Log
+from qarm.errors import InputError, shown
+from qarm.recommender.negatives import Untouched, draw
+
+__all__ = ["Examples", "TrainingRows", "evaluation_rows", "read_examples", "row_numbers"]
+
+Ints = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows of candidates; those of one event are neighbours and share user, time and history.
+
+    user_ids, item_ids: sorted vocabularies; users, items: int32 [n], rows of them; labels: int8 [n];
+    times, events: int64 [n], event is the log's row number of the positive that a row belongs to;
+    cold: bool [n], the candidate has no training event;
+    history: int32 [m], item rows of every user's positive events by time; row i's history is
+    history[start[i]:end[i]], start and end int64 [n], oldest first.
+    """
+
+    user_ids: list[str]
+    item_ids: list[str]
+    users: Rows
+    items: Rows
+    labels: npt.NDArray[np.int8]
+    times: Ints
+    events: Ints
+    cold: npt.NDArray[np.bool_]
+    history: Rows
+    start: Ints
+    end: Ints
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def groups(self) -> Ints:
+        """First row of each event, then the number of rows: int64 [events + 1]."""
+        changes = np.flatnonzero(self.events[1:] != self.events[:-1]) + 1
+        edges = np.append(np.insert(changes, 0, 0), len(self))
+        return edges if len(self) else edges[:1]
+
+
+@dataclass(frozen=True)
+class _Past:
+    """Positive events by user and time: items and times [m], user u's in offsets[u]:offsets[u + 1]."""
+
+    items: Rows
+    times: Ints
+    offsets: Ints
+
+    @classmethod
+    def of(cls, log: Log, user_ids: list[str], item_ids: list[str]) -> "_Past":
+        frame = log.positives().frame
+        users = row_numbers(frame["user_id"], user_ids)
+        times, rows = frame["time"].to_numpy(), frame["row"].to_numpy()
+        order = np.lexsort((rows, times, users))
+        offsets = np.searchsorted(users[order], np.arange(len(user_ids) + 1))
+        return cls(row_numbers(frame["item_id"], item_ids)[order], times[order], offsets)
+
+    def before(self, users: Rows, times: Ints, limit: int) -> tuple[Ints, Ints]:
+        """Start and end of the latest `limit` events of each user strictly before each time."""
+        clock = np.unique(np.concatenate([self.times, times]))
+        owners = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        own = owners * len(clock) + np.searchsorted(clock, self.times)
+        wanted = users.astype(np.int64) * len(clock) + np.searchsorted(clock, times)
+        end = np.searchsorted(own, wanted)
+        return np.maximum(self.offsets[users], end - limit), end
+
+
+class TrainingRows:
+    """The training part as examples; where it has positives only, every epoch draws new negatives.
+
+    Nothing here sees events outside the training part: neither histories nor the items that count as
+    touched, so that a change of the future changes no training row.
+    """
+
+    def __init__(
+        self,
+        train: Log,
+        *,
+        item_ids: Sequence[str],
+        explicit: bool,
+        history: int = 50,
+        negatives: int = 4,
+        seed: int = 0,
+    ) -> None:
+        """Prepare rows of `train`; item_ids: the catalogue; explicit: labels 0 stand in the log.
+
+        Raises:
+            InputError: no event, no positive, one label only in an explicit log, unknown items.
+        """
+        self.negatives = 0 if explicit else negatives
+        self.seed = seed
+        user_ids, vocabulary = train.users, sorted(item_ids)
+        self.events = _attach(
+            _plain(train),
+            _Past.of(train, user_ids, vocabulary),
+            user_ids=user_ids,
+            item_ids=vocabulary,
+            limit=history,
+        )
+        _check_training(self.events, explicit)
+        self.trained = np.unique(self.events.items)
+        self._source = Untouched.of(
+            self.events.users, self.events.items, pool=self.trained, n_users=len(user_ids)
+        )
+
+    def epoch(self, number: int) -> Examples:
+        """The rows of one epoch: events of the log, each positive followed by its drawn negatives."""
+        if not self.negatives:
+            return self.events
+        seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1, np.uint64)[0])
+        return _with_negatives(self.events, self._source, self.negatives, seed)
+
+
+def evaluation_rows(
+    parts: Mapping[str, Log],
+    past: Log,
+    *,
+    item_ids: Sequence[str],
+    trained_items: Sequence[str],
+    negatives: int = 100,
+    seed: int = 0,
+) -> pl.DataFrame:
+    """The rows that variants are judged on, the content of `recommender/eval.parquet`.
+
+    An explicit log (a label 0 somewhere) brings its own rows; otherwise each positive gets negatives,
+    uniform over the whole catalogue, that its user touched neither in `past` nor in any part.
+
+    Args:
+        parts: logs by name, such as valid and test; past: all other events of these users.
+        trained_items: items with a training event; the others are cold.
+
+    Returns:
+        part, user_id, item_id str, label i8, time, event i64 (row of the positive), cold bool.
+
+    Raises:
+        InputError: an item is not in `item_ids`.
+    """
+    everything = [past, *parts.values()]
+    vocabulary = sorted(item_ids)
+    touched = pl.concat([log.frame for log in everything])
+    user_ids = touched["user_id"].unique().sort().to_list()
+    explicit = any(log.explicit for log in everything)
+    source = Untouched.of(
+        row_numbers(touched["user_id"], user_ids),
+        row_numbers(touched["item_id"], vocabulary),
+        pool=np.arange(len(vocabulary), dtype=np.int32),
+        n_users=len(user_ids),
+    )
+    nothing = _Past(np.empty(0, np.int32), np.empty(0, np.int64), np.zeros(len(user_ids) + 1, np.int64))
+    is_cold = ~np.isin(vocabulary, np.asarray(trained_items))
+    frames = []
+    for name, log in parts.items():
+        rows = _attach(_plain(log), nothing, user_ids=user_ids, item_ids=vocabulary, limit=0)
+        rows = rows if explicit else _with_negatives(rows, source, negatives, seed)
+        frames.append(_frame(name, rows, is_cold))
+    return pl.concat(frames)
+
+
+def read_examples(
+    rows: pl.DataFrame,
+    past: Sequence[Log],
+    *,
+    item_ids: Sequence[str],
+    history: int = 50,
+) -> Examples:
+    """Evaluation rows (as from `evaluation_rows`) with histories from the positive events of `past`.
+
+    A row's history is everything of its user in `past` strictly before the row's time, the latest
+    `history` events of it; `past` may hold later events, they are not seen.
+
+    Raises:
+        InputError: an item is not in `item_ids`.
+    """
+    vocabulary = sorted(item_ids)
+    log = Log(pl.concat([part.frame for part in past]))
+    user_ids = pl.concat([rows["user_id"], log.frame["user_id"]]).unique().sort().to_list()
+    events = _Past.of(log, user_ids, vocabulary)
+    return _attach(rows, events, user_ids=user_ids, item_ids=vocabulary, limit=history)
+
+
+def row_numbers(ids: pl.Series, vocabulary: list[str]) -> Rows:
+    """Position of each id in a vocabulary of distinct strings, int32 [len(ids)].
+
+    Raises:
+        InputError: ids that the vocabulary has not, named and counted.
+    """
+    places = ids.cast(pl.Enum(vocabulary), strict=False).to_physical()
+    if places.null_count():
+        unknown = ids.filter(places.is_null()).unique().sort()
+        raise InputError(
+            f"{ids.name}: {len(unknown)} unknown, {shown(unknown)}; add them to the catalogue and its codes"
+        )
+    return places.to_numpy().astype(np.int32)
+
+
+def _plain(log: Log) -> pl.DataFrame:
+    return log.frame.select(
+        "user_id", "item_id", "label", "time", pl.col("row").alias("event"), pl.lit(False).alias("cold")
+    )
+
+
+def _attach(
+    rows: pl.DataFrame, past: _Past, *, user_ids: list[str], item_ids: list[str], limit: int
+) -> Examples:
+    users = row_numbers(rows["user_id"], user_ids)
+    times = rows["time"].to_numpy()
+    start, end = past.before(users, times, limit)
+    return Examples(
+        user_ids=user_ids,
+        item_ids=item_ids,
+        users=users,
+        items=row_numbers(rows["item_id"], item_ids),
+        labels=rows["label"].to_numpy().astype(np.int8),
+        times=times,
+        events=rows["event"].to_numpy(),
+        cold=rows["cold"].to_numpy(),
+        history=past.items,
+        start=start,
+        end=end,
+    )
+
+
+def _with_negatives(events: Examples, source: Untouched, count: int, seed: int) -> Examples:
+    """Every positive, followed by its negatives."""
+    drawn, valid = draw(source, events.users, events.events, count=count, seed=seed)
+    keep = np.arange(count) < valid[:, None]
+    row = np.repeat(np.arange(len(events)), 1 + valid)
+    first = np.cumsum(1 + valid) - 1 - valid
+    is_negative = np.ones(len(row), dtype=bool)
+    is_negative[first] = False
+    items = events.items[row]
+    items[is_negative] = drawn[keep]
+    return Examples(
+        user_ids=events.user_ids,
+        item_ids=events.item_ids,
+        users=events.users[row],
+        items=items,
+        labels=(~is_negative).astype(np.int8),
+        times=events.times[row],
+        events=events.events[row],
+        cold=events.cold[row],
+        history=events.history,
+        start=events.start[row],
+        end=events.end[row],
+    )
+
+
+def _frame(part: str, rows: Examples, is_cold: npt.NDArray[np.bool_]) -> pl.DataFrame:
+    columns = {
+        "part": pl.repeat(part, len(rows), dtype=pl.String, eager=True),
+        "user_id": pl.Series(rows.user_ids, dtype=pl.String).gather(rows.users),
+        "item_id": pl.Series(rows.item_ids, dtype=pl.String).gather(rows.items),
+        "label": rows.labels,
+        "time": rows.times,
+        "event": rows.events,
+        "cold": is_cold[rows.items],
+    }
+    return pl.DataFrame(columns)
+
+
+def _check_training(rows: Examples, explicit: bool) -> None:
+    if len(rows) == 0:
+        raise InputError("the training part has no events; give an earlier log or a later split time")
+    if not rows.labels.any():
+        raise InputError(
+            f"none of the {len(rows)} training events has label 1; check data.interactions.label"
+        )
+    if explicit and rows.labels.all():
+        raise InputError(
+            f"all {len(rows)} training events have label 1 though the log holds labels 0; "
+            "split so that the training part has both"
+        )

@@ -1,0 +1,108 @@
+"""What a variant knows of the items besides their ids: codes and vectors, row by row of the vocabulary."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from qarm.artifacts import Codes, Embeddings
+from qarm.errors import Problems, shown
+
+__all__ = ["FEATURES", "ItemTable", "item_table"]
+
+FEATURES = ("id", "frozen", "rq", "vq")
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """Features of the vocabulary's items, each None where the variant goes without.
+
+    rq: int64 [n, levels]; vq: int64 [n, nearest], pool ids; vectors: float32 [n, d], every column with
+    mean 0 over the items and rows of mean square 1.
+    """
+
+    item_ids: list[str]
+    rq: npt.NDArray[np.int64] | None = None
+    vq: npt.NDArray[np.int64] | None = None
+    vectors: npt.NDArray[np.float32] | None = None
+
+
+def item_table(
+    item_ids: Sequence[str],
+    variant: str,
+    *,
+    codes: Codes | None = None,
+    embeddings: Embeddings | None = None,
+) -> ItemTable:
+    """The features that a variant such as `id+rq+vq` or `id+frozen` uses, for sorted `item_ids`.
+
+    Raises:
+        InputError: an unknown feature, one that is asked for but not given, items without codes or a
+            vector, codes below 0, or numbers that are not finite; every problem is listed.
+    """
+    features = variant.split("+")
+    vocabulary = sorted(item_ids)
+    problems = Problems()
+    unknown = [name for name in features if name not in FEATURES]
+    if unknown or features[0] != "id":
+        problems.add(f"got variant {variant!r}, need id, then any of {', '.join(FEATURES[1:])} joined by +")
+    rq = vq = vectors = None
+    if {"rq", "vq"} & set(features):
+        rq, vq = _codes(vocabulary, features, codes, problems)
+    if "frozen" in features:
+        vectors = _vectors(vocabulary, embeddings, problems)
+    problems.raise_any()
+    return ItemTable(vocabulary, rq=rq, vq=vq, vectors=vectors)
+
+
+def _codes(
+    vocabulary: list[str], features: list[str], codes: Codes | None, problems: Problems
+) -> tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.int64] | None]:
+    if codes is None:
+        problems.add(f"variant {'+'.join(features)} needs codes; give them, or take variant id")
+        return None, None
+    rows = _rows(vocabulary, codes.item_ids, "codes", problems)
+    if rows is None:
+        return None, None
+    tables: dict[str, npt.NDArray[np.int64]] = {}
+    for name, table in (("rq", codes.rq), ("vq", codes.vq)):
+        if name not in features:
+            continue
+        if table is None:
+            problems.add(f"variant {'+'.join(features)} needs VQ codes and there are none; take id+rq")
+        elif table.size and table.min() < 0:
+            problems.add(f"{name} codes go down to {table.min()}, need 0 or more")
+        else:
+            tables[name] = table[rows].astype(np.int64)
+    return tables.get("rq"), tables.get("vq")
+
+
+def _vectors(
+    vocabulary: list[str], embeddings: Embeddings | None, problems: Problems
+) -> npt.NDArray[np.float32] | None:
+    if embeddings is None:
+        problems.add("the feature frozen needs embeddings; give them, or leave it out of the variant")
+        return None
+    rows = _rows(vocabulary, embeddings.item_ids, "vector", problems)
+    if rows is None:
+        return None
+    vectors = embeddings.vectors[rows].astype(np.float64)
+    broken = [vocabulary[i] for i in np.flatnonzero(~np.isfinite(vectors).all(axis=1))]
+    if broken:
+        problems.add(f"vectors of items {shown(broken)} hold NaN or infinity; embed them again")
+        return None
+    vectors -= vectors.mean(axis=0)
+    scale = np.sqrt(np.mean(np.square(vectors).sum(axis=1)))
+    return (vectors / max(float(scale), 1e-12)).astype(np.float32)
+
+
+def _rows(
+    vocabulary: list[str], given: list[str], what: str, problems: Problems
+) -> npt.NDArray[np.int64] | None:
+    place = {item: row for row, item in enumerate(given)}
+    missing = [item for item in vocabulary if item not in place]
+    if missing:
+        problems.add(f"{len(missing)} items have no {what}: {shown(missing)}; code and embed all items first")
+        return None
+    return np.fromiter((place[item] for item in vocabulary), dtype=np.int64, count=len(vocabulary))

@@ -1,0 +1,124 @@
+"""Drawing what a user did not touch: seeded per positive, without repeats, in compiled loops."""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Untouched", "draw"]
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """The items that may be drawn, and what each user touched among them.
+
+    pool: int32 [p], item rows, ascending; offsets: int64 [users + 1]; touched: int64, positions in
+    the pool, ascending within a user: user u touched pool[touched[offsets[u]:offsets[u + 1]]].
+    """
+
+    pool: npt.NDArray[np.int32]
+    offsets: Ints
+    touched: Ints
+
+    @classmethod
+    def of(
+        cls,
+        users: npt.NDArray[np.int32],
+        items: npt.NDArray[np.int32],
+        *,
+        pool: npt.NDArray[np.int32],
+        n_users: int,
+    ) -> "Untouched":
+        """From events, user and item row of each [n], in any order and with repeats."""
+        place = np.searchsorted(pool, items)
+        inside = place < len(pool)
+        inside[inside] = pool[place[inside]] == items[inside]
+        pairs = np.unique(users[inside].astype(np.int64) * len(pool) + place[inside])
+        owner, touched = np.divmod(pairs, max(len(pool), 1))
+        return cls(pool, np.searchsorted(owner, np.arange(n_users + 1)), touched)
+
+
+def draw(
+    source: Untouched, users: npt.NDArray[np.int32], events: Ints, *, count: int, seed: int
+) -> tuple[npt.NDArray[np.int32], Ints]:
+    """Up to `count` distinct untouched items per positive, uniform over the pool, in random order.
+
+    A draw depends on the seed and the positive's event number only, so that removing other rows
+    changes nothing. A user with fewer than `count` untouched items gets them all.
+
+    Args:
+        source: what may be drawn; users: [n], owner of each positive; events: [n], their numbers.
+
+    Returns:
+        items: int32 [n, count], filled from the left; drawn: int64 [n], how many are valid.
+    """
+    return _draw(  # type: ignore[no-any-return]
+        source.pool, source.offsets, source.touched, users, events, count, np.uint64(seed % 2**64)
+    )
+
+
+@numba.njit
+def _mix(x):  # type: ignore[no-untyped-def]
+    """One output of SplitMix64 (Steele, Lea and Flood, 2014)."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@numba.njit
+def _nth_free(touched, nth):  # type: ignore[no-untyped-def]
+    """The nth position that is not in `touched`: nth + j, j the number of touched ones before it."""
+    low, high = 0, len(touched)
+    while low < high:
+        middle = (low + high) // 2
+        if touched[middle] - middle <= nth:
+            low = middle + 1
+        else:
+            high = middle
+    return nth + low
+
+
+@numba.njit
+def _distinct(free, count, state, out):  # type: ignore[no-untyped-def]
+    """`count` distinct numbers below `free` into `out`; shuffles when most of them are wanted."""
+    if 2 * count >= free:
+        everything = np.arange(free)
+        for i in range(count):
+            state = _mix(state)
+            j = i + np.int64(state % np.uint64(free - i))
+            everything[i], everything[j] = everything[j], everything[i]
+            out[i] = everything[i]
+        return
+    i = 0
+    while i < count:
+        state = _mix(state)
+        number = np.int64(state % np.uint64(free))
+        repeated = False
+        for j in range(i):
+            if out[j] == number:
+                repeated = True
+                break
+        if not repeated:
+            out[i] = number
+            i += 1
+
+
+@numba.njit
+def _draw(pool, offsets, touched, users, events, count, seed):  # type: ignore[no-untyped-def]
+    n = len(users)
+    items = np.zeros((n, count), np.int32)
+    drawn = np.zeros(n, np.int64)
+    numbers = np.zeros(count, np.int64)
+    for row in range(n):
+        own = touched[offsets[users[row]] : offsets[users[row] + 1]]
+        free = len(pool) - len(own)
+        drawn[row] = min(count, free)
+        state = _mix(_mix(seed) ^ np.uint64(events[row]))
+        _distinct(free, drawn[row], state, numbers)
+        for j in range(drawn[row]):
+            items[row, j] = pool[_nth_free(own, numbers[j])]
+    return items, drawn

@@ -1,0 +1,297 @@
+"""The ranker: target attention over the history, with the same item fields on both sides."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from qarm.artifacts import atomic, read_json, write_json, write_parquet
+from qarm.behavior.log import Log
+from qarm.errors import ArtifactError, InputError
+from qarm.recommender.batches import Batch, batches
+from qarm.recommender.embedding import CodeEmbedding
+from qarm.recommender.examples import Examples, row_numbers
+
+__all__ = ["ItemFields", "Ranker", "Shape", "score_examples", "set_items"]
+
+MASKED = -1e9
+INIT = 0.02  # of code tables, so that a code starts as a small correction
+ID_INIT = 0.1  # ids meet only each other at first: from 0.02 their scalar products take ten epochs to wake
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a ranker is built from.
+
+    items: size of the vocabulary; known: items with an id of their own; widths, nearest, pool: codes per
+    level, length of the VQ list and its table (empty or 0: none); vector: length of the frozen
+    vector (0: none); dim, attention, hidden: widths of embeddings, attention units and layers;
+    history: longest history.
+    """
+
+    items: int
+    known: int
+    widths: tuple[int, ...] = ()
+    nearest: int = 0
+    pool: int = 0
+    vector: int = 0
+    dim: int = 16
+    attention: int = 16
+    hidden: tuple[int, ...] = (32,)
+    dropout: float = 0.3
+    id_dropout: float = 0.1
+    history: int = 50
+
+
+class ItemFields(nn.Module):
+    """An item's vectors, one per field: id, then each code level, the VQ list, the frozen vector.
+
+    The id of an item without training events is row 0, out of vocabulary; dropping ids in training
+    is what trains that row.
+    """
+
+    known: Tensor
+    codes: Tensor
+    vectors: Tensor
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.ids = nn.Embedding(shape.known + 1, shape.dim)
+        self.id_bias = nn.Embedding(shape.known + 1, 1)
+        nn.init.normal_(self.ids.weight, std=ID_INIT)
+        nn.init.zeros_(self.id_bias.weight)
+        self.register_buffer("known", torch.zeros(shape.items, dtype=torch.int64))
+        self.register_buffer(
+            "codes", torch.zeros(shape.items, len(shape.widths) + shape.nearest, dtype=torch.int64)
+        )
+        self.register_buffer("vectors", torch.zeros(shape.items, shape.vector))
+        has_codes = bool(shape.widths or shape.pool)
+        self.code = (
+            CodeEmbedding(shape.widths, pool=shape.pool, dim=shape.dim, std=INIT) if has_codes else None
+        )
+        self.level_bias = nn.ModuleList(nn.Embedding(width, 1) for width in shape.widths)
+        self.project = nn.Linear(shape.vector, shape.dim, bias=False) if shape.vector else None
+        for table in self.level_bias:
+            nn.init.zeros_(table.weight)  # type: ignore[arg-type]
+        if self.project is not None:
+            nn.init.normal_(self.project.weight, std=2 * INIT)
+
+    @property
+    def fields(self) -> int:
+        return 1 + (self.code.fields if self.code else 0) + (self.project is not None)
+
+    def content(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Fields [n, fields - 1, dim] and bias [n] that do not depend on the id."""
+        parts, bias = [], self.vectors.new_zeros(len(items))
+        if self.code is not None:
+            codes = self.codes[items]
+            parts.append(self.code.parts(codes))
+            for level, table in enumerate(self.level_bias):
+                bias = bias + table(codes[:, level])[:, 0]
+        if self.project is not None:
+            parts.append(self.project(self.vectors[items])[:, None])
+        nothing = self.vectors.new_zeros(len(items), 0, self.shape.dim)
+        return torch.cat(parts, dim=1) if parts else nothing, bias
+
+    def forward(self, items: Tensor, content: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Fields [n, fields, dim] and bias [n] of items [n]; `content`: that of all items, if at hand."""
+        if content is None:
+            distinct, place = torch.unique(items, return_inverse=True)
+            content = self.content(distinct)
+        else:
+            place = items
+        ids = self.known[items]
+        if self.training and self.shape.id_dropout:
+            ids = torch.where(torch.rand(ids.shape, device=ids.device) < self.shape.id_dropout, 0, ids)
+        fields = torch.cat([self.ids(ids)[:, None], content[0].index_select(0, place)], dim=1)
+        return fields, self.id_bias(ids)[:, 0] + content[1].index_select(0, place)
+
+
+class Ranker(nn.Module):
+    """DIN (Zhou et al., KDD 2018) on item fields, with the fields' scalar products beside its network.
+
+    A logit is the sum of a network over [candidate, attended history, their product, products by
+    field], a weighted sum of the products by field, and the candidate's biases.
+
+    item_ids: sorted; prior: log-odds of a positive among the training rows;
+    `past`: the log it was trained on, kept in memory so that it can be compared later.
+    """
+
+    prior: Tensor
+
+    def __init__(self, shape: Shape, item_ids: Sequence[str]) -> None:
+        super().__init__()
+        self.register_buffer("prior", torch.zeros(()))
+        self.shape, self.item_ids = shape, list(item_ids)
+        self.past: Log | None = None
+        self.item = ItemFields(shape)
+        dim, units, fields = shape.dim, shape.attention, self.item.fields
+        self.query, self.key = nn.Linear(dim, units), nn.Linear(dim, units, bias=False)
+        self.product = nn.Parameter(torch.empty(units, dim).normal_(std=0.1))
+        self.weigh = nn.Parameter(torch.zeros(units))
+        self.closeness = nn.Parameter(torch.zeros(()))
+        self.recency = nn.Parameter(torch.zeros(shape.history))
+        self.gain_attended = nn.Parameter(torch.ones(fields))
+        self.gain_mean = nn.Parameter(torch.ones(fields))
+        self.bias = nn.Parameter(torch.zeros(()))
+        self.network = _network(3 * dim + 2 * fields, shape.hidden, shape.dropout)
+
+    def forward(self, batch: Batch, content: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Logits [g, c]."""
+        groups, candidates = batch.items.shape
+        length = batch.history.shape[1]
+        fields, bias = self.item(torch.cat([batch.items.flatten(), batch.history.flatten()]), content)
+        split = groups * candidates
+        own = fields[:split].view(groups, candidates, -1, self.shape.dim)
+        past = fields[split:].view(groups, length, -1, self.shape.dim)
+        attention = self.attention(own.sum(2), past.sum(2), batch.seen)
+        attended = (attention @ past.flatten(2)).view_as(own)
+        mean = _mean(past, batch.seen)
+        by_field = (own * attended).sum(-1)
+        by_mean = torch.einsum("gcfd,gfd->gcf", own, mean)
+        candidate, history = own.sum(2), attended.sum(2)
+        wide = torch.cat([candidate, history, candidate * history, by_field, by_mean], dim=-1)
+        logits: Tensor = self.network(wide)[..., 0] + by_field @ self.gain_attended + by_mean @ self.gain_mean
+        return logits + self.bias + bias[:split].view(groups, candidates)
+
+    def attention(self, queries: Tensor, keys: Tensor, seen: Tensor) -> Tensor:
+        """Weights [g, c, t] of histories [g, t, d] for candidates [g, c, d]; zero where not seen.
+
+        One hidden layer of relu over [q, k, q * k], plus a scaled product and a weight by recency.
+        """
+        products = torch.einsum("gcd,ad->gcad", queries, self.product).flatten(1, 2) @ keys.transpose(1, 2)
+        hidden = products.view(*queries.shape[:2], -1, keys.shape[1])
+        hidden = hidden + self.query(queries)[..., None] + self.key(keys).transpose(1, 2)[:, None]
+        scores = torch.einsum("gcat,a->gct", functional.relu(hidden), self.weigh)
+        scores = scores + self.closeness * (queries @ keys.transpose(1, 2)) + self.recency[: keys.shape[1]]
+        weights = scores.masked_fill(~seen[:, None], MASKED).softmax(-1)
+        kept: Tensor = weights * seen.any(1)[:, None, None]
+        return kept
+
+    def score(
+        self, item_ids: Sequence[Sequence[str]], histories: Sequence[Sequence[str]]
+    ) -> list[npt.NDArray[np.float32]]:
+        """Logits of each request's candidates, one float32 array per request.
+
+        Args:
+            item_ids: candidates of each request; histories: items of its user, oldest first; only the
+                latest `shape.history` count.
+
+        Raises:
+            InputError: lengths differ, or an item is not in the vocabulary.
+        """
+        if len(item_ids) != len(histories):
+            raise InputError(f"got {len(item_ids)} requests and {len(histories)} histories, need as many")
+        examples = _requests(item_ids, histories, self.item_ids, self.shape.history)
+        return np.split(score_examples(self, examples), np.cumsum([len(items) for items in item_ids])[:-1])
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write `config.json`, `items.parquet` and `model.safetensors`."""
+        folder = Path(folder)
+        write_parquet(folder / "items.parquet", pl.DataFrame({"item_id": self.item_ids}))
+        with atomic(folder / "model.safetensors") as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, temporary)
+        write_json(folder / "config.json", asdict(self.shape))
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> "Ranker":
+        """Read what `save_pretrained` wrote.
+
+        Raises:
+            ArtifactError: a file is missing or does not fit the others.
+        """
+        folder = Path(folder)
+        content = read_json(folder / "config.json")
+        try:
+            shape = replace(
+                Shape(**content), widths=tuple(content["widths"]), hidden=tuple(content["hidden"])
+            )
+            ranker = cls(shape, pl.read_parquet(folder / "items.parquet")["item_id"].to_list())
+            ranker.load_state_dict(load_file(folder / "model.safetensors"))
+        except (KeyError, TypeError, RuntimeError, OSError, pl.exceptions.PolarsError) as error:
+            raise ArtifactError(f"{folder}: not a whole ranker ({error}); train again") from error
+        return ranker.eval()
+
+
+@torch.no_grad()
+def score_examples(ranker: Ranker, examples: Examples, *, rows: int = 16_384) -> npt.NDArray[np.float32]:
+    """Logits float32 [n] of all examples, in batches of about `rows`; leaves the ranker's mode as it was."""
+    training, device = ranker.training, ranker.bias.device
+    ranker.eval()
+    logits = np.zeros(len(examples), dtype=np.float32)
+    content = ranker.item.content(torch.arange(ranker.shape.items, device=device))
+    for batch in batches(examples, rows):
+        found = ranker(batch.to(device), content).cpu().numpy()
+        real = batch.real.numpy()
+        logits[batch.rows[real]] = found[real]
+    ranker.train(training)
+    return logits
+
+
+def set_items(
+    ranker: Ranker,
+    trained: npt.NDArray[np.int64],
+    *,
+    codes: npt.NDArray[np.int64] | None = None,
+    vectors: npt.NDArray[np.float32] | None = None,
+) -> None:
+    """Fill the item tables: rows with an id of their own, codes [n, c], vectors [n, d]."""
+    ranker.item.known[torch.from_numpy(trained)] = torch.arange(1, len(trained) + 1)
+    if codes is not None:
+        ranker.item.codes.copy_(torch.from_numpy(codes))
+    if vectors is not None:
+        ranker.item.vectors.copy_(torch.from_numpy(vectors))
+
+
+def _requests(
+    item_ids: Sequence[Sequence[str]], histories: Sequence[Sequence[str]], vocabulary: list[str], limit: int
+) -> Examples:
+    counts = [len(items) for items in item_ids]
+    recent = [list(history)[-limit:] for history in histories]
+    names = [
+        pl.Series("item_id", [i for part in parts for i in part], dtype=pl.String)
+        for parts in (item_ids, recent)
+    ]
+    items, past = (row_numbers(series, vocabulary) for series in names)
+    ends = np.cumsum([len(history) for history in recent], dtype=np.int64)
+    starts = ends - np.array([len(history) for history in recent], dtype=np.int64)
+    request = np.repeat(np.arange(len(counts)), counts)
+    zeros = np.zeros(len(items), dtype=np.int64)
+    return Examples(
+        user_ids=[],
+        item_ids=vocabulary,
+        users=zeros.astype(np.int32),
+        items=items,
+        labels=zeros.astype(np.int8),
+        times=zeros,
+        events=request,
+        cold=zeros.astype(bool),
+        history=past,
+        start=starts[request],
+        end=ends[request],
+    )
+
+
+def _network(width: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for size in hidden:
+        layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
+        width = size
+    last = nn.Linear(width, 1)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(*layers, last)
+
+
+def _mean(past: Tensor, seen: Tensor) -> Tensor:
+    """Mean history by field, [g, fields, dim]; zero for an empty one."""
+    total = (past * seen[..., None, None]).sum(1)
+    return total / seen.sum(1).clamp(min=1)[:, None, None]

@@ -1,0 +1,121 @@
+"""The train stage: every variant and seed on the same rows, cell by cell, so that a killed run resumes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from qarm.artifacts import Codes, Embeddings, read_json, write_json, write_parquet
+from qarm.behavior.split import Split
+from qarm.config import RankerConfig
+from qarm.recommender.baselines import best_likeness, likeness, popularity
+from qarm.recommender.compare import evaluate, judge
+from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
+from qarm.recommender.features import item_table
+from qarm.recommender.train import fit_ranker, thinned
+
+__all__ = ["run_variants"]
+
+Row = dict[str, Any]
+
+
+def run_variants(
+    split: Split,
+    catalog_ids: Sequence[str],
+    *,
+    codes: Codes,
+    aligned: Embeddings,
+    raw: Embeddings,
+    config: RankerConfig,
+    folder: Path,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Train and judge every variant and seed of `config`, and the baselines.
+
+    Writes `eval.parquet`, `results.json` (a row per variant, seed and slice of the test part),
+    `<variant>/` (the first seed's ranker) and `cells/<variant>-<seed>.json`: a cell that is there is
+    not trained again, so the folder must belong to these inputs and settings.
+
+    Args:
+        split: training, validation and test part; catalog_ids: all items, cold ones included.
+        codes, aligned: of all items, for the variants; raw: vectors for the content-kNN.
+        seed: of the evaluation rows; training draws by the seeds in `config`.
+
+    Returns:
+        rows: evaluation rows; test AUC per variant over all items, mean over seeds.
+
+    Raises:
+        InputError: one label only, items without codes or vectors, numbers that are not finite.
+    """
+    tables = {
+        variant: item_table(catalog_ids, variant, codes=codes, embeddings=aligned)
+        for variant in config.variants
+    }
+    explicit = any(part.explicit for part in (split.train, split.valid, split.test))
+    frame = evaluation_rows(
+        {"valid": split.valid, "test": split.test},
+        split.train,
+        item_ids=catalog_ids,
+        trained_items=split.train.items,
+        negatives=config.negatives.eval,
+        seed=seed,
+    )
+    write_parquet(folder / "eval.parquet", frame)
+    past = [split.train, split.valid, split.test]
+    valid, test = (
+        read_examples(
+            frame.filter(pl.col("part") == part), past, item_ids=catalog_ids, history=config.history
+        )
+        for part in ("valid", "test")
+    )
+    rows: list[Row] = []
+    for number in config.seeds:
+        training = TrainingRows(
+            split.train,
+            item_ids=catalog_ids,
+            explicit=explicit,
+            history=config.history,
+            negatives=config.negatives.train,
+            seed=number,
+        )
+        for variant in config.variants:
+            cell = folder / "cells" / f"{variant}-{number}.json"
+            if not cell.is_file():
+                fitted = fit_ranker(training, valid, tables[variant], settings=config, seed=number)
+                if number == config.seeds[0]:
+                    fitted.ranker.save_pretrained(folder / variant)
+                found = judge(fitted.ranker, test, drawn=not explicit)
+                write_json(cell, {"rows": found, "epochs": fitted.epochs, "best": fitted.best})
+            rows += [{"variant": variant, "seed": number} | row for row in read_json(cell)["rows"]]
+    rows += _baselines(training.events, valid, test, raw, folder, seed=config.seeds[0])
+    write_json(folder / "results.json", {"rows": rows})
+    return {"rows": frame.height, **_summary(rows)}
+
+
+def _baselines(
+    train: Examples, valid: Examples, test: Examples, raw: Embeddings, folder: Path, *, seed: int
+) -> list[Row]:
+    """Popularity and content-kNN; they draw nothing, so they stand under the first seed only."""
+    cell = folder / "cells" / "baselines.json"
+    if not cell.is_file():
+        kind = best_likeness(raw, thinned(valid))
+        found = {
+            "popularity": evaluate(test, popularity(train, test).astype(np.float64), logits=False),
+            "content-knn": evaluate(test, likeness(raw, test, kind=kind), logits=False),
+        }
+        write_json(cell, {"content-knn": kind, "rows": found})
+    return [
+        {"variant": name, "seed": seed} | row
+        for name, rows in read_json(cell)["rows"].items()
+        for row in rows
+    ]
+
+
+def _summary(rows: list[Row]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row["slice"] == "all" and row["auc"] is not None:
+            found.setdefault(row["variant"], []).append(row["auc"])
+    return {variant: round(float(np.mean(values)), 4) for variant, values in found.items()}

@@ -1,0 +1,1 @@
+"""Saying what is true: one page from the run's JSON."""

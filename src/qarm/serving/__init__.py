@@ -1,0 +1,1 @@
+"""Answering requests: codes for items that a run has never seen."""

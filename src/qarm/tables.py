@@ -1,0 +1,86 @@
+"""Reading a user's tables: Parquet, CSV or JSON Lines, with every fault named by row."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from qarm.errors import InputError, Problems, shown
+
+__all__ = ["as_ids", "column", "read_table"]
+
+
+def _read_parquet(path: Path, text: Sequence[str]) -> pl.DataFrame:
+    return pl.read_parquet(path)
+
+
+def _read_csv(path: Path, text: Sequence[str]) -> pl.DataFrame:
+    as_text = dict.fromkeys(text, pl.String)
+    # The whole file decides the types: a letter in row 5,000 is no surprise, a date is a date.
+    return pl.read_csv(path, infer_schema_length=None, try_parse_dates=True, schema_overrides=as_text)
+
+
+def _read_json_lines(path: Path, text: Sequence[str]) -> pl.DataFrame:
+    return pl.read_ndjson(path, infer_schema_length=None)
+
+
+READERS: dict[str, Callable[[Path, Sequence[str]], pl.DataFrame]] = {
+    ".parquet": _read_parquet,
+    ".csv": _read_csv,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+}
+SUFFIXES = ", ".join(READERS)
+
+
+def read_table(path: Path, *, text: Sequence[str] = ()) -> pl.DataFrame:
+    """Read one non-empty table.
+
+    Args:
+        path: a file whose suffix is .parquet, .csv, .jsonl or .ndjson.
+        text: columns that a CSV must not read as numbers, so that the id 007 stays 007.
+
+    Raises:
+        InputError: the file is missing, of an unknown kind, unreadable or without rows.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; check data.root and the table's path")
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"{path}: got suffix {path.suffix!r}, need one of {SUFFIXES}")
+    try:
+        frame = reader(path, text) if path.stat().st_size else pl.DataFrame()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: not readable as {path.suffix[1:]}: {reason}") from error
+    if frame.height == 0:
+        raise InputError(f"{path}: the table has no rows")
+    return frame
+
+
+def column(frame: pl.DataFrame, name: str, *, table: str, problems: Problems) -> pl.Series | None:
+    """The named column, or None with a problem that lists the columns there are."""
+    if name in frame.columns:
+        return frame.get_column(name)
+    problems.add(f"{table}: no column {name!r}; it has {shown(frame.columns, first=12)}")
+    return None
+
+
+def as_ids(
+    series: pl.Series, *, table: str, problems: Problems, rows: pl.Series | None = None
+) -> pl.Series | None:
+    """Ids as strings: text and integers are accepted, nulls, empty text and other types are problems.
+
+    `rows` gives each entry's row in the file, for messages, where it is not its position; rows count from 0.
+    """
+    kind = series.dtype
+    if not (kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum)):
+        problems.add(f"{table}.{series.name}: ids are {kind}, need text or integers; cast them")
+        return None
+    ids = series.cast(pl.String)
+    bad = (ids.is_null() | (ids == "")).arg_true()
+    if len(bad):
+        places = bad if rows is None else rows.gather(bad)
+        problems.add(f"{table}.{series.name}: null or empty ids in rows {shown(places)}; remove them")
+        return None
+    return ids

@@ -1,0 +1,235 @@
+"""Pairs: the table's shape, the cap, and that nothing later can change them."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qarm.behavior.log import Log
+from qarm.behavior.pairs import ITEM2ITEM, USER2ITEM, _capped, _item2item, _user2item, mine_pairs
+from qarm.behavior.split import split_log
+from qarm.behavior.swing import swing
+from qarm.behavior.user2item import user2item
+from qarm.errors import InputError
+
+MakeLog = Callable[..., Log]
+FAST = {"epochs": 2, "dim": 8}
+
+
+def random_log(
+    make_log: MakeLog, *, seed: int = 0, users: int = 40, items: int = 25, clicks: int = 15
+) -> Log:
+    rng = np.random.default_rng(seed)
+    favourites = rng.integers(0, items, users)
+    return make_log(
+        (
+            user,
+            f"{int(favourites[user] + rng.integers(-4, 5)) % items:02}",
+            int(time),
+            int(rng.random() < 0.8),
+        )
+        for user in range(users)
+        for time in np.sort(rng.integers(0, 1000, clicks))
+    )
+
+
+@pytest.fixture(scope="module")
+def log(make_log: MakeLog) -> Log:
+    return random_log(make_log)
+
+
+@pytest.fixture(scope="module")
+def pairs(log: Log) -> pl.DataFrame:
+    return mine_pairs(log, user2item=FAST)
+
+
+def appearances(pairs: pl.DataFrame) -> Counter[str]:
+    return Counter([*pairs["trigger_id"], *pairs["target_id"]])
+
+
+# ---- the table --------------------------------------------------------------------------------
+
+
+def test_columns_order_and_sources(pairs: pl.DataFrame) -> None:
+    assert list(pairs.schema.items()) == [
+        ("trigger_id", pl.String),
+        ("target_id", pl.String),
+        ("source", pl.String),
+        ("score", pl.Float32),
+        ("weight", pl.Float32),
+        ("count", pl.Int32),
+    ]
+    assert pairs.equals(pairs.sort("source", "trigger_id", "target_id"))
+    assert set(pairs["source"]) == {ITEM2ITEM, USER2ITEM}
+    assert set(pairs["weight"]) == {1.0}
+    assert pairs["count"].min() > 0
+
+
+def test_no_pair_twice_and_none_with_itself(pairs: pl.DataFrame) -> None:
+    assert not (pairs["trigger_id"] == pairs["target_id"]).any()
+    assert not pairs.select("source", "trigger_id", "target_id").is_duplicated().any()
+    near = pairs.filter(source=ITEM2ITEM)
+    assert len({frozenset(ends) for ends in near.select("trigger_id", "target_id").rows()}) == near.height
+
+
+def test_item2item_is_the_swing_table_once_per_pair(log: Log) -> None:
+    frame = mine_pairs(log, per_item=10_000, swing={"top_k": 3}, user2item=FAST).filter(source=ITEM2ITEM)
+    table = {(i, j): (score, users) for i, j, score, users in swing(log, top_k=3, support=True).rows()}
+    assert {frozenset(key) for key in table} == {
+        frozenset(r) for r in frame.select("trigger_id", "target_id").rows()
+    }
+    for trigger, target, _, score, _, count in frame.rows():
+        assert (np.float32(table[trigger, target][0]), table[trigger, target][1]) == (score, count)
+
+
+def test_item2item_keeps_the_side_that_scores_higher() -> None:
+    near = pl.DataFrame(
+        [("a", "b", 1.0, 7), ("b", "a", 2.0, 8), ("c", "a", 1.0, 9), ("a", "c", 1.0, 9)],
+        schema=["item_id", "neighbor_id", "score", "users"],
+        orient="row",
+    )
+    kept = _item2item(near).select("trigger_id", "target_id", "score", "count")
+    assert sorted(kept.rows()) == [("a", "c", 1.0, 9), ("b", "a", 2.0, 8)]
+
+
+def test_user2item_counts_the_clicks_that_chose_a_pair(log: Log) -> None:
+    frame = mine_pairs(log, per_item=10_000, user2item=FAST).filter(source=USER2ITEM)
+    clicks = user2item(log, **FAST)
+    assert {(a, b): n for a, b, n in frame.select("trigger_id", "target_id", "count").rows()} == Counter(
+        clicks.select("trigger_id", "target_id").rows()
+    )
+    assert clicks.group_by("trigger_id", "target_id").agg(pl.col("score").n_unique())["score"].max() == 1
+
+
+def test_the_same_seed_gives_the_same_pairs(log: Log, pairs: pl.DataFrame) -> None:
+    assert mine_pairs(log, user2item=FAST).equals(pairs)
+    assert not mine_pairs(log, user2item=FAST, seed=1).equals(pairs)
+
+
+# ---- the cap ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("per_item", [1, 2, 5, 12])
+def test_no_item_is_in_more_pairs_than_allowed(log: Log, per_item: int) -> None:
+    capped = mine_pairs(log, per_item=per_item, user2item=FAST)
+    assert max(appearances(capped).values()) == per_item
+    if per_item > 1:
+        sources = Counter(capped["source"])
+        assert min(sources.values()) > 0.3 * capped.height
+
+
+def candidates(source: str, rows: list[tuple[str, str, float]]) -> pl.DataFrame:
+    if source == USER2ITEM:
+        clicks = pl.DataFrame(rows, schema=["trigger_id", "target_id", "score"], orient="row")
+        return _user2item(clicks)
+    schema = ["item_id", "neighbor_id", "score"]
+    return _item2item(pl.DataFrame(rows, schema=schema, orient="row").with_columns(users=pl.lit(1)))
+
+
+def kept(frame: pl.DataFrame, per_item: int) -> set[str]:
+    return {a + b for a, b in _capped(frame, per_item).select("trigger_id", "target_id").rows()}
+
+
+def test_every_items_best_pair_goes_before_any_second_best() -> None:
+    # ab and cd are somebody's best; ac is nobody's, however high it scores.
+    frame = candidates(ITEM2ITEM, [("a", "b", 9.0), ("a", "c", 8.0), ("c", "d", 8.5), ("b", "d", 1.0)])
+    assert kept(frame, 2) == {"ab", "cd", "ac", "bd"}
+    assert kept(frame, 1) == {"ab", "cd"}
+
+
+def test_more_clicks_beat_a_higher_cosine() -> None:
+    frame = candidates(USER2ITEM, [("a", "b", 0.1), ("a", "b", 0.1), ("c", "b", 0.9), ("d", "b", 0.8)])
+    assert kept(frame, 1) == {"ab"}
+    assert kept(frame, 2) == {"ab", "cb"}
+
+
+def test_neither_source_crowds_the_other_out() -> None:
+    hub = [("hub", f"i{n}", 10.0 - n) for n in range(8)]
+    clicks = [("hub", f"u{n}", 0.9 - n / 100) for n in range(8)]
+    both = pl.concat([candidates(ITEM2ITEM, hub), candidates(USER2ITEM, clicks)])
+    assert Counter(_capped(both, 6)["source"]) == {ITEM2ITEM: 3, USER2ITEM: 3}
+    few = pl.concat([candidates(ITEM2ITEM, hub), candidates(USER2ITEM, clicks[:1])])
+    assert Counter(_capped(few, 6)["source"]) == {ITEM2ITEM: 5, USER2ITEM: 1}
+
+
+rows = st.tuples(st.sampled_from("abcdef"), st.sampled_from("ghijkl"), st.integers(1, 9).map(float))
+
+
+@given(near=st.lists(rows, max_size=40), clicks=st.lists(rows, max_size=40), per_item=st.integers(1, 6))
+@settings(deadline=None)
+def test_the_cap_holds_and_leaves_no_room(
+    near: list[tuple[str, str, float]], clicks: list[tuple[str, str, float]], per_item: int
+) -> None:
+    parts = [
+        candidates(s, r)
+        for s, r in ((ITEM2ITEM, near), (USER2ITEM, [(a, b, x / 9) for a, b, x in clicks]))
+        if r
+    ]
+    if not parts:
+        return
+    everything = pl.concat(parts)
+    chosen = _capped(everything, per_item)
+    used = appearances(chosen)
+    assert max(used.values()) <= per_item
+    left_out = everything.join(chosen, on=["source", "trigger_id", "target_id"], how="anti")
+    for trigger, target in left_out.select("trigger_id", "target_id").rows():
+        assert max(used[trigger], used[target]) == per_item
+
+
+# ---- only the past ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["time", "user_tail", "last_out"])
+def test_later_events_change_no_pair(make_log: MakeLog, kind: str) -> None:
+    log = random_log(make_log, seed=5)
+    split = split_log(log, kind=kind)  # type: ignore[arg-type]
+    later = pl.concat([split.valid.frame, split.test.frame])["row"].to_list()
+    changed = pl.col("row").is_in(later)
+    other = log.frame.with_columns(
+        item_id=pl.when(changed).then(pl.format("new{}", pl.col("row") % 3)).otherwise("item_id"),
+        label=pl.when(changed).then(1 - pl.col("label")).otherwise("label").cast(pl.Int8),
+    )
+    again = split_log(replace(log, frame=other), kind=kind)  # type: ignore[arg-type]
+    assert not again.test.frame.equals(split.test.frame)
+    expected = mine_pairs(split.train, user2item=FAST)
+    assert mine_pairs(again.train, user2item=FAST).equals(expected)
+    assert not set(appearances(expected)) - set(split.train.items)
+
+
+def test_cold_items_are_in_no_pair(make_log: MakeLog) -> None:
+    split = split_log(random_log(make_log, seed=6), cold_items=0.2)
+    assert split.cold_items
+    assert not set(appearances(mine_pairs(split.train, user2item=FAST))) & set(split.cold_items)
+
+
+# ---- what is refused --------------------------------------------------------------------------
+
+
+def test_a_log_without_pairs_says_why(make_log: MakeLog) -> None:
+    with pytest.raises(
+        InputError, match="no pair comes out of 3 positive events of 3 users on 3 items: nobody has"
+    ):
+        mine_pairs(make_log([(n, n, n) for n in range(3)]))
+
+
+def test_wrong_arguments(log: Log, make_log: MakeLog) -> None:
+    with pytest.raises(InputError, match="got per_item=0, need at least 1"):
+        mine_pairs(log, per_item=0)
+    with pytest.raises(InputError, match="got window=0"):
+        mine_pairs(log, window=0)
+    with pytest.raises(InputError, match="got alpha=-1"):
+        mine_pairs(log, swing={"alpha": -1.0})
+    with pytest.raises(InputError, match="no positive event"):
+        mine_pairs(make_log([(0, 0, 0, 0)]))
+
+
+def test_one_source_is_enough(make_log: MakeLog) -> None:
+    only_clicks = mine_pairs(make_log([("u", "a", 1), ("u", "b", 2)]), user2item=FAST)
+    assert only_clicks.select("trigger_id", "target_id", "source").rows() == [("a", "b", USER2ITEM)]
+    same_time = make_log([(user, item, 0) for user in "uv" for item in "ab"])
+    assert mine_pairs(same_time, user2item=FAST)["source"].to_list() == [ITEM2ITEM]

@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+
+from qarm.config import Config, load_config
+from qarm.errors import ConfigError
+
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_every_example_is_valid(path: Path) -> None:
+    assert load_config(path, environment={}).quantizer.nearest == 25
+
+
+def test_flags_beat_environment_beats_file_beats_default(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("quantizer: {levels: 2, width: 8, nearest: 9}\n")
+    environment = {"QARM_QUANTIZER__LEVELS": "4", "QARM_QUANTIZER__WIDTH": "16", "HOME": "x"}
+    config = load_config(path, flags={"quantizer.levels": "6"}, environment=environment)
+    quantizer = config.quantizer
+    assert (quantizer.levels, quantizer.width, quantizer.nearest) == (6, 16, 9)
+    assert quantizer.iterations == Config().quantizer.iterations
+
+
+def test_flag_values_are_yaml() -> None:
+    config = load_config(flags={"ranker.seeds": "[3, 4]", "data.items.audio": "null"}, environment={})
+    assert config.ranker.seeds == [3, 4]
+    assert config.data.items.audio is None
+
+
+def test_all_problems_at_once_with_the_nearest_key(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("quantizer: {widht: 8, levels: 0}\nsplitt: {}\nsplit: {test: 0.9, valid: 0.2}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, environment={})
+    text = str(caught.value)
+    assert len(caught.value.problems) == 4
+    assert "quantizer.widht; did you mean quantizer.width?" in text
+    assert "splitt; did you mean split?" in text
+    assert "quantizer.levels = 0" in text
+    assert "test + valid = 1.1, need less than 1" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [("a: [", "not YAML"), ("- 1\n", "got list"), ("data: 3\n", "data = 3")],
+)
+def test_broken_files_are_named(tmp_path: Path, content: str, expected: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match="c.yaml") as caught:
+        load_config(path, environment={})
+    assert expected in str(caught.value)
+
+
+def test_missing_file_and_misplaced_flags(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load_config(tmp_path / "none.yaml", environment={})
+    with pytest.raises(ConfigError, match="seed is a value, not a section"):
+        load_config(flags={"seed": "1", "seed.deep": "2"}, environment={})
+
+
+def test_one_width_per_level() -> None:
+    with pytest.raises(ConfigError, match="width has 2 entries, need levels=3"):
+        load_config(flags={"quantizer.width": "[8, 8]"}, environment={})
+
+
+def test_tables_resolve_against_root() -> None:
+    config = load_config(flags={"data.root": "shop"}, environment={})
+    assert config.items_path == Path("shop/items.parquet")
+    assert config.interactions_path == Path("shop/interactions.parquet")

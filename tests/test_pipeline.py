@@ -1,0 +1,216 @@
+"""The whole story on a tiny world: artefacts, skipping, killing, leaking, coding new items."""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from qarm.cli import main
+from qarm.config import Config, load_config
+from qarm.errors import ArtifactError, InputError
+from qarm.pipeline import STAGES, run_stages
+from qarm.world import WorldSpec, build_world
+
+SMALL = {
+    "pairs.user2item.epochs": "2",
+    "encoder.epochs": "2",
+    "encoder.dim": "32",
+    "quantizer.width": "8",
+    "quantizer.nearest": "5",
+    "ranker.epochs": "2",
+    "ranker.dim": "8",
+    "ranker.negatives.eval": "10",
+}
+ARTEFACTS = [
+    "check/check.json",
+    "pairs/pairs.parquet",
+    "pairs/quality.json",
+    "encoder/config.json",
+    "encoder/model.safetensors",
+    "encoder/README.md",
+    "encoder/metrics.jsonl",
+    "embeddings/embeddings.parquet",
+    "embeddings/raw.parquet",
+    "codes/codes.parquet",
+    "codes/pool.parquet",
+    "codes/quality.json",
+    "codes/quantizer/config.json",
+    "codes/quantizer/model.safetensors",
+    "recommender/eval.parquet",
+    "recommender/results.json",
+    "recommender/id+rq+vq/model.safetensors",
+    "report/index.html",
+    "report/summary.json",
+]
+
+
+def config_of(world: Path, **flags: str) -> Config:
+    return load_config(flags={"data.root": str(world), **SMALL, **flags}, environment={})
+
+
+def arguments(world: Path) -> list[str]:
+    return [part for key, value in {"data.root": str(world), **SMALL}.items() for part in (f"--{key}", value)]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    build_world(folder, seed=3, spec=WorldSpec(items=120, users=60, events_per_user=30))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "run"
+    stages = list(run_stages(config_of(world), folder))
+    assert [done.stage for done in stages] == [stage.name for stage in STAGES]
+    assert not any(done.fresh for done in stages)
+    return folder
+
+
+def sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_every_artefact_is_there_and_nothing_is_half(run: Path) -> None:
+    assert [name for name in ARTEFACTS if not (run / name).is_file()] == []
+    assert not list(run.rglob("*.tmp"))
+    assert not list(run.rglob("*.pkl"))
+    assert not (run / ".partial").exists()
+
+
+def test_tables_have_the_columns_of_the_design(run: Path) -> None:
+    pairs = pl.read_parquet_schema(run / "pairs/pairs.parquet")
+    assert dict(pairs) == {
+        "trigger_id": pl.String,
+        "target_id": pl.String,
+        "source": pl.String,
+        "score": pl.Float32,
+        "weight": pl.Float32,
+        "count": pl.Int32,
+    }
+    codes = pl.read_parquet(run / "codes/codes.parquet")
+    assert codes.schema["rq"] == pl.Array(pl.Int32, 3)
+    assert codes.schema["vq"] == pl.Array(pl.Int32, 5)
+    assert codes.height == 120
+    pool = dict(pl.read_parquet(run / "codes/pool.parquet").iter_rows())
+    for item, nearest in codes.select("item_id", "vq").iter_rows():
+        assert item not in {pool[entry] for entry in nearest}
+
+
+def test_a_second_call_does_no_work_and_says_so(
+    run: Path, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("{}")
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    started = time.perf_counter()
+    main(["run", str(config), "--out", str(run), *arguments(world)])
+    assert time.perf_counter() - started < 5
+    assert "every stage is fresh" in capsys.readouterr().out
+    after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    before.pop(run / ".lock")
+    after.pop(run / ".lock")
+    assert after == before
+
+
+def test_a_changed_setting_redoes_only_what_depends_on_it(run: Path, world: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    config = config_of(world, **{"ranker.variants": "[id]"})
+    fresh = {done.stage: done.fresh for done in run_stages(config, copy)}
+    assert [name for name, skipped in fresh.items() if not skipped] == ["train", "report"]
+
+
+def test_same_seed_same_bytes_after_a_kill(run: Path, world: Path, tmp_path: Path) -> None:
+    """Killed with SIGKILL wherever it is, the next call ends with the codes of an uninterrupted run."""
+    folder = tmp_path / "killed"
+    config = tmp_path / "c.yaml"
+    config.write_text("{}")
+    command = [sys.executable, "-m", "qarm", "run", str(config), "--out", str(folder), *arguments(world)]
+    for marker in ("pairs/manifest.json", "embeddings/manifest.json", "codes/manifest.json"):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (folder / marker).exists():
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert (folder / marker).exists()
+    subprocess.run(command, check=True, capture_output=True)
+    for name in ("pairs/pairs.parquet", "codes/codes.parquet", "recommender/results.json"):
+        assert sha(folder / name) == sha(run / name), name
+    assert not (folder / ".partial").exists()
+
+
+def test_the_future_changes_nothing_learned(run: Path, world: Path, tmp_path: Path) -> None:
+    """Later events dealt out anew: pairs, codebooks and pool keep every byte."""
+    shuffled = tmp_path / "world"
+    shutil.copytree(world, shuffled)
+    log = pl.read_parquet(world / "interactions.parquet")
+    cut = log["timestamp"].sort()[int(0.75 * log.height)]
+    later = pl.col("timestamp") >= cut
+    users = log.filter(later)["user_id"].shuffle(seed=1)
+    changed = pl.concat([log.filter(~later), log.filter(later).with_columns(users)])
+    changed.write_parquet(shuffled / "interactions.parquet")
+    folder = tmp_path / "run"
+    list(run_stages(config_of(shuffled), folder, last="quantize"))
+    for name in (
+        "pairs/pairs.parquet",
+        "encoder/model.safetensors",
+        "codes/codes.parquet",
+        "codes/pool.parquet",
+    ):
+        assert sha(folder / name) == sha(run / name), name
+
+
+def test_new_items_get_the_codes_that_the_run_would_give(run: Path, world: Path) -> None:
+    items = pl.read_parquet(world / "items.parquet").head(40)
+    new = world / "new.parquet"
+    items.with_columns(item_id=pl.lit("new-") + pl.col("item_id")).write_parquet(new)
+    out = run.parent / "new_codes.parquet"
+    main(["encode", str(new), "--run", str(run), "--out", str(out)])
+    codes = pl.read_parquet(out)
+    known = pl.read_parquet(run / "codes/codes.parquet")
+    assert codes["item_id"].to_list() == [f"new-{item}" for item in items["item_id"]]
+    assert codes.schema == known.schema
+    expected = items.select("item_id").join(known, on="item_id", how="left", maintain_order="left")
+    assert codes["rq"].to_list() == expected["rq"].to_list()
+
+
+def test_bad_input_leaves_earlier_artefacts(run: Path, world: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "world"
+    shutil.copytree(world, broken)
+    items = pl.read_parquet(world / "items.parquet")
+    pl.concat([items, items.head(2)]).write_parquet(broken / "items.parquet")
+    before = {path: sha(path) for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="duplicate ids"):
+        list(run_stages(config_of(broken), run))
+    with pytest.raises(InputError, match=r"need at least width=4096; lower quantizer\.width"):
+        list(run_stages(config_of(world, **{"quantizer.width": "4096"}), run))
+    assert {
+        path: sha(path) for path in run.rglob("*") if path.is_file() and ".partial" not in path.parts
+    } == before
+
+
+def test_unreadable_media_are_named_and_their_items_go_on(world: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "world"
+    shutil.copytree(world, broken)
+    items = pl.read_parquet(broken / "items.parquet")
+    (broken / items["image_path"][0]).write_bytes(b"no picture")
+    (broken / items["audio_path"][1]).unlink()
+    config = config_of(broken)
+    check = next(iter(run_stages(config, tmp_path / "run", last="check")))
+    assert (check.rows["bad_images"], check.rows["bad_sounds"]) == (1, 1)
+
+
+def test_encode_needs_a_finished_run(tmp_path: Path, world: Path) -> None:
+    from qarm.serving.coder import encode
+
+    with pytest.raises(ArtifactError, match="no finished codes"):
+        encode(tmp_path, world / "items.parquet")
