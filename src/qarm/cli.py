@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exits with 0 (done), 2 (wrong input, one message) or 1 (anything else)."""
     tokens = _expand_settings(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(tokens, exit_on_error=False, print_error=False)
+        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         _fail(f"{error}\nqarm --help lists the commands and their options.", 2)
     except QarmError as error:

@@ -102,13 +102,13 @@ class EncoderConfig(Page):
     audio: str | None = "logmel"
     dim: Count = 128
     hidden: Count = 512
-    dropout: Share = 0.1
+    dropout: Share = 0.4
     modality_dropout: Share = 0.1
-    epochs: Count = 20
+    epochs: Count = 5
     batch: Annotated[int, Field(ge=2)] = 512
-    lr: Positive = 1e-3
+    lr: Positive = 3e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
-    temperature: Positive = 0.05
+    temperature: Positive = 0.2
     max_steps: Count = 2000
     cache: Path | None = None
 
@@ -136,19 +136,21 @@ class Negatives(Page):
 
 
 class RankerConfig(Page):
-    variants: list[Variant] = list(VARIANTS)
-    seeds: list[int] = [0]
+    """One architecture for all variants; `batch` counts rows, `patience` epochs without a better one."""
+
+    variants: Annotated[list[Variant], Field(min_length=1)] = list(VARIANTS)
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
     negatives: Negatives = Negatives()
     history: Count = 50
-    dim: Count = 32
-    hidden: list[Count] = [128, 64]
-    dropout: Share = 0.1
+    dim: Count = 16
+    hidden: list[Count] = [64]
+    dropout: Share = 0.3
     id_dropout: Share = 0.1
     epochs: Count = 20
-    patience: Count = 2
+    patience: Count = 3
     batch: Count = 1024
-    lr: Positive = 1e-3
-    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-5
+    lr: Positive = 5e-3
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
 
 
 class Config(Page):
