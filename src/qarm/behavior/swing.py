@@ -76,7 +76,8 @@ def swing(
         scale=_pairs(every.sizes) / np.maximum(_pairs(by_item.sizes), 1),
         alpha=alpha,
         top_k=top_k,
-        threads=threads or numba.get_num_threads(),
+        # numba.get_num_threads() would start its OpenMP and change torch's number of threads
+        threads=threads or numba.config.NUMBA_NUM_THREADS,  # type: ignore[attr-defined]
     )
     frames = [_named(block, matrix.item_ids) for block in blocks]
     frame = pl.concat([pl.DataFrame(schema=SCHEMA), *frames])

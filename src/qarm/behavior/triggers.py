@@ -47,7 +47,8 @@ def similar_triggers(
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = np.ascontiguousarray(vectors / np.where(lengths > 0.0, lengths, 1.0), dtype=np.float32)
     found, scores = np.full(len(items), NONE, dtype=np.int32), np.zeros(len(items), dtype=np.float32)
-    threads = threads or numba.get_num_threads()
+    # numba.get_num_threads() would start its OpenMP and change torch's number of threads
+    threads = threads or numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     # Whole users, and about as many clicks, to each thread.
     bounds = np.searchsorted(starts, np.linspace(0, len(items), threads + 1))
     with ThreadPoolExecutor(threads) as pool:

@@ -93,18 +93,18 @@ def _distinct(free, count, state, out):  # type: ignore[no-untyped-def]
             everything[i], everything[j] = everything[j], everything[i]
             out[i] = everything[i]
         return
-    i = 0
-    while i < count:
+    filled = 0
+    while filled < count:
         state = _mix(state)
         number = np.int64(state % np.uint64(free))
         repeated = False
-        for j in range(i):
+        for j in range(filled):
             if out[j] == number:
                 repeated = True
                 break
         if not repeated:
-            out[i] = number
-            i += 1
+            out[filled] = number
+            filled += 1
 
 
 @numba.njit
