@@ -24,6 +24,7 @@ CHAMPION = "id+rq+vq"
 
 
 def main() -> int:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch comes in
     arguments = parse()
     started = time.perf_counter()
     world = arguments.out / "world"

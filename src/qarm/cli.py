@@ -1,6 +1,7 @@
 """The command line: parses arguments, prints one line a stage, turns errors into exit codes."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ app = App(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exits with 0 (done), 2 (wrong input, one message) or 1 (anything else)."""
+    # threads that spin while they wait cost a busy machine more than they gain
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     tokens = _expand_settings(sys.argv[1:] if arguments is None else arguments)
     try:
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")

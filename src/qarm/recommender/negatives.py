@@ -98,8 +98,8 @@ def _distinct(free, count, state, out):  # type: ignore[no-untyped-def]
         state = _mix(state)
         number = np.int64(state % np.uint64(free))
         repeated = False
-        for j in range(filled):
-            if out[j] == number:
+        for earlier in range(filled):
+            if out[earlier] == number:
                 repeated = True
                 break
         if not repeated:

@@ -159,9 +159,10 @@ class Ranker(nn.Module):
         by_mean = torch.einsum("gcfd,gfd->gcf", own, mean)
         candidate, history = own.sum(2), attended.sum(2)
         wide = torch.cat([candidate, history, candidate * history, by_field, by_mean], dim=-1)
+        bias = bias[:split].view(groups, candidates) + self.bias
         products = by_field @ self.gain_attended + by_mean @ self.gain_mean
-        logits: Tensor = self.network(wide)[..., 0] + products + self.bias
-        return logits + bias[:split].view(groups, candidates)
+        logits: Tensor = self.network(wide)[..., 0] + products + bias
+        return logits
 
     def attention(self, queries: Tensor, keys: Tensor, seen: Tensor) -> Tensor:
         """Weights [g, c, t] of histories [g, t, d] for candidates [g, c, d]; zero where not seen.
