@@ -7,7 +7,6 @@ and is skipped when its inputs and settings are those of the last time.
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,21 +14,17 @@ from typing import Any
 from qarm.artifacts import (
     Codes,
     Embeddings,
-    digest,
     is_fresh,
     read_json,
     read_manifest,
     run_lock,
-    sha256_file,
     stage_folder,
     write_json,
     write_parquet,
 )
-from qarm.behavior.log import Log, read_log
-from qarm.behavior.split import Split, split_log
 from qarm.config import Config
-from qarm.content.catalog import Catalog, read_catalog
-from qarm.errors import ArtifactError, InputError, MissingExtraError, Problems
+from qarm.errors import MissingExtraError
+from qarm.run import Run
 
 __all__ = ["STAGES", "VECTORS", "Done", "check_input", "run_stages"]
 
@@ -43,86 +38,6 @@ class Done:
     rows: dict[str, Any]
     fresh: bool
     seconds: float
-
-
-class Run:
-    """One config and one run folder; tables are read once, when a stage first needs them."""
-
-    def __init__(self, config: Config, folder: Path) -> None:
-        self.config = config
-        self.folder = folder
-
-    @cached_property
-    def tables(self) -> tuple[Catalog, Log]:
-        """Both tables, or one error with the problems of both."""
-        problems = Problems()
-        items, interactions = self.config.data.items, self.config.data.interactions
-        catalog = log = None
-        try:
-            catalog = read_catalog(
-                self.config.items_path, **items.model_dump(include={"id", "text", "image", "audio"})
-            )
-        except InputError as error:
-            problems.extend(error)
-        try:
-            log = read_log(
-                self.config.interactions_path,
-                known_items=catalog.item_ids if catalog else None,
-                **interactions.model_dump(exclude={"path"}),
-            )
-        except InputError as error:
-            problems.extend(error)
-        problems.raise_any()
-        assert catalog is not None  # noqa: S101 - both are set when there was no problem
-        assert log is not None  # noqa: S101
-        return catalog, log
-
-    @cached_property
-    def catalog(self) -> Catalog:
-        """The catalogue without the media that `check` could not read."""
-        found = read_json(self.folder / "check" / "check.json")
-        return self.tables[0].without_media(images=found["bad_images"], sounds=found["bad_sounds"])
-
-    @cached_property
-    def split(self) -> Split:
-        return split_log(self.tables[1], **self.config.split.model_dump(), seed=self.config.seed)
-
-    @cached_property
-    def known(self) -> Catalog:
-        """Items with a training event: all that anything learned may see."""
-        return self.catalog.only(self.split.train.items)
-
-    @cached_property
-    def cache(self) -> Path:
-        return self.config.encoder.cache or self.folder / "cache"
-
-    @cached_property
-    def _source_hashes(self) -> dict[str, str]:
-        return {
-            "items": sha256_file(self.config.items_path),
-            "interactions": sha256_file(self.config.interactions_path),
-        }
-
-    @cached_property
-    def _media_hash(self) -> str:
-        return self.tables[0].media_digest()
-
-    def hash_of(self, name: str) -> str:
-        """Hash of an input: a source table, the media, or an artefact of an earlier stage."""
-        if name == "media":
-            return self._media_hash
-        if name in self._source_hashes:
-            return self._source_hashes[name]
-        folder, _, file = name.partition("/")
-        manifest = read_manifest(self.folder / folder)
-        if manifest is None:
-            raise ArtifactError(f"{self.folder / folder} is not finished; run its stage first")
-        outputs: dict[str, str] = manifest["outputs"]
-        return outputs[file] if file else digest(outputs)
-
-    def settings(self, sections: tuple[str, ...]) -> dict[str, Any]:
-        content = self.config.model_dump(mode="json", exclude={"data": {"root"}, "encoder": {"cache"}})
-        return {section: content[section] for section in sections}
 
 
 # ---- stages: each fills `work` and tells its row counts and the figures that matter -------------
@@ -226,6 +141,7 @@ def _train(run: Run, work: Path) -> dict[str, Any]:
         raw=Embeddings.read(run.folder / "embeddings" / "raw.parquet"),
         config=run.config.ranker,
         folder=work,
+        seed=run.config.seed,
     )
 
 
