@@ -11,11 +11,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
 from qarm.cli import main
 from qarm.config import Config, load_config
 from qarm.errors import ArtifactError, InputError
 from qarm.pipeline import STAGES, run_stages
+from qarm.schemas import SCHEMAS, schema_of
 from qarm.world import WorldSpec, build_world
 
 SMALL = {
@@ -84,6 +86,24 @@ def test_every_artefact_is_there_and_nothing_is_half(run: Path) -> None:
     assert not list(run.rglob("*.tmp"))
     assert not list(run.rglob("*.pkl"))
     assert not (run / ".partial").exists()
+
+
+def test_every_json_file_has_the_shape_that_its_schema_says(run: Path) -> None:
+    foreign = {"encoder/text", "encoder/image", "encoder/audio"}  # formats of the encoders' libraries
+    checked = set()
+    for path in run.rglob("*.json*"):
+        name = path.relative_to(run).as_posix()
+        if any(name.startswith(f"{folder}/") for folder in foreign):
+            continue
+        schema = schema_of(name)
+        assert schema is not None, name
+        lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+        for line in lines:
+            schema.model_validate_json(line)
+        checked.add(schema)
+    assert checked == set(SCHEMAS.values())
+    with pytest.raises(ValidationError, match="extra"):
+        SCHEMAS["check/check.json"].model_validate({"items": 1, "extra": 2})
 
 
 def test_tables_have_the_columns_of_the_design(run: Path) -> None:

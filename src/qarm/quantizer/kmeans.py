@@ -11,7 +11,7 @@ from qarm.quantizer.parallel import over_tiles
 from qarm.quantizer.rows import ResidualRows
 from qarm.quantizer.sums import FixedPointSums
 
-__all__ = ["Clustering", "lloyd", "row_distances"]
+__all__ = ["Clustering", "assign_rows", "lloyd", "row_distances"]
 
 _DISTANCE_ROWS = 2048
 _HALVED_ROWS = 65536  # of a code that is halved; more would not fit in memory at once
@@ -55,7 +55,7 @@ def lloyd(
     sums = FixedPointSums.empty(width, dim, rows=len(rows), largest=rows.largest)
     done = reseeded = 0
     while True:
-        moved = _assign(rows, prepared(centroids), codes, sums)
+        moved = assign_rows(rows, prepared(centroids), codes, sums)
         if moved == 0 or done == iterations:
             break
         reseeded += _reseed(rows, centroids, codes, sums)
@@ -67,7 +67,7 @@ def lloyd(
     return Clustering(centroids, codes, energy, done, reseeded)
 
 
-def _assign(
+def assign_rows(
     rows: ResidualRows, codebook: Codebook, codes: npt.NDArray[np.int32], sums: FixedPointSums
 ) -> int:
     """Bring codes [n] and sums up to date with the centroids; returns how many rows moved."""

@@ -13,7 +13,17 @@ from qarm.artifacts import Embeddings
 from qarm.errors import InputError, shown
 from qarm.quantizer.compiled import compiled
 
-__all__ = ["ResidualRows", "Vectors", "VectorsError", "checked_ids", "checked_rows", "subtract_centroids"]
+__all__ = [
+    "LiftedRows",
+    "ResidualRows",
+    "Vectors",
+    "VectorsError",
+    "checked_ids",
+    "checked_rows",
+    "lifted",
+    "padded",
+    "subtract_centroids",
+]
 
 Vectors = Embeddings | npt.ArrayLike | Path
 _LARGEST = 1e15  # squares of larger values, summed over some thousand dimensions, leave float32
@@ -139,6 +149,29 @@ class ResidualRows:
         for level, codebook in enumerate(self.codebooks):
             subtract_centroids(tile, codebook, codes[:, level])
         return tile
+
+
+class LiftedRows(ResidualRows):
+    """Residuals with one more coordinate, zero, beside centroids that have one too (see `balance`)."""
+
+    @property
+    def dim(self) -> int:
+        return super().dim + 1
+
+    def take(self, rows: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        return padded(super().take(rows))
+
+
+def padded(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Rows [n, d] with a last coordinate of zero, float32 [n, d + 1]."""
+    wider = np.zeros((rows.shape[0], rows.shape[1] + 1), dtype=np.float32)
+    wider[:, :-1] = rows
+    return wider
+
+
+def lifted(centroids: npt.NDArray[np.float32], lift: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Centroids [width, d] with a last coordinate `lift` [width], whose square adds to every distance."""
+    return np.concatenate([centroids, lift[:, None]], axis=1)
 
 
 @compiled()
