@@ -19,6 +19,8 @@ __all__ = [
     "shown",
 ]
 
+MOST_SHOWN = 20
+
 
 class QarmError(Exception):
     """Base of every error that qarm raises on purpose."""
@@ -26,8 +28,8 @@ class QarmError(Exception):
     exit_code = 1
 
 
-class InputError(QarmError):
-    """The input breaks one or more rules; `problems` holds one sentence for each."""
+class InputError(QarmError, ValueError):
+    """The input breaks rules: `problems` holds a sentence for each, the message the first 20."""
 
     exit_code = 2
 
@@ -36,8 +38,9 @@ class InputError(QarmError):
         if len(self.problems) == 1:
             message = self.problems[0]
         else:
-            lines = [f"{len(self.problems)} problems:", *(f"  - {p}" for p in self.problems)]
-            message = "\n".join(lines)
+            lines = [f"{len(self.problems):,} problems:", *(f"  - {p}" for p in self.problems[:MOST_SHOWN])]
+            rest = len(self.problems) - MOST_SHOWN
+            message = "\n".join(lines if rest <= 0 else [*lines, f"  and {rest:,} more"])
         super().__init__(message)
 
 

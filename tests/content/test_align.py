@@ -21,7 +21,7 @@ from qarm.content.training import Pool, TrainingPairs, recall_at, train_heads
 from qarm.errors import InputError
 
 World = tuple[Catalog, pl.DataFrame]
-FEW = {"dim": 16, "hidden": 32, "batch": 64, "epochs": 3, "lr": 0.01}
+FEW = {"dim": 16, "hidden": 32, "batch": 64, "epochs": 3, "lr": 0.01, "dropout": 0.1, "temperature": 0.05}
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_what_behaves_alike_comes_to_lie_close(world: World, towers: dict[str, A
     assert group_purity(raw.vectors) < 0.5
     rows = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [5 * epoch for epoch in range(31)]
-    assert rows[0]["temperature"] == pytest.approx(EncoderConfig().temperature)
+    assert rows[0]["temperature"] == pytest.approx(FEW["temperature"])
     assert rows[-1]["valid_loss"] < rows[0]["valid_loss"]
     assert encoder.summary["valid_recall@10"] > encoder.summary["raw_recall@10"]
 

@@ -133,7 +133,7 @@ def read_catalog(
     for name in MEDIA:
         _check_paths(frame, name, folder=path.parent, problems=problems)
     problems.raise_any()
-    return Catalog(frame, path.parent)
+    return Catalog(frame, path.absolute().parent)
 
 
 def _text(table: pl.DataFrame, names: list[str], *, where: str, problems: Problems) -> pl.Series:

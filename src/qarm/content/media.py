@@ -76,6 +76,8 @@ def load_image(source: Path | str | bytes, *, max_pixels: int = MAX_PIXELS) -> I
             if pixels > max_pixels:
                 raise InputError(f"picture of {pixels:,} pixels, need at most {max_pixels:,}; scale it down")
             return _rgb(ImageOps.exif_transpose(image))
+    except InputError:
+        raise
     except BOMBS:
         raise InputError(f"picture of far more than {max_pixels:,} pixels; scale it down") from None
     except UnidentifiedImageError:
@@ -120,6 +122,8 @@ def load_audio(source: Path | str | bytes, rate: int, *, seconds: float) -> npt.
                 raise InputError(f"sound at {sound.samplerate:,} Hz, need at most {MAX_RATE:,}; resample it")
             frames = sound.read(round(sound.samplerate * seconds) + 1, dtype="float32", always_2d=True)
             found = sound.samplerate
+    except InputError:
+        raise
     except (soundfile.LibsndfileError, OSError, ValueError) as error:
         reason = getattr(error, "error_string", str(error))
         raise InputError(f"not a readable sound ({reason})") from None

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from qarm.quantizer.assign import nearest_centroids, prepared
+from qarm.quantizer.assign import prepared
 from qarm.quantizer.compiled import compiled
 from qarm.quantizer.kmeans import Clustering, assign_rows, row_distances
 from qarm.quantizer.parallel import over_tiles
@@ -21,16 +21,17 @@ from qarm.quantizer.rows import LiftedRows, ResidualRows, lifted
 from qarm.quantizer.scores import squared_distance
 from qarm.quantizer.smallest import keep_smallest
 from qarm.quantizer.sums import FixedPointSums
-from qarm.quantizer.transport import centre_prices, cheapest, raise_prices, reach_sizes
+from qarm.quantizer.transport import centre_prices, cheapest, fair_prices, mean_gap, reach_sizes
 
 __all__ = ["Balanced", "balanced", "nearly_balanced"]
 
 _ALL_PAIRS = 1 << 21  # rows times codes up to which every code is a candidate
 _CANDIDATES = 16
 _TILE = 512
-_ROUNDS, _ENOUGH, _SWEEPS = 200, 1 / 500, 40
+_SWEEPS = 40
+_ATTEMPTS, _HOT = 5, 2.0
 _SAMPLE = 64  # rows per code that prices are first set on
-_FEEDBACK, _SETTLING, _FULLEST = 0.5, 20, 1.1
+_FEEDBACK, _PASSES, _FULLEST = 0.2, 15, 1.1
 
 FloatRows = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -93,8 +94,7 @@ def nearly_balanced(
 ) -> Balanced:
     """As `balanced`, but sizes come near n / width: the fullest code has up to a tenth more, mostly.
 
-    Prices are set on a sample of 64 rows per code and follow the sizes from iteration to iteration, so that
-    one iteration costs what it costs without them.
+    Prices are set on a sample of 64 rows per code; at the end they follow the sizes of all rows.
 
     Args:
         rows: n residual rows.
@@ -105,49 +105,56 @@ def nearly_balanced(
     """
     width = len(centroids)
     wider = LiftedRows(rows.values, rows.codebooks, rows.codes)
+    sample = _sample(rows, _SAMPLE * width, rng)
     codes = np.full(len(rows), -1, dtype=np.int32)
     sums = FixedPointSums.empty(width, wider.dim, rows=len(rows), largest=rows.largest)
-    prices, scale = _sampled_prices(rows, centroids, rng)
-    share, done = len(rows) / width, 0
-    best, fullest = prices, np.inf
-    for turn in range(iterations + _SETTLING + 1):
+    prices = np.zeros(width)
+    for _ in range(iterations):
+        prices = _priced(sample, centroids, prices)[2]
         assign_rows(wider, prepared(lifted(centroids, _lift(prices))), codes, sums)
-        here = float(sums.counts.max()) / share
-        if turn >= iterations and here < fullest:
-            best, fullest = prices, here
-        if turn >= iterations and fullest <= _FULLEST:
-            break
-        if turn < iterations:
-            centroids = sums.means(lifted(centroids, np.zeros(width, dtype=np.float32)))[:, :-1].copy()
-            done += 1
-            if after_each is not None:
-                after_each()
-        prices = prices + _FEEDBACK * scale * np.log(np.maximum(sums.counts, 0.5) / share)
-    lift = _lift(best)
-    assign_rows(wider, prepared(lifted(centroids, lift)), codes, sums)
+        centroids = sums.means(lifted(centroids, np.zeros(width, dtype=np.float32)))[:, :-1].copy()
+        if after_each is not None:
+            after_each()
+    lift = _settled(wider, sample, centroids, prices, codes, sums)
     energy = float(row_distances(rows, centroids, codes).sum())
-    return Balanced(Clustering(centroids, codes, energy, done, 0), lift)
+    return Balanced(Clustering(centroids, codes, energy, iterations, 0), lift)
 
 
-def _sampled_prices(
-    rows: ResidualRows, centroids: FloatRows, rng: np.random.Generator
-) -> tuple[Floats, float]:
-    """Prices that balance a sample of the rows, and the mean gap between a row's two nearest codes."""
-    width = len(centroids)
-    if len(rows) > _SAMPLE * width:
-        picked = rng.choice(len(rows), _SAMPLE * width, replace=False, shuffle=False)
-        rows = ResidualRows(rows.take(np.sort(picked)))
-    prices, regrets = np.zeros(width), np.empty(len(rows))
-    places, costs = _candidates(rows, centroids, prices)
-    cheapest(places, costs, prices, np.empty(len(rows), dtype=np.int64), regrets)
-    finite = regrets[np.isfinite(regrets)]
-    raise_prices(places, costs, prices, -(-len(rows) // width), _ROUNDS, int(len(rows) * _ENOUGH))
-    return prices, float(finite.mean()) if len(finite) else 0.0
+def _settled(
+    wider: LiftedRows,
+    sample: ResidualRows,
+    centroids: FloatRows,
+    prices: Floats,
+    codes: npt.NDArray[np.int32],
+    sums: FixedPointSums,
+) -> FloatRows:
+    """The lift that gives the smallest fullest code found; brings codes [n] and sums up to date."""
+    share = len(wider) / len(centroids)
+    places, costs, prices = _priced(sample, centroids, prices)
+    step = _FEEDBACK * mean_gap(places, costs)
+    best, least = prices, np.inf
+    for _ in range(_PASSES):
+        assign_rows(wider, prepared(lifted(centroids, _lift(prices))), codes, sums)
+        fullest = float(sums.counts.max()) / share
+        if fullest < least:
+            best, least = prices, fullest
+        if fullest <= _FULLEST:
+            break
+        prices = prices + step * np.log(np.clip(sums.counts / share, 0.5, 2.0))
+    assign_rows(wider, prepared(lifted(centroids, _lift(best))), codes, sums)
+    return _lift(best)
+
+
+def _sample(rows: ResidualRows, size: int, rng: np.random.Generator) -> ResidualRows:
+    if len(rows) <= size:
+        return rows
+    return ResidualRows(rows.take(np.sort(rng.choice(len(rows), size, replace=False, shuffle=False))))
 
 
 def _lift(prices: Floats) -> FloatRows:
     """Square roots of prices [width], of which only the differences count."""
-    return np.sqrt(prices - prices.min()).astype(np.float32)
+    lift: FloatRows = np.sqrt(prices - prices.min()).astype(np.float32)
+    return lift
 
 
 def _equal_sizes(
@@ -155,9 +162,9 @@ def _equal_sizes(
 ) -> tuple[npt.NDArray[np.int32], Floats]:
     """Codes [n] of equal sizes, and prices that lead every row to its code; starts from given prices."""
     n, width = len(rows), len(centroids)
-    prices = prices.copy()
-    places, costs = _candidates(rows, centroids, prices)
-    slots = raise_prices(places, costs, prices, -(-n // width), _ROUNDS, int(n * _ENOUGH))
+    places, costs, prices = _priced(rows, centroids, prices)
+    slots = np.empty(n, dtype=np.int64)
+    cheapest(places, costs, prices, slots, np.empty(n))
     counts = np.bincount(places[np.arange(n), slots], minlength=width)
     sizes = np.full(width, n // width, dtype=np.int64)
     sizes[np.argsort(-counts, kind="stable")[: n % width]] += 1
@@ -169,10 +176,35 @@ def _equal_sizes(
     return codes, prices
 
 
+def _priced(
+    rows: ResidualRows, centroids: FloatRows, prices: Floats
+) -> tuple[npt.NDArray[np.int32], Floats, Floats]:
+    """Candidates, their costs, and fair prices for them; starts from given prices.
+
+    A price is made by the rows that have the code as candidate and can be far too low for the others. It then
+    makes the code a candidate of theirs in the next attempt.
+    """
+    n, width = len(rows), len(centroids)
+    for _ in range(_ATTEMPTS):
+        places, costs = _candidates(rows, centroids, prices)
+        prices = fair_prices(places, costs, prices)
+        if places.shape[1] == width:
+            break
+        wider, codes = LiftedRows(rows.values, rows.codebooks, rows.codes), np.full(n, -1, dtype=np.int32)
+        counts = FixedPointSums.empty(width, wider.dim, rows=n, largest=rows.largest)
+        assign_rows(wider, prepared(lifted(centroids, _lift(prices))), codes, counts)
+        if counts.counts.max() <= _HOT * n / width:
+            break
+    return places, costs, prices
+
+
 def _candidates(
     rows: ResidualRows, centroids: FloatRows, prices: Floats
 ) -> tuple[npt.NDArray[np.int32], Floats]:
-    """Codes int32 [n, m] that a row may take, the cheapest at these prices, and squared distances [n, m]."""
+    """Codes int32 [n, m] that a row may take, and squared distances [n, m].
+
+    Half of them are the nearest, half the cheapest of the others at the given prices.
+    """
     n, width = len(rows), len(centroids)
     kept = width if n * width <= _ALL_PAIRS else min(_CANDIDATES, width)
     places, costs = np.empty((n, kept), dtype=np.int32), np.empty((n, kept))
@@ -198,6 +230,13 @@ def _candidates(
 
     over_tiles(n, _TILE, lambda: None, work)
     return places, costs
+
+
+def _smallest(scores: FloatRows, count: int) -> npt.NDArray[np.int64]:
+    values = np.full((len(scores), count), np.inf, dtype=np.float32)
+    found = np.full((len(scores), count), -1, dtype=np.int64)
+    keep_smallest(scores, 0, np.full(len(scores), -1, dtype=np.int64), values, found)
+    return found
 
 
 @compiled()

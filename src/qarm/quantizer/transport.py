@@ -1,8 +1,8 @@
 """Rows to codes of given sizes at the least total cost: prices first, then shortest augmenting paths.
 
-Every code has a price, and a row takes the code with the least cost plus price. Prices rise where too many
-rows come (an auction; Bertsekas, 1988), until little is wrong; the rest moves along shortest paths, which
-keeps an assignment optimal for its sizes (Ahuja, Magnanti and Orlin, Network Flows, section 9.7).
+Every code has a price, and a row takes the code with the least cost plus price. Prices follow the sizes
+until little is wrong; the rest moves along shortest paths, which keeps an assignment optimal for its sizes
+(Ahuja, Magnanti and Orlin, Network Flows, section 9.7).
 """
 
 import numpy as np
@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from qarm.quantizer.compiled import compiled
 
-__all__ = ["centre_prices", "cheapest", "raise_prices", "reach_sizes"]
+__all__ = ["centre_prices", "cheapest", "fair_prices", "mean_gap", "reach_sizes"]
+
+_STEPS, _SHARPEST, _EMPTY = 60, 1 / 50, 1e-3
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -40,43 +42,48 @@ def cheapest(places: Places, costs: Floats, prices: Floats, slots: Integers, reg
         regrets[i] = second - best
 
 
-@compiled()
-def raise_prices(
-    places: Places, costs: Floats, prices: Floats, capacity: int, rounds: int, enough: int
-) -> Integers:
-    """Raise prices until at most `enough` rows are above the capacity of their code, or rounds run out.
+@compiled(reorder=True)
+def soft_sizes(places: Places, costs: Floats, prices: Floats, blur: float, sizes: Floats) -> None:
+    """Rows per code, into float64 [width], each row shared among its candidates by exp(-total / blur)."""
+    shares = np.empty(places.shape[1], dtype=np.float64)
+    sizes[:] = 0.0
+    for i in range(places.shape[0]):
+        least = np.inf
+        for s in range(len(shares)):
+            shares[s] = costs[i, s] + prices[places[i, s]]
+            least = min(least, shares[s])
+        whole = 0.0
+        for s in range(len(shares)):
+            shares[s] = np.exp((least - shares[s]) / blur)
+            whole += shares[s]
+        for s in range(len(shares)):
+            sizes[places[i, s]] += shares[s] / whole
 
-    A code that is above its capacity gets the price at which its surplus rows prefer their second choice.
 
-    Returns:
-        Slots int64 [n], as in `cheapest`, at the prices as they have become.
+def mean_gap(places: Places, costs: Floats) -> float:
+    """Mean difference between the costs of a row's two cheapest candidates; 0 where it has but one."""
+    gaps = np.empty(len(places))
+    cheapest(places, costs, np.zeros(int(places.max()) + 1), np.empty(len(places), dtype=np.int64), gaps)
+    return float(gaps.mean()) if np.isfinite(gaps).all() else 0.0
+
+
+def fair_prices(places: Places, costs: Floats, prices: Floats) -> Floats:
+    """Prices float64 [width] under which codes get nearly equal numbers of rows; starts from given ones.
+
+    Sinkhorn's iteration (Cuturi, 2013) while the blur falls from the mean gap between a row's two cheapest
+    candidates to a fiftieth of it: a blurred row counts for several codes, so that sizes answer to prices
+    smoothly and groups far apart do not change sides as one.
     """
-    n, width = places.shape[0], len(prices)
-    slots, regrets = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.float64)
-    for turn in range(rounds + 1):
-        cheapest(places, costs, prices, slots, regrets)
-        starts = np.zeros(width + 1, dtype=np.int64)
-        for i in range(n):
-            starts[places[i, slots[i]] + 1] += 1
-        surplus = 0
-        for k in range(width):
-            surplus += max(starts[k + 1] - capacity, 0)
-            starts[k + 1] += starts[k]
-        if surplus <= enough or turn == rounds:
-            break
-        by_code, at = np.empty(n, dtype=np.float64), starts.copy()
-        for i in range(n):
-            k = places[i, slots[i]]
-            by_code[at[k]] = regrets[i]
-            at[k] += 1
-        for k in range(width):
-            over = starts[k + 1] - starts[k] - capacity
-            if over > 0:
-                here = np.partition(by_code[starts[k] : starts[k + 1]], over)
-                step = 0.5 * (here[:over].max() + here[over])
-                if np.isfinite(step):
-                    prices[k] += step
-    return slots
+    n, width = len(places), len(prices)
+    blur, sizes = mean_gap(places, costs), np.empty(width)
+    if blur <= 0.0:
+        return prices
+    prices = prices.copy()
+    for step in range(_STEPS):
+        now = blur * _SHARPEST ** (step / (_STEPS - 1))
+        soft_sizes(places, costs, prices, now, sizes)
+        prices += now * np.log(np.maximum(sizes * width / n, _EMPTY))
+    return prices
 
 
 @compiled()

@@ -89,7 +89,8 @@ def compare(
     for name, ranker in named.items():
         examples = read_examples(frame, [past, future], item_ids=first.item_ids, history=ranker.shape.history)
         rows += [{"ranker": name} | row for row in judge(ranker, examples, drawn=drawn)]
-    return Comparison(pl.DataFrame(rows, infer_schema_length=None))
+    figures = dict.fromkeys(FIGURES, pl.Float64)  # a column may be all null
+    return Comparison(pl.DataFrame(rows, schema_overrides=figures, infer_schema_length=None))
 
 
 def judge(ranker: Ranker, examples: Examples, *, drawn: bool) -> list[dict[str, Any]]:

@@ -89,7 +89,7 @@ def logloss(labels: Array, logits: Array) -> float | None:
     if len(positive) == 0:
         return None
     z = logits.astype(np.float64)
-    return float(np.mean(np.logaddexp(0.0, z) - positive * z))
+    return float(np.mean(np.logaddexp(0.0, np.where(positive, -z, z))))
 
 
 def measure(users: Array, labels: Array, scores: Array, *, logits: bool = True) -> Metrics:

@@ -1,0 +1,114 @@
+"""Codes as trainable ids: against numpy, and from a run folder written by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from qarm.artifacts import Codes, Embeddings, write_json
+from qarm.errors import ArtifactError, InputError
+from qarm.quantizer.nearest import NearestCodes
+from qarm.quantizer.residual import ResidualKMeans
+from qarm.recommender.embedding import CodeEmbedding, joined
+
+CODES = Codes(
+    ["b", "c", "a"],
+    np.array([[0, 2], [3, 0], [1, 1]], dtype=np.int32),
+    np.array([[6, 0, 5], [1, 2, 3], [4, 4, 0]], dtype=np.int32),
+)
+
+
+def write_run(folder: Path, codes: Codes) -> Path:
+    codes.write(folder / "codes" / "codes.parquet")
+    write_json(folder / "codes" / "quantizer" / "config.json", {"width": [4, 3]})
+    if codes.vq is not None:
+        write_json(folder / "codes" / "nearest" / "config.json", {"pool_size": 7})
+    return folder
+
+
+def test_vectors_are_rows_of_the_tables_and_the_mean_of_the_list() -> None:
+    torch.manual_seed(0)
+    module = CodeEmbedding([4, 3], pool=7, dim=5)
+    table = torch.from_numpy(joined(CODES))
+    first, second, pool = (weight.detach().numpy() for weight in module.parameters())
+    assert (first.shape, second.shape, pool.shape) == ((4, 5), (3, 5), (7, 5))
+    expected = [
+        np.stack([first[rq[0]], second[rq[1]], pool[vq].mean(axis=0)])
+        for rq, vq in zip(CODES.rq, CODES.vq, strict=True)
+    ]
+    np.testing.assert_allclose(module.parts(table).detach().numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(module(table).detach().numpy(), np.reshape(expected, (3, 15)), rtol=1e-6)
+
+
+def test_shapes() -> None:
+    module = CodeEmbedding([4, 3], pool=7, dim=5)
+    assert (module.fields, module.out_dim) == (3, 15)
+    codes = torch.from_numpy(joined(CODES))
+    assert module(codes[0]).shape == (15,)
+    history = codes[[0, 1, 2, 1, 0, 0]].reshape(2, 3, 5)
+    assert module(history).shape == (2, 3, 15)
+    assert torch.equal(module(history)[1, 0], module(codes)[1])
+    assert module(codes[:0]).shape == (0, 15)
+    without = CodeEmbedding([4, 3], dim=5)
+    assert (without.fields, without.out_dim, without.nearest) == (2, 10, None)
+    assert without(codes[:, :2]).shape == (3, 10)
+
+
+def test_a_new_table_is_small_and_its_means_as_long_as_its_rows() -> None:
+    torch.manual_seed(0)
+    module = CodeEmbedding([3000], pool=3000, dim=8, std=0.02)
+    codes = torch.randint(0, 3000, (2000, 26))
+    level, listed = module.parts(codes).unbind(1)
+    assert level.std().item() == pytest.approx(0.02, rel=0.05)
+    assert listed.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+def test_gradient_reaches_the_rows_that_were_used_and_no_others() -> None:
+    module = CodeEmbedding([4, 3], pool=7, dim=5)
+    module(torch.from_numpy(joined(CODES))[:1]).sum().backward()  # codes 0 and 2, list 6, 0, 5
+    moved = [weight.grad.abs().sum(1).nonzero().flatten().tolist() for weight in module.parameters()]
+    assert moved == [[0], [2], [0, 5, 6]]
+
+
+def test_from_run(tmp_path: Path) -> None:
+    module = CodeEmbedding.from_run(write_run(tmp_path, CODES), dim=5)
+    # sized by the codebooks and the pool, not by the largest code in the file
+    assert [tuple(weight.shape) for weight in module.parameters()] == [(4, 5), (3, 5), (7, 5)]
+    found = module.lookup(["a", "b", "a"])
+    assert found.dtype == torch.int64
+    assert found.tolist() == [[1, 1, 4, 4, 0], [0, 2, 6, 0, 5], [1, 1, 4, 4, 0]]
+    assert module(found).shape == (3, 15)
+    assert module.lookup([]).shape == (0, 5)
+
+
+def test_from_a_run_without_a_list(tmp_path: Path) -> None:
+    module = CodeEmbedding.from_run(write_run(tmp_path, Codes(CODES.item_ids, CODES.rq)))
+    assert (module.fields, module.dim) == (2, 64)
+    assert module.lookup(["c"]).tolist() == [[3, 0]]
+
+
+def test_from_what_the_quantizers_save(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    vectors = Embeddings([f"i{n}" for n in range(40)], random.normal(size=(40, 6)).astype(np.float32))
+    books = ResidualKMeans(2, [5, 3], seed=0).fit(vectors)
+    nearest = NearestCodes(4).fit(vectors)
+    Codes(vectors.item_ids, books.transform(vectors.vectors), nearest.codes(vectors)).write(
+        tmp_path / "codes" / "codes.parquet"
+    )
+    books.save_pretrained(tmp_path / "codes" / "quantizer")
+    nearest.save_pretrained(tmp_path / "codes" / "nearest")
+    module = CodeEmbedding.from_run(tmp_path, dim=2)
+    assert [tuple(weight.shape) for weight in module.parameters()] == [(5, 2), (3, 2), (40, 2)]
+    assert module(module.lookup(vectors.item_ids)).shape == (40, 6)
+
+
+def test_unknown_items_are_named(tmp_path: Path) -> None:
+    module = CodeEmbedding.from_run(write_run(tmp_path, CODES))
+    with pytest.raises(InputError, match="no codes for items x, y; code them with qarm encode"):
+        module.lookup(["a", "x", "y"])
+
+
+def test_a_folder_without_codes(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="has no finished codes; run: qarm quantize"):
+        CodeEmbedding.from_run(tmp_path)
