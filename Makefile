@@ -18,7 +18,7 @@ demo-proof: setup
 	$(BIN)/python benchmarks/demo_proof.py --out runs/demo-proof
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """The demo world's claim over several seeds: codes beat ids, and content-kNN on cold items.
 
 Every seed reruns every stage on the same world. Prints the table as Markdown with paired 95 %
-intervals, writes `proof.json`, and exits with 1 when a claim's interval touches zero.
+intervals, writes `proof.json` and `proof.md`, and exits with 1 when a claim's interval touches zero.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from qarm.artifacts import read_json, write_json
+from qarm.artifacts import read_json, write_json, write_text
 from qarm.config import load_config
 from qarm.pipeline import run_stages
 from qarm.report.compare import summarize
@@ -46,7 +46,9 @@ def main() -> int:
     minutes = (time.perf_counter() - started) / 60
     proof = {"rows": rows, "claims": claims, "hardware": hardware(), "minutes": round(minutes, 1)}
     write_json(arguments.out / "proof.json", proof)
-    print(markdown(summaries["id"], claims, proof, arguments.seeds))
+    text = markdown(summaries["id"], claims, proof, arguments.seeds)
+    write_text(arguments.out / "proof.md", text + "\n")
+    print(text)
     return 0 if all(entry["low"] is not None and entry["low"] > 0 for entry in claims) else 1
 
 

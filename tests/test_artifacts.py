@@ -1,3 +1,5 @@
+"""Atomic files, stage folders, locks, and arrays with their item ids."""
+
 import json
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""The command line: calls, exit codes, help, JSON."""
+
 import json
 from pathlib import Path
 

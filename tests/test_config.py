@@ -1,3 +1,5 @@
+"""Config files, flags, variables and their faults."""
+
 from pathlib import Path
 
 import pytest

@@ -1,3 +1,5 @@
+"""Means and paired intervals against points computed by hand."""
+
 import pytest
 
 from qarm.report.compare import summarize

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from qarm.quantizer.assign import prepared
+from qarm.quantizer.assign import prepared, squared_distances, tile_codes
 from qarm.quantizer.compiled import compiled
 from qarm.quantizer.kmeans import Clustering, assign_rows, row_distances
 from qarm.quantizer.parallel import over_tiles
@@ -29,7 +29,7 @@ _ALL_PAIRS = 1 << 21  # rows times codes up to which every code is a candidate
 _CANDIDATES = 16
 _TILE = 512
 _SWEEPS = 40
-_ATTEMPTS, _HOT = 5, 2.0
+_ATTEMPTS, _HALVINGS, _HOT = 10, 6, 2.0
 _SAMPLE = 64  # rows per code that prices are first set on
 _FEEDBACK, _PASSES, _FULLEST = 0.2, 15, 1.1
 
@@ -110,7 +110,8 @@ def nearly_balanced(
     sums = FixedPointSums.empty(width, wider.dim, rows=len(rows), largest=rows.largest)
     prices = np.zeros(width)
     for _ in range(iterations):
-        prices = _priced(sample, centroids, prices)[2]
+        prices = fair_prices(*_candidates(sample, centroids, prices), prices)
+        prices = _shrunk(sample, centroids, prices)
         assign_rows(wider, prepared(lifted(centroids, _lift(prices))), codes, sums)
         centroids = sums.means(lifted(centroids, np.zeros(width, dtype=np.float32)))[:, :-1].copy()
         if after_each is not None:
@@ -130,7 +131,8 @@ def _settled(
 ) -> FloatRows:
     """The lift that gives the smallest fullest code found; brings codes [n] and sums up to date."""
     share = len(wider) / len(centroids)
-    places, costs, prices = _priced(sample, centroids, prices)
+    places, costs = _candidates(sample, centroids, prices)
+    prices = _shrunk(sample, centroids, fair_prices(places, costs, prices))
     step = _FEEDBACK * mean_gap(places, costs)
     best, least = prices, np.inf
     for _ in range(_PASSES):
@@ -162,40 +164,75 @@ def _equal_sizes(
 ) -> tuple[npt.NDArray[np.int32], Floats]:
     """Codes [n] of equal sizes, and prices that lead every row to its code; starts from given prices."""
     n, width = len(rows), len(centroids)
-    places, costs, prices = _priced(rows, centroids, prices)
-    slots = np.empty(n, dtype=np.int64)
-    cheapest(places, costs, prices, slots, np.empty(n))
-    counts = np.bincount(places[np.arange(n), slots], minlength=width)
+    places, costs = _candidates(rows, centroids, prices)
+    prices = fair_prices(places, costs, prices)
     sizes = np.full(width, n // width, dtype=np.int64)
-    sizes[np.argsort(-counts, kind="stable")[: n % width]] += 1
-    surplus = reach_sizes(places, costs, prices, slots, sizes)
-    codes = places[np.arange(n), slots]
+    slots, every = np.empty(n, dtype=np.int64), np.arange(n)
+    for attempt in range(_ATTEMPTS):
+        cheapest(places, costs, prices, slots, np.empty(n))
+        if attempt == 0:
+            counts = np.bincount(places[every, slots], minlength=width)
+            sizes[np.argsort(-counts, kind="stable")[: n % width]] += 1
+        surplus = reach_sizes(places, costs, prices, slots, sizes)
+        centre_prices(places, costs, slots, prices, _SWEEPS)
+        codes = places[every, slots]
+        astray, wanted = _astray(rows, centroids, prices, codes)
+        if len(astray) == 0 or places.shape[1] == width:
+            break
+        _add_candidates(rows, centroids, places, costs, slots, astray, wanted)
     if surplus.any():
         _force(rows, centroids, codes, surplus, sizes)
-    centre_prices(places, costs, slots, prices, _SWEEPS)
     return codes, prices
 
 
-def _priced(
-    rows: ResidualRows, centroids: FloatRows, prices: Floats
-) -> tuple[npt.NDArray[np.int32], Floats, Floats]:
-    """Candidates, their costs, and fair prices for them; starts from given prices.
+def _astray(
+    rows: ResidualRows, centroids: FloatRows, prices: Floats, codes: npt.NDArray[np.int32]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Rows that prices lead to another code than `codes` [n], and that code."""
+    wider = LiftedRows(rows.values, rows.codebooks, rows.codes)
+    book = prepared(lifted(centroids, _lift(prices)))
+    found = np.empty(len(rows), dtype=np.int32)
 
-    A price is made by the rows that have the code as candidate and can be far too low for the others. It then
-    makes the code a candidate of theirs in the next attempt.
+    def work(_: None, start: int, stop: int) -> None:
+        found[start:stop] = tile_codes(wider.tile(start, stop), book)
+
+    over_tiles(len(rows), book.tile_rows, lambda: None, work)
+    astray = np.flatnonzero(found != codes)
+    return astray, found[astray]
+
+
+def _add_candidates(
+    rows: ResidualRows,
+    centroids: FloatRows,
+    places: npt.NDArray[np.int32],
+    costs: Floats,
+    slots: npt.NDArray[np.int64],
+    astray: npt.NDArray[np.int64],
+    wanted: npt.NDArray[np.int32],
+) -> None:
+    """Make code wanted[i] a candidate of row astray[i], in place of its most expensive one."""
+    new = (places[astray] != wanted[:, None]).all(axis=1)
+    astray, wanted = astray[new], wanted[new]
+    others = costs[astray]
+    others[np.arange(len(astray)), slots[astray]] = -np.inf
+    slot = others.argmax(axis=1)
+    places[astray, slot] = wanted
+    costs[astray, slot] = squared_distances(rows.take(astray), centroids, wanted)
+
+
+def _shrunk(rows: ResidualRows, centroids: FloatRows, prices: Floats) -> Floats:
+    """Prices halved until no code gets more than twice its share; a last resort is the average price.
+
+    They come from the candidates of a sample and can be far too low for other rows. Where groups lie far
+    apart, few prices are neither too low for a whole group nor too high for another.
     """
-    n, width = len(rows), len(centroids)
-    for _ in range(_ATTEMPTS):
-        places, costs = _candidates(rows, centroids, prices)
-        prices = fair_prices(places, costs, prices)
-        if places.shape[1] == width:
+    none = np.full(len(rows), -1, dtype=np.int32)
+    for _ in range(_HALVINGS):
+        _, codes = _astray(rows, centroids, prices, none)
+        if np.bincount(codes, minlength=len(centroids)).max() <= _HOT * len(rows) / len(centroids):
             break
-        wider, codes = LiftedRows(rows.values, rows.codebooks, rows.codes), np.full(n, -1, dtype=np.int32)
-        counts = FixedPointSums.empty(width, wider.dim, rows=n, largest=rows.largest)
-        assign_rows(wider, prepared(lifted(centroids, _lift(prices))), codes, counts)
-        if counts.counts.max() <= _HOT * n / width:
-            break
-    return places, costs, prices
+        prices = 0.5 * prices
+    return prices
 
 
 def _candidates(
