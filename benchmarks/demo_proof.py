@@ -70,7 +70,15 @@ def claim(summary: dict[str, Any], part: str) -> dict[str, Any]:
 
 def hardware() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} cores of {platform.machine()}, {memory:.0f} GiB, no GPU used"
+    return f"{os.cpu_count()} cores of {processor()}, {memory:.0f} GiB, no GPU used"
+
+
+def processor() -> str:
+    """The model's name where Linux tells it."""
+    page = Path("/proc/cpuinfo")
+    lines = page.read_text(encoding="utf-8").splitlines() if page.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def markdown(summary: dict[str, Any], claims: list[dict[str, Any]], proof: dict[str, Any], seeds: int) -> str:

@@ -29,7 +29,8 @@ _ALL_PAIRS = 1 << 21  # rows times codes up to which every code is a candidate
 _CANDIDATES = 16
 _TILE = 512
 _SWEEPS = 40
-_ATTEMPTS, _HALVINGS, _HOT = 10, 6, 2.0
+_ATTEMPTS, _MOST_ASTRAY = 10, 0.02
+_HALVINGS, _HOT = 6, 2.0
 _SAMPLE = 64  # rows per code that prices are first set on
 _FEEDBACK, _PASSES, _FULLEST = 0.2, 15, 1.1
 
@@ -71,15 +72,15 @@ def balanced(
     codes = np.full(len(rows), -1, dtype=np.int32)
     sums = FixedPointSums.empty(width, rows.dim, rows=len(rows), largest=rows.largest)
     done = 0
-    while True:
-        new, prices = _equal_sizes(rows, centroids, prices)
-        moved = _take(rows, codes, new, sums)
-        if moved == 0 or done == iterations:
+    while done < iterations:
+        new, prices = _equal_sizes(rows, centroids, prices, attempts=1)
+        if _take(rows, codes, new, sums) == 0:
             break
         centroids = sums.means(centroids)
         done += 1
         if after_each is not None:
             after_each()
+    codes, prices = _equal_sizes(rows, centroids, prices, attempts=_ATTEMPTS)
     energy = float(row_distances(rows, centroids, codes).sum())
     return Balanced(Clustering(centroids, codes, energy, done, 0), _lift(prices))
 
@@ -160,15 +161,18 @@ def _lift(prices: Floats) -> FloatRows:
 
 
 def _equal_sizes(
-    rows: ResidualRows, centroids: FloatRows, prices: Floats
+    rows: ResidualRows, centroids: FloatRows, prices: Floats, *, attempts: int
 ) -> tuple[npt.NDArray[np.int32], Floats]:
-    """Codes [n] of equal sizes, and prices that lead every row to its code; starts from given prices."""
+    """Codes [n] of equal sizes, and prices that lead every row to its code; starts from given prices.
+
+    A row that prices lead astray gets that code as another candidate in the next attempt.
+    """
     n, width = len(rows), len(centroids)
     places, costs = _candidates(rows, centroids, prices)
     prices = fair_prices(places, costs, prices)
     sizes = np.full(width, n // width, dtype=np.int64)
     slots, every = np.empty(n, dtype=np.int64), np.arange(n)
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(attempts):
         cheapest(places, costs, prices, slots, np.empty(n))
         if attempt == 0:
             counts = np.bincount(places[every, slots], minlength=width)
@@ -176,8 +180,10 @@ def _equal_sizes(
         surplus = reach_sizes(places, costs, prices, slots, sizes)
         centre_prices(places, costs, slots, prices, _SWEEPS)
         codes = places[every, slots]
+        if attempt == attempts - 1 or places.shape[1] == width:
+            break
         astray, wanted = _astray(rows, centroids, prices, codes)
-        if len(astray) == 0 or places.shape[1] == width:
+        if len(astray) == 0 or len(astray) > n * _MOST_ASTRAY:
             break
         _add_candidates(rows, centroids, places, costs, slots, astray, wanted)
     if surplus.any():
