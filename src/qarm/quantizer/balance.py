@@ -11,27 +11,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from qarm.quantizer.assign import prepared, squared_distances, tile_codes
-from qarm.quantizer.compiled import compiled
+from qarm.quantizer.assign import prepared
 from qarm.quantizer.kmeans import Clustering, assign_rows, row_distances
 from qarm.quantizer.parallel import over_tiles
+from qarm.quantizer.prices import add_candidates, astray, candidates, lift_of, priced, shrunk
 from qarm.quantizer.rows import LiftedRows, ResidualRows, lifted
-from qarm.quantizer.scores import squared_distance
-from qarm.quantizer.smallest import keep_smallest
 from qarm.quantizer.sums import FixedPointSums
 from qarm.quantizer.transport import centre_prices, cheapest, fair_prices, mean_gap, reach_sizes
 
 __all__ = ["Balanced", "balanced", "nearly_balanced"]
 
-_ALL_PAIRS = 1 << 21  # rows times codes up to which every code is a candidate
-_CANDIDATES = 16
 _TILE = 512
-_SWEEPS = 40
-_ATTEMPTS, _MOST_ASTRAY = 10, 0.02
-_HALVINGS, _HOT = 6, 2.0
-_SAMPLE = 64  # rows per code that prices are first set on
+_SWEEPS, _ATTEMPTS, _MOST_ASTRAY = 40, 10, 0.02
+_SAMPLE = 64  # rows per code that prices are set on
 _FEEDBACK, _PASSES, _FULLEST = 0.2, 15, 1.1
 
 FloatRows = npt.NDArray[np.float32]
@@ -82,7 +75,7 @@ def balanced(
             after_each()
     codes, prices = _equal_sizes(rows, centroids, prices, attempts=_ATTEMPTS)
     energy = float(row_distances(rows, centroids, codes).sum())
-    return Balanced(Clustering(centroids, codes, energy, done, 0), _lift(prices))
+    return Balanced(Clustering(centroids, codes, energy, done, 0), lift_of(prices))
 
 
 def nearly_balanced(
@@ -111,9 +104,9 @@ def nearly_balanced(
     sums = FixedPointSums.empty(width, wider.dim, rows=len(rows), largest=rows.largest)
     prices = np.zeros(width)
     for _ in range(iterations):
-        prices = fair_prices(*_candidates(sample, centroids, prices), prices)
-        prices = _shrunk(sample, centroids, prices)
-        assign_rows(wider, prepared(lifted(centroids, _lift(prices))), codes, sums)
+        prices = fair_prices(*candidates(sample, centroids, prices), prices)
+        prices = shrunk(sample, centroids, prices)
+        assign_rows(wider, prepared(lifted(centroids, lift_of(prices))), codes, sums)
         centroids = sums.means(lifted(centroids, np.zeros(width, dtype=np.float32)))[:, :-1].copy()
         if after_each is not None:
             after_each()
@@ -132,32 +125,26 @@ def _settled(
 ) -> FloatRows:
     """The lift that gives the smallest fullest code found; brings codes [n] and sums up to date."""
     share = len(wider) / len(centroids)
-    places, costs = _candidates(sample, centroids, prices)
-    prices = _shrunk(sample, centroids, fair_prices(places, costs, prices))
+    places, costs = candidates(sample, centroids, prices)
+    prices = shrunk(sample, centroids, fair_prices(places, costs, prices))
     step = _FEEDBACK * mean_gap(places, costs)
     best, least = prices, np.inf
     for _ in range(_PASSES):
-        assign_rows(wider, prepared(lifted(centroids, _lift(prices))), codes, sums)
+        assign_rows(wider, prepared(lifted(centroids, lift_of(prices))), codes, sums)
         fullest = float(sums.counts.max()) / share
         if fullest < least:
             best, least = prices, fullest
         if fullest <= _FULLEST:
             break
         prices = prices + step * np.log(np.clip(sums.counts / share, 0.5, 2.0))
-    assign_rows(wider, prepared(lifted(centroids, _lift(best))), codes, sums)
-    return _lift(best)
+    assign_rows(wider, prepared(lifted(centroids, lift_of(best))), codes, sums)
+    return lift_of(best)
 
 
 def _sample(rows: ResidualRows, size: int, rng: np.random.Generator) -> ResidualRows:
     if len(rows) <= size:
         return rows
     return ResidualRows(rows.take(np.sort(rng.choice(len(rows), size, replace=False, shuffle=False))))
-
-
-def _lift(prices: Floats) -> FloatRows:
-    """Square roots of prices [width], of which only the differences count."""
-    lift: FloatRows = np.sqrt(prices - prices.min()).astype(np.float32)
-    return lift
 
 
 def _equal_sizes(
@@ -168,8 +155,7 @@ def _equal_sizes(
     A row that prices lead astray gets that code as another candidate in the next attempt.
     """
     n, width = len(rows), len(centroids)
-    places, costs = _candidates(rows, centroids, prices)
-    prices = fair_prices(places, costs, prices)
+    places, costs, prices = priced(rows, centroids, prices, attempts=attempts)
     sizes = np.full(width, n // width, dtype=np.int64)
     slots, every = np.empty(n, dtype=np.int64), np.arange(n)
     for attempt in range(attempts):
@@ -182,111 +168,13 @@ def _equal_sizes(
         codes = places[every, slots]
         if attempt == attempts - 1 or places.shape[1] == width:
             break
-        astray, wanted = _astray(rows, centroids, prices, codes)
-        if len(astray) == 0 or len(astray) > n * _MOST_ASTRAY:
+        lost, wanted = astray(rows, centroids, prices, codes)
+        if len(lost) == 0 or len(lost) > n * _MOST_ASTRAY:
             break
-        _add_candidates(rows, centroids, places, costs, slots, astray, wanted)
+        add_candidates(rows, centroids, places, costs, slots, lost, wanted)
     if surplus.any():
         _force(rows, centroids, codes, surplus, sizes)
-    return codes, prices
-
-
-def _astray(
-    rows: ResidualRows, centroids: FloatRows, prices: Floats, codes: npt.NDArray[np.int32]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Rows that prices lead to another code than `codes` [n], and that code."""
-    wider = LiftedRows(rows.values, rows.codebooks, rows.codes)
-    book = prepared(lifted(centroids, _lift(prices)))
-    found = np.empty(len(rows), dtype=np.int32)
-
-    def work(_: None, start: int, stop: int) -> None:
-        found[start:stop] = tile_codes(wider.tile(start, stop), book)
-
-    over_tiles(len(rows), book.tile_rows, lambda: None, work)
-    astray = np.flatnonzero(found != codes)
-    return astray, found[astray]
-
-
-def _add_candidates(
-    rows: ResidualRows,
-    centroids: FloatRows,
-    places: npt.NDArray[np.int32],
-    costs: Floats,
-    slots: npt.NDArray[np.int64],
-    astray: npt.NDArray[np.int64],
-    wanted: npt.NDArray[np.int32],
-) -> None:
-    """Make code wanted[i] a candidate of row astray[i], in place of its most expensive one."""
-    new = (places[astray] != wanted[:, None]).all(axis=1)
-    astray, wanted = astray[new], wanted[new]
-    others = costs[astray]
-    others[np.arange(len(astray)), slots[astray]] = -np.inf
-    slot = others.argmax(axis=1)
-    places[astray, slot] = wanted
-    costs[astray, slot] = squared_distances(rows.take(astray), centroids, wanted)
-
-
-def _shrunk(rows: ResidualRows, centroids: FloatRows, prices: Floats) -> Floats:
-    """Prices halved until no code gets more than twice its share; a last resort is the average price.
-
-    They come from the candidates of a sample and can be far too low for other rows. Where groups lie far
-    apart, few prices are neither too low for a whole group nor too high for another.
-    """
-    none = np.full(len(rows), -1, dtype=np.int32)
-    for _ in range(_HALVINGS):
-        _, codes = _astray(rows, centroids, prices, none)
-        if np.bincount(codes, minlength=len(centroids)).max() <= _HOT * len(rows) / len(centroids):
-            break
-        prices = 0.5 * prices
-    return prices
-
-
-def _candidates(
-    rows: ResidualRows, centroids: FloatRows, prices: Floats
-) -> tuple[npt.NDArray[np.int32], Floats]:
-    """Codes int32 [n, m] that a row may take, and squared distances [n, m].
-
-    Half of them are the nearest, half the cheapest of the others at the given prices.
-    """
-    n, width = len(rows), len(centroids)
-    kept = width if n * width <= _ALL_PAIRS else min(_CANDIDATES, width)
-    places, costs = np.empty((n, kept), dtype=np.int32), np.empty((n, kept))
-    centred = centroids - centroids.astype(np.float64).mean(axis=0).astype(np.float32)
-    constant = torch.from_numpy(
-        (np.square(centred.astype(np.float64)).sum(axis=1) + prices).astype(np.float32)
-    )
-    mean = centroids[0] - centred[0]
-
-    def work(_: None, start: int, stop: int) -> None:
-        tile = rows.tile(start, stop)
-        if kept == width:
-            places[start:stop] = np.arange(width)
-        else:
-            values = np.full((len(tile), kept), np.inf, dtype=np.float32)
-            found = np.full((len(tile), kept), -1, dtype=np.int64)
-            scores = torch.addmm(
-                constant, torch.from_numpy(tile - mean), torch.from_numpy(centred.T), alpha=-2.0
-            )
-            keep_smallest(scores.numpy(), 0, np.full(len(tile), -1, dtype=np.int64), values, found)
-            places[start:stop] = np.sort(found, axis=1)
-        _measure(tile, centroids, places[start:stop], costs[start:stop])
-
-    over_tiles(n, _TILE, lambda: None, work)
-    return places, costs
-
-
-def _smallest(scores: FloatRows, count: int) -> npt.NDArray[np.int64]:
-    values = np.full((len(scores), count), np.inf, dtype=np.float32)
-    found = np.full((len(scores), count), -1, dtype=np.int64)
-    keep_smallest(scores, 0, np.full(len(scores), -1, dtype=np.int64), values, found)
-    return found
-
-
-@compiled()
-def _measure(tile: FloatRows, centroids: FloatRows, places: npt.NDArray[np.int32], costs: Floats) -> None:
-    for i in range(places.shape[0]):
-        for s in range(places.shape[1]):
-            costs[i, s] = squared_distance(tile, i, centroids, places[i, s])
+    return codes, prices if attempts == 1 else shrunk(rows, centroids, prices)
 
 
 def _force(
@@ -300,7 +188,7 @@ def _force(
     room = sizes - np.bincount(codes, minlength=len(sizes))
     for code in np.flatnonzero(surplus):
         members = np.flatnonzero(codes == code)
-        far = np.argsort(-row_distances_of(rows, members, centroids[code]), kind="stable")
+        far = np.argsort(-_distances(rows, members, centroids[code]), kind="stable")
         for row in members[far[: surplus[code]]].tolist():
             free = np.flatnonzero(room > 0)
             gaps = np.square(rows.take(np.array([row])).astype(np.float64) - centroids[free]).sum(axis=1)
@@ -308,7 +196,7 @@ def _force(
             room[codes[row]] -= 1
 
 
-def row_distances_of(rows: ResidualRows, members: npt.NDArray[np.int64], centroid: FloatRows) -> Floats:
+def _distances(rows: ResidualRows, members: npt.NDArray[np.int64], centroid: FloatRows) -> Floats:
     return np.square(rows.take(members).astype(np.float64) - centroid).sum(axis=1)  # type: ignore[no-any-return]
 
 

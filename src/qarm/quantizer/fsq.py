@@ -157,7 +157,7 @@ class ResidualKMeansFSQ(Quantizer):
     def _books(self) -> ResidualKMeans:
         books = ResidualKMeans(len(self.codebooks_), self.widths_[:-1])
         books.codebooks_, books.widths_ = self.codebooks_, self.widths_[:-1]
-        books.n_features_in_ = self.n_features_in_
+        books.lifts_, books.n_features_in_ = [None] * len(self.codebooks_), self.n_features_in_
         return books
 
     def _principal(self, rows: ResidualRows) -> tuple[FloatRows, npt.NDArray[np.float64]]:

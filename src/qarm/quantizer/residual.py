@@ -1,24 +1,35 @@
 """The RQ code: residual k-means, one codebook per level."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
-from qarm.errors import ArtifactError, InputError
+from qarm.errors import ArtifactError, InputError, shown
 from qarm.quantizer.assign import prepared, tile_codes
+from qarm.quantizer.balance import balanced, nearly_balanced
 from qarm.quantizer.base import Quantizer, checked_codes
-from qarm.quantizer.kmeans import lloyd
+from qarm.quantizer.kmeans import Clustering, lloyd
 from qarm.quantizer.parallel import over_tiles
 from qarm.quantizer.plusplus import starting_centroids
-from qarm.quantizer.rows import ResidualRows, Vectors, VectorsError, checked_rows, subtract_centroids
+from qarm.quantizer.rows import (
+    ResidualRows,
+    Vectors,
+    VectorsError,
+    checked_rows,
+    lifted,
+    padded,
+    subtract_centroids,
+)
 from qarm.quantizer.storage import read_model, tensor, write_model
 
 __all__ = ["ResidualKMeans", "auto_width"]
 
+_BALANCES = (None, "none", "last", "all", "last-approximate", "all-approximate")
 _ITEMS_PER_CODE, _NARROWEST, _WIDEST = 16, 4, 8192
 
 Centroids = Sequence[npt.ArrayLike] | npt.NDArray[np.float32]
@@ -61,14 +72,20 @@ class ResidualKMeans(Quantizer):
         seed: of the starting centroids.
         init: "k-means++" (pulled toward the mean where that helps, see `plusplus`), or starting
             centroids, [width, d] for each level.
-        balance: None; other values are not accepted.
+        balance: None (or "none"): codes are the nearest centroids. "last" or "all": on the last level, or on
+            all, codes get exactly floor or ceil n / width training rows (OneRec, arXiv 2502.18965, balances
+            all; OneSearch the last). "last-approximate" or "all-approximate": about as many, and faster.
+            A balanced level codes a row by the least squared distance plus price of the code (see
+            `balance`); rows that no prices can tell apart, equal ones above all, stay together.
         device: None or "cpu".
 
     Learned: `codebooks_`, a list of float32 [width, d] per level; `widths_`, list of int;
     `energies_`, list of float, sum of squared residuals of the training rows after each level;
-    `n_iter_`, list of int, iterations run per level; `n_features_in_`, d.
+    `n_iter_`, list of int, iterations run per level; `lifts_`, per level float32 [width], the square roots
+    of the prices, or None; `n_features_in_`, d.
     """
 
+    lifts_: list[npt.NDArray[np.float32] | None]
     codebooks_: list[npt.NDArray[np.float32]]
     energies_: list[float]
     n_iter_: list[int]
@@ -107,6 +124,7 @@ class ResidualKMeans(Quantizer):
         starts = self._checked_init(widths, values.shape[1])
         codes = np.empty((len(values), self.levels), dtype=np.int32)
         codebooks: list[npt.NDArray[np.float32]] = []
+        lifts: list[npt.NDArray[np.float32] | None] = []
         energies, iterations = [], []
         total = self.levels * self.iterations
         with tqdm(total=total, disable=None, desc="residual k-means", unit="iteration") as progress:
@@ -115,12 +133,13 @@ class ResidualKMeans(Quantizer):
                 start = (
                     starting_centroids(rows, width, rng=self._rng(level)) if starts is None else starts[level]
                 )
-                found = lloyd(rows, start, iterations=self.iterations, after_each=progress.update)
+                found, lift = self._level(rows, start, level, after_each=progress.update)
+                lifts.append(lift)
                 codes[:, level] = found.codes
                 codebooks.append(found.centroids)
                 energies.append(found.energy)
                 iterations.append(found.iterations)
-        self.codebooks_, self.widths_ = codebooks, widths
+        self.codebooks_, self.widths_, self.lifts_ = codebooks, widths, lifts
         self.energies_, self.n_iter_ = energies, iterations
         return self
 
@@ -129,13 +148,15 @@ class ResidualKMeans(Quantizer):
         check_is_fitted(self)
         values = checked_rows(self, x, reset=False)
         codes = np.empty((len(values), len(self.codebooks_)), dtype=np.int32)
-        books = [prepared(centroids) for centroids in self.codebooks_]
+        levels = list(zip(self.codebooks_, self.lifts_, strict=True))
+        books = [prepared(book if lift is None else lifted(book, lift)) for book, lift in levels]
 
         def work(_: None, start: int, stop: int) -> None:
             residual = np.array(values[start:stop], dtype=np.float32, order="C")
-            for level, book in enumerate(books):
-                codes[start:stop, level] = found = tile_codes(residual, book)
-                subtract_centroids(residual, book.centroids, found)
+            for level, (centroids, lift) in enumerate(levels):
+                tile = residual if lift is None else padded(residual)
+                codes[start:stop, level] = found = tile_codes(tile, books[level])
+                subtract_centroids(residual, centroids, found)
 
         over_tiles(len(values), min(book.tile_rows for book in books), lambda: None, work)
         return codes
@@ -154,7 +175,7 @@ class ResidualKMeans(Quantizer):
         return vectors
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write `config.json` and `model.safetensors` (`level_0`, `level_1`, ...)."""
+        """Write `config.json` and `model.safetensors`: `level_0`, ..., and `lift_0`, ... of balanced levels."""
         check_is_fitted(self)
         config = {
             "levels": len(self.widths_),
@@ -162,10 +183,12 @@ class ResidualKMeans(Quantizer):
             "dim": self.n_features_in_,
             "iterations": int(self.iterations),
             "seed": int(self.seed),
+            "balance": self.balance,
             "energies": self.energies_,
             "n_iter": self.n_iter_,
         }
         tensors = {f"level_{level}": book for level, book in enumerate(self.codebooks_)}
+        tensors |= {f"lift_{level}": lift for level, lift in enumerate(self.lifts_) if lift is not None}
         write_model(Path(folder), config, tensors, kind=type(self).__name__)
 
     @classmethod
@@ -180,14 +203,44 @@ class ResidualKMeans(Quantizer):
         config, tensors = read_model(folder, kind=cls.__name__)
         try:
             widths, dim = [int(w) for w in config["width"]], int(config["dim"])
-            loaded = cls(len(widths), widths, iterations=config["iterations"], seed=config["seed"])
+            settings = {name: config[name] for name in ("iterations", "seed")}
+            loaded = cls(len(widths), widths, **settings, balance=config.get("balance"))
+            on = loaded._balanced_levels()
             loaded.energies_, loaded.n_iter_ = list(config["energies"]), list(config["n_iter"])
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{folder}: config.json lacks {error}; save the quantiser again") from error
         names = [(f"level_{level}", (width, dim)) for level, width in enumerate(widths)]
         loaded.codebooks_ = [tensor(tensors, name, shape, folder=folder) for name, shape in names]
+        loaded.lifts_ = [
+            tensor(tensors, f"lift_{level}", (width,), folder=folder) if on[level] else None
+            for level, width in enumerate(widths)
+        ]
         loaded.widths_, loaded.n_features_in_ = widths, dim
         return loaded
+
+    def _level(
+        self,
+        rows: ResidualRows,
+        start: npt.NDArray[np.float32],
+        level: int,
+        *,
+        after_each: Callable[[], object],
+    ) -> tuple[Clustering, npt.NDArray[np.float32] | None]:
+        """One level's k-means, balanced or not, and its lift."""
+        steps: dict[str, Any] = {"iterations": self.iterations, "after_each": after_each}
+        if not self._balanced_levels()[level]:
+            return lloyd(rows, start, **steps), None
+        if str(self.balance).endswith("approximate"):
+            near = nearly_balanced(rows, start, rng=self._rng(level), **steps)
+            return near.clustering, near.lift
+        exact = balanced(rows, start, **steps)
+        return exact.clustering, exact.lift
+
+    def _balanced_levels(self) -> list[bool]:
+        which = str(self.balance).partition("-")[0]
+        return [
+            which == "all" or (which == "last" and level == self.levels - 1) for level in range(self.levels)
+        ]
 
     def _rng(self, level: int) -> np.random.Generator:
         return np.random.default_rng([int(self.seed), level])
@@ -206,8 +259,8 @@ class ResidualKMeans(Quantizer):
             problems.append(f"got width={self.width}, need 1 or more codes per level")
         if isinstance(self.init, str) and self.init != "k-means++":
             problems.append(f'got init={self.init!r}, need "k-means++" or starting centroids')
-        if self.balance is not None:
-            problems.append(f"got balance={self.balance!r}, need None; balanced codes are not available")
+        if self.balance not in _BALANCES:
+            problems.append(f"got balance={self.balance!r}, need one of {shown(_BALANCES, first=6)}")
         if self.device not in (None, "cpu"):
             problems.append(f'got device={self.device!r}, need None or "cpu"')
         if problems:

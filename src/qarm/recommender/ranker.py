@@ -224,7 +224,7 @@ class Ranker(nn.Module):
 
 
 @torch.no_grad()
-def score_examples(ranker: Ranker, examples: Examples, *, rows: int = 16_384) -> npt.NDArray[np.float32]:
+def score_examples(ranker: Ranker, examples: Examples, *, rows: int = 4096) -> npt.NDArray[np.float32]:
     """Logits float32 [n] of all examples, in batches of about `rows`; leaves the ranker's mode as it was."""
     training, device = ranker.training, ranker.bias.device
     ranker.eval()
