@@ -85,7 +85,7 @@ def markdown(summary: dict[str, Any], claims: list[dict[str, Any]], proof: dict[
     header, *lines = result_lines(summary)
     table = [header, ["---", *["---:"] * (len(header) - 1)], *lines]
     text = ["| " + " | ".join(line) + " |" for line in table]
-    text += ["", f"Mean of {seeds} seeds; {proof['hardware']}; {proof['minutes']} minutes.", ""]
+    text += ["", f"Mean of seeds 0 to {seeds - 1}; {proof['hardware']}; {proof['minutes']} minutes.", ""]
     for entry in claims:
         text.append(
             f"- {entry['variant']} minus {entry['against']}, {entry['slice']} items: AUC "
