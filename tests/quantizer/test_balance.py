@@ -37,7 +37,7 @@ def test_four_points_by_hand() -> None:
     found = balanced(ResidualRows(x), np.array([[0.0], [10.0]], dtype=np.float32), iterations=0)
     assert found.clustering.codes.tolist() == [0, 0, 1, 1]
     assert found.clustering.energy == 1 + 49
-    # 1 must prefer code 0, at 1 against 81, and 3 code 1, at 49 against 9: the price of 0 is between 40 and 80
+    # 1 must prefer code 0, at 1 against 81, and 3 code 1, at 49 against 9: the price is between 40 and 80
     price = found.lift.astype(np.float64) ** 2
     assert price[0] - price[1] == pytest.approx(60, abs=1)
 

@@ -13,6 +13,7 @@ from sklearn.exceptions import NotFittedError
 from qarm.artifacts import Embeddings
 from qarm.errors import ArtifactError, InputError
 from qarm.quantizer.fsq import ResidualKMeansFSQ
+from qarm.quantizer.opq import ResidualKMeansOPQ
 from qarm.quantizer.residual import ResidualKMeans
 from qarm.quantizer.rqvae import RQVAE
 
@@ -23,6 +24,8 @@ QUANTIZERS = [
     pytest.param(lambda: ResidualKMeans(2, 8), id="residual"),
     pytest.param(lambda: ResidualKMeans(3, [16, 8, 4], iterations=3, seed=5), id="residual-widths"),
     pytest.param(lambda: ResidualKMeansFSQ(2, 8, digits=4), id="fsq"),
+    pytest.param(lambda: ResidualKMeans(2, 8, balance="all"), id="residual-balanced"),
+    pytest.param(lambda: ResidualKMeansOPQ(2, 8, parts=3, values=6), id="opq"),
     pytest.param(lambda: RQVAE(2, 8, latent=8, hidden=32, epochs=30, batch=64, lr=5e-3), id="rqvae"),
 ]
 Make = Callable[[], Any]

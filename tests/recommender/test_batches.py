@@ -80,6 +80,14 @@ def test_shuffled_batches_hold_histories_of_like_length(make_examples: MakeExamp
     assert padded < 0.1 * lengths.sum()  # in any order it would be about as much as the histories
 
 
+def test_shuffled_batches_do_not_come_by_length(make_examples: MakeExamples) -> None:
+    """Training would otherwise end every round on the longest histories."""
+    examples = make_examples([([1], [1], [2] * (n % 16)) for n in range(160)])
+    widths = [b.history.shape[1] for b in batches(examples, 10, random=np.random.default_rng(0))]
+    assert len(widths) == 16
+    assert widths != sorted(widths)
+
+
 def test_no_rows_no_batches(make_examples: MakeExamples) -> None:
     assert list(batches(make_examples([]), 10)) == []
 

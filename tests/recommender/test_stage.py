@@ -138,6 +138,23 @@ def test_the_codes_help_where_they_must(finished: tuple[Path, dict[str, Any]]) -
     assert found["id+rq", "cold"] > found["id", "cold"] + 0.1
 
 
+def test_variants_of_one_seed_learn_from_the_same_rows(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met: dict[int, set[bytes]] = {}
+    fit: Callable[..., Any] = stage.fit_ranker
+
+    def watched(rows: Any, valid: Any, items: Any, **settings: Any) -> Any:
+        epochs = b"".join(rows.epoch(number).items.tobytes() for number in range(2))
+        met.setdefault(settings["seed"], set()).add(epochs + valid.items.tobytes())
+        return fit(rows, valid, items, **settings)
+
+    monkeypatch.setattr(stage, "fit_ranker", watched)
+    run(toy, tmp_path, epochs=1)
+    assert [len(rows) for rows in met.values()] == [1, 1]
+    assert met[0] != met[1]
+
+
 # ---- resuming ---------------------------------------------------------------------------------
 
 

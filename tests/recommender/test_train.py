@@ -17,6 +17,7 @@ from qarm.behavior.log import Log
 from qarm.behavior.split import Split, split_log
 from qarm.config import RankerConfig
 from qarm.errors import InputError
+from qarm.recommender import train
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
 from qarm.recommender.features import item_table
 from qarm.recommender.ranker import Ranker, score_examples
@@ -180,6 +181,15 @@ def test_validation_only_chooses_the_epoch(world: World) -> None:
     few = settings.model_copy(update={"epochs": 1})
     kept = [world.fit("id", settings=few, valid=valid).ranker for valid in (world.valid, other)]
     assert weights(kept[0]) == weights(kept[1])
+
+
+def test_the_running_mean_is_judged_and_not_trained_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 3})
+    one = world.fit("id", settings=settings)
+    monkeypatch.setattr(train, "AVERAGE", 0.5)
+    two = world.fit("id", settings=settings)
+    for field, equal in (("loss", True), ("valid_logloss", False)):
+        assert ([e[field] for e in one.epochs] == [e[field] for e in two.epochs]) is equal
 
 
 def test_the_loss_falls(by_codes: Fitted) -> None:

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from qarm.artifacts import Codes, Embeddings
 from qarm.errors import InputError
-from qarm.quantizer.rows import Vectors
+from qarm.quantizer.rows import Vectors, checked_item_ids
 
 __all__ = ["Quantizer", "checked_codes"]
 
@@ -26,7 +26,7 @@ class Quantizer(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     @abstractmethod
     def fit(self, x: Vectors, y: object = None) -> Self:
-        """Learn from vectors [n, d]: embeddings, an array, or the path of an `.npy` file."""
+        """Learn from vectors [n, d]: embeddings, an array, or a path, `.npy` or an embeddings Parquet."""
 
     @abstractmethod
     def transform(self, x: Vectors) -> npt.NDArray[np.int32]:
@@ -45,9 +45,9 @@ class Quantizer(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def from_pretrained(cls, folder: Path | str) -> Self:
         """Read what `save_pretrained` wrote."""
 
-    def codes(self, embeddings: Embeddings) -> Codes:
-        """Codes with the ids of their items."""
-        return Codes(list(embeddings.item_ids), self.transform(embeddings))
+    def codes(self, embeddings: Embeddings | Path | str) -> Codes:
+        """Codes with the ids of their items, of embeddings or an embeddings Parquet."""
+        return Codes(checked_item_ids(embeddings), self.transform(embeddings))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

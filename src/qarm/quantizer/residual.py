@@ -110,7 +110,7 @@ class ResidualKMeans(Quantizer):
         self.device = device
 
     def fit(self, x: Vectors, y: object = None) -> "ResidualKMeans":
-        """Learn the codebooks from vectors [n, d]: embeddings, an array, or the path of an `.npy` file.
+        """Learn the codebooks from vectors [n, d], embeddings, an array or a path (see `checked_rows`).
 
         Raises:
             InputError: a setting is out of range, the vectors are not usable (rows are named), or there
@@ -175,7 +175,7 @@ class ResidualKMeans(Quantizer):
         return vectors
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write `config.json` and `model.safetensors`: `level_0`, ..., and `lift_0`, ... of balanced levels."""
+        """Write `config.json` and `model.safetensors`: `level_0`, ..., and `lift_0`, ... where balanced."""
         check_is_fitted(self)
         config = {
             "levels": len(self.widths_),

@@ -12,6 +12,7 @@ from sklearn.utils.validation import validate_data
 from qarm.artifacts import Embeddings
 from qarm.errors import InputError, shown
 from qarm.quantizer.compiled import compiled
+from qarm.quantizer.parquet import parquet_ids, parquet_rows
 
 __all__ = [
     "LiftedRows",
@@ -19,13 +20,15 @@ __all__ = [
     "Vectors",
     "VectorsError",
     "checked_ids",
+    "checked_item_ids",
     "checked_rows",
     "lifted",
     "padded",
     "subtract_centroids",
 ]
 
-Vectors = Embeddings | npt.ArrayLike | Path
+Vectors = Embeddings | npt.ArrayLike | Path | str
+_PARQUET = ".parquet"
 _LARGEST = 1e15  # squares of larger values, summed over some thousand dimensions, leave float32
 _CHECKED_VALUES = 1 << 22
 
@@ -39,8 +42,9 @@ def checked_rows(estimator: Any, values: Vectors, *, reset: bool) -> npt.NDArray
 
     Args:
         estimator: learns `n_features_in_` when `reset`, and is compared with it otherwise.
-        values: embeddings, an array (float16, 32 or 64, any strides) or the path of an `.npy` file,
-            which is mapped, not loaded.
+        values: embeddings, an array (float16, 32 or 64, any strides), the path of an `.npy` file, which is
+            mapped, or that of an embeddings Parquet (`item_id`, `embedding`), which goes through a
+            temporary file.
 
     Raises:
         VectorsError: no rows, a wrong dimension, or values that are not finite (rows are named) or
@@ -50,8 +54,8 @@ def checked_rows(estimator: Any, values: Vectors, *, reset: bool) -> npt.NDArray
     if isinstance(values, Embeddings):
         checked_ids(values)
         values = values.vectors
-    elif isinstance(values, Path):
-        values = _mapped(values)
+    elif isinstance(values, Path | str):
+        values = _mapped(Path(values))
     kinds = [np.float64, np.float32, np.float16]
     try:
         rows = validate_data(estimator, values, reset=reset, dtype=kinds, ensure_all_finite=False)
@@ -61,7 +65,29 @@ def checked_rows(estimator: Any, values: Vectors, *, reset: bool) -> npt.NDArray
     return np.asarray(rows)
 
 
+def checked_item_ids(values: Vectors) -> list[str]:
+    """The ids of embeddings, or of an embeddings Parquet.
+
+    Raises:
+        VectorsError: vectors that come without ids.
+    """
+    if isinstance(values, Embeddings):
+        return list(values.item_ids)
+    if isinstance(values, Path | str) and Path(values).suffix.lower() == _PARQUET:
+        try:
+            return parquet_ids(Path(values))
+        except InputError as error:
+            raise VectorsError(error.problems) from error
+    raise VectorsError("vectors come without item ids; give embeddings or an embeddings Parquet")
+
+
 def _mapped(path: Path) -> npt.NDArray[Any]:
+    if path.suffix.lower() == _PARQUET:
+        checked_item_ids(path)
+        try:
+            return parquet_rows(path)
+        except InputError as error:
+            raise VectorsError(error.problems) from error
     try:
         rows: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
