@@ -72,3 +72,19 @@ def test_tables_resolve_against_root() -> None:
     config = load_config(flags={"data.root": "shop"}, environment={})
     assert config.items_path == Path("shop/items.parquet")
     assert config.interactions_path == Path("shop/interactions.parquet")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ranker.seeds", "[0, 0]"),
+        ("ranker.seeds", "[-1]"),
+        ("ranker.variants", "[id, id]"),
+        ("ranker.variants", "[]"),
+        ("ranker.id_dropout", "0"),
+        ("seed", "-1"),
+    ],
+)
+def test_settings_that_would_fail_later_fail_here(key: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=key.split(".")[-1]):
+        load_config(flags={key: value}, environment={})

@@ -15,6 +15,7 @@ __all__ = ["Config", "load_config"]
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Variant = Literal["id", "id+frozen", "id+rq", "id+vq", "id+rq+vq"]
 VARIANTS: tuple[Variant, ...] = ("id", "id+frozen", "id+rq", "id+vq", "id+rq+vq")
@@ -139,24 +140,31 @@ class RankerConfig(Page):
     """One architecture for all variants; `batch` counts rows, `patience` epochs without a better one."""
 
     variants: Annotated[list[Variant], Field(min_length=1)] = list(VARIANTS)
-    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     negatives: Negatives = Negatives()
     history: Count = 50
     dim: Count = 16
     hidden: list[Count] = [64]
     dropout: Share = 0.3
-    id_dropout: Share = 0.1
+    id_dropout: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1  # trains the row of items without an id
     epochs: Count = 20
     patience: Count = 3
     batch: Count = 1024
     lr: Positive = 5e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
 
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> "RankerConfig":
+        for name, values in (("variants", self.variants), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} = {values} names one twice; remove it")
+        return self
+
 
 class Config(Page):
     """Everything a run depends on."""
 
-    seed: int = 0
+    seed: Seed = 0
     data: Data = Data()
     split: SplitConfig = SplitConfig()
     pairs: PairsConfig = PairsConfig()

@@ -85,3 +85,16 @@ def test_bad_numbers() -> None:
     broken[[0, 3], 0] = np.nan, np.inf
     with pytest.raises(InputError, match="vectors of items b, d hold NaN or infinity"):
         item_table(ITEMS, "id+frozen", embeddings=Embeddings(VECTORS.item_ids, broken))
+
+
+def test_vectors_are_scaled_by_the_training_part_alone() -> None:
+    table = item_table(ITEMS, "id+frozen", embeddings=VECTORS, scale_by=["a", "b"])
+    assert table.vectors is not None
+    known = table.vectors[:2].astype(np.float64)
+    assert np.allclose(known.mean(axis=0), 0, atol=1e-6)
+    assert np.mean(np.square(known).sum(axis=1)) == pytest.approx(1, abs=1e-5)
+    moved = Embeddings(VECTORS.item_ids, VECTORS.vectors.copy())
+    moved.vectors[VECTORS.item_ids.index("c")] += 100
+    again = item_table(ITEMS, "id+frozen", embeddings=moved, scale_by=["a", "b"])
+    assert again.vectors is not None
+    assert np.array_equal(again.vectors[:2], table.vectors[:2])

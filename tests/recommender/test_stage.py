@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,7 @@ def test_the_test_part_does_not_reach_training(toy: Toy, tmp_path: Path) -> None
     explicit = Log(log.frame.with_columns(label=(pl.col("row") % 3 > 0).cast(pl.Int8)))
     split = split_log(explicit)
     flipped = Log(split.test.frame.with_columns(label=1 - pl.col("label")))
-    other = Split(split.train, split.valid, flipped, split.cold_items)
+    other = replace(split, test=flipped)
     for name, given in (("one", split), ("other", other)):
         run(toy, tmp_path / name, given, seeds=[0])
     for variant in CONFIG.variants:
@@ -233,3 +234,16 @@ def test_the_seed_draws_the_evaluation_rows(toy: Toy, tmp_path: Path) -> None:
         frames.append(pl.read_parquet(tmp_path / str(seed) / "eval.parquet"))
     assert frames[0].filter(label=1).equals(frames[1].filter(label=1))
     assert not frames[0].equals(frames[1])
+
+
+def test_what_a_user_touched_is_no_negative_even_where_it_was_held_out(toy: Toy, tmp_path: Path) -> None:
+    """Events of items held out as cold belong to no part, and yet their users touched them."""
+    log, *_ = toy
+    split = split_log(log, cold_items=0.2, seed=1)
+    assert len(split.left_out)
+    run(toy, tmp_path, split, variants=["id"], seeds=[0], epochs=1)
+    frame = pl.read_parquet(tmp_path / "eval.parquet")
+    negatives = frame.filter((pl.col("label") == 0) & pl.col("cold"))
+    touched = log.frame.select("user_id", "item_id")
+    assert negatives.height
+    assert negatives.join(touched, on=["user_id", "item_id"], how="semi").height == 0

@@ -19,12 +19,16 @@ Parts = npt.NDArray[np.int8]
 
 @dataclass(frozen=True)
 class Split:
-    """The three parts of a log; cold_items: its items without a training event, sorted."""
+    """The three parts of a log; cold_items: its items without a training event, sorted.
+
+    left_out: events of items held out as cold, from before the test part; they belong to no part.
+    """
 
     train: Log
     valid: Log
     test: Log
     cold_items: list[str]
+    left_out: Log
 
 
 def split_log(
@@ -60,8 +64,10 @@ def split_log(
         parts = _by_user(log.frame, kind, test, valid)
     if cold_items:
         parts = _without_cold(log.frame, parts, cold_items, seed)
-    train, held_out, tested = (replace(log, frame=log.frame.filter(parts == p)) for p in (TRAIN, VALID, TEST))
-    split = Split(train, held_out, tested, sorted(set(log.items) - set(train.items)))
+    train, held_out, tested, nowhere = (
+        replace(log, frame=log.frame.filter(parts == part)) for part in (TRAIN, VALID, TEST, NOWHERE)
+    )
+    split = Split(train, held_out, tested, sorted(set(log.items) - set(train.items)), nowhere)
     _check_parts(split, kind, test, valid)
     return split
 

@@ -34,8 +34,9 @@ class ResidualKMeansOPQ(Quantizer):
 
     The last residual is rotated and cut into `parts`, each of which takes the nearest of `values` centroids.
     The last code is the number that these spell, below values ** parts: with 2 parts of 64 values as many
-    codes as a codebook of 4,096, at 128 centroids. The rotation starts from principal directions dealt out so that
-    parts carry like products of variances (section 3.2.2), and then alternates with the centroids (3.1).
+    codes as a codebook of 4,096, at 128 centroids. The rotation starts from principal directions dealt out so
+    that parts carry like products of variances (section 3.2.2), and alternates with the centroids (3.1); of
+    both rotations the one that leaves less stays.
 
     Args:
         levels: k-means levels before.

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import torch
 from torch import Tensor, nn
 
@@ -74,14 +75,17 @@ class CodeEmbedding(nn.Module):
         """Tables sized for a run's codebooks and pool, with `lookup` for its items.
 
         Raises:
-            ArtifactError: the folder has no finished codes.
+            ArtifactError: the folder has no finished codes, or damaged ones.
         """
         codes = Path(folder) / "codes"
         if not (codes / "codes.parquet").is_file():
             raise ArtifactError(f"{folder} has no finished codes; run: qarm quantize CONFIG --out {folder}")
-        table = Codes.read(codes / "codes.parquet")
-        widths = read_json(codes / "quantizer" / "config.json")["width"]
-        pool = 0 if table.vq is None else read_json(codes / "nearest" / "config.json")["pool_size"]
+        try:
+            table = Codes.read(codes / "codes.parquet")
+            widths = read_json(codes / "quantizer" / "config.json")["width"]
+            pool = 0 if table.vq is None else read_json(codes / "nearest" / "config.json")["pool_size"]
+        except (KeyError, TypeError, pl.exceptions.PolarsError) as error:
+            raise ArtifactError(f"{codes} is damaged ({error}); delete it and run quantize again") from error
         module = cls(widths, pool=pool, dim=dim)
         module._table = torch.from_numpy(joined(table))
         module._rows = {item: row for row, item in enumerate(table.item_ids)}

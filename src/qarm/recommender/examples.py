@@ -129,17 +129,20 @@ def evaluation_rows(
     *,
     item_ids: Sequence[str],
     trained_items: Sequence[str],
+    touched: Sequence[Log] = (),
     negatives: int = 100,
     seed: int = 0,
 ) -> pl.DataFrame:
     """The rows that variants are judged on, the content of `recommender/eval.parquet`.
 
     An explicit log (a label 0 somewhere) brings its own rows; otherwise each positive gets negatives,
-    uniform over the whole catalogue, that its user touched neither in `past` nor in any part.
+    uniform over the whole catalogue, that its user touched neither in `past` nor in any part nor in
+    `touched`.
 
     Args:
         parts: logs by name, such as valid and test; past: all other events of these users.
         trained_items: items with a training event; the others are cold.
+        touched: further events whose items are no negatives of their users.
 
     Returns:
         part, user_id, item_id str, label i8, time, event i64 (row of the positive), cold bool.
@@ -147,14 +150,14 @@ def evaluation_rows(
     Raises:
         InputError: an item is not in `item_ids`.
     """
-    everything = [past, *parts.values()]
+    everything = [past, *parts.values(), *touched]
     vocabulary = sorted(item_ids)
-    touched = pl.concat([log.frame for log in everything])
-    user_ids = touched["user_id"].unique().sort().to_list()
+    events = pl.concat([log.frame for log in everything])
+    user_ids = events["user_id"].unique().sort().to_list()
     explicit = any(log.explicit for log in everything)
     source = Untouched.of(
-        row_numbers(touched["user_id"], user_ids),
-        row_numbers(touched["item_id"], vocabulary),
+        row_numbers(events["user_id"], user_ids),
+        row_numbers(events["item_id"], vocabulary),
         pool=np.arange(len(vocabulary), dtype=np.int32),
         n_users=len(user_ids),
     )

@@ -18,8 +18,8 @@ FEATURES = ("id", "frozen", "rq", "vq")
 class ItemTable:
     """Features of the vocabulary's items, each None where the variant goes without.
 
-    rq: int64 [n, levels]; vq: int64 [n, nearest], pool ids; vectors: float32 [n, d], every column with
-    mean 0 over the items and rows of mean square 1.
+    rq: int64 [n, levels]; vq: int64 [n, nearest], pool ids; vectors: float32 [n, d]: over the items that
+    they were scaled by, columns have mean 0 and rows a mean square of 1.
     """
 
     item_ids: list[str]
@@ -34,8 +34,14 @@ def item_table(
     *,
     codes: Codes | None = None,
     embeddings: Embeddings | None = None,
+    scale_by: Sequence[str] | None = None,
 ) -> ItemTable:
     """The features that a variant such as `id+rq+vq` or `id+frozen` uses, for sorted `item_ids`.
+
+    Args:
+        item_ids: the catalogue; variant: `id`, then any of `frozen`, `rq`, `vq`.
+        codes, embeddings: of all these items, where the variant needs them.
+        scale_by: items of the training part, whose mean and size scale the vectors; by default all.
 
     Raises:
         InputError: an unknown feature, one that is asked for but not given, items without codes or a
@@ -51,7 +57,7 @@ def item_table(
     if {"rq", "vq"} & set(features):
         rq, vq = _codes(vocabulary, features, codes, problems)
     if "frozen" in features:
-        vectors = _vectors(vocabulary, embeddings, problems)
+        vectors = _vectors(vocabulary, embeddings, scale_by or vocabulary, problems)
     problems.raise_any()
     return ItemTable(vocabulary, rq=rq, vq=vq, vectors=vectors)
 
@@ -79,7 +85,7 @@ def _codes(
 
 
 def _vectors(
-    vocabulary: list[str], embeddings: Embeddings | None, problems: Problems
+    vocabulary: list[str], embeddings: Embeddings | None, scale_by: Sequence[str], problems: Problems
 ) -> npt.NDArray[np.float32] | None:
     if embeddings is None:
         problems.add("the feature frozen needs embeddings; give them, or leave it out of the variant")
@@ -92,8 +98,10 @@ def _vectors(
     if broken:
         problems.add(f"vectors of items {shown(broken)} hold NaN or infinity; embed them again")
         return None
-    vectors -= vectors.mean(axis=0)
-    scale = np.sqrt(np.mean(np.square(vectors).sum(axis=1)))
+    known = vectors[np.isin(vocabulary, list(scale_by))]
+    centre = known.mean(axis=0)
+    vectors -= centre
+    scale = np.sqrt(np.mean(np.square(known - centre).sum(axis=1)))
     return (vectors / max(float(scale), 1e-12)).astype(np.float32)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,6 +22,15 @@ from qarm.recommender.examples import Examples, row_numbers
 
 __all__ = ["ItemFields", "Ranker", "Shape", "score_examples", "set_items"]
 
+DAMAGE = (
+    KeyError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+    OSError,
+    SafetensorError,
+    pl.exceptions.PolarsError,
+)
 MASKED = -1e9
 INIT = 0.02  # of code tables, so that a code starts as a small correction
 ID_INIT = 0.1  # ids meet only each other at first: from 0.02 their scalar products take ten epochs to wake
@@ -192,6 +202,8 @@ class Ranker(nn.Module):
         """
         if len(item_ids) != len(histories):
             raise InputError(f"got {len(item_ids)} requests and {len(histories)} histories, need as many")
+        if not item_ids:
+            return []
         examples = _requests(item_ids, histories, self.item_ids, self.shape.history)
         return np.split(score_examples(self, examples), np.cumsum([len(items) for items in item_ids])[:-1])
 
@@ -216,9 +228,12 @@ class Ranker(nn.Module):
             shape = replace(
                 Shape(**content), widths=tuple(content["widths"]), hidden=tuple(content["hidden"])
             )
-            ranker = cls(shape, pl.read_parquet(folder / "items.parquet")["item_id"].to_list())
+            item_ids = pl.read_parquet(folder / "items.parquet")["item_id"].to_list()
+            if len(item_ids) != shape.items:
+                raise ValueError(f"{len(item_ids)} items in a ranker of {shape.items}")
+            ranker = cls(shape, item_ids)
             ranker.load_state_dict(load_file(folder / "model.safetensors"))
-        except (KeyError, TypeError, RuntimeError, OSError, pl.exceptions.PolarsError) as error:
+        except DAMAGE as error:
             raise ArtifactError(f"{folder}: not a whole ranker ({error}); train again") from error
         return ranker.eval()
 
@@ -229,7 +244,9 @@ def score_examples(ranker: Ranker, examples: Examples, *, rows: int = 4096) -> n
     training, device = ranker.training, ranker.bias.device
     ranker.eval()
     logits = np.zeros(len(examples), dtype=np.float32)
-    content = ranker.item.content(torch.arange(ranker.shape.items, device=device))
+    # for many rows every item's content is worth having at hand; for a few only their own is computed
+    many = len(examples) > ranker.shape.items
+    content = ranker.item.content(torch.arange(ranker.shape.items, device=device)) if many else None
     for batch in batches(examples, rows):
         found = ranker(batch.to(device), content).cpu().numpy()
         real = batch.real.numpy()

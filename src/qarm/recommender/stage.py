@@ -50,19 +50,41 @@ def run_variants(
         InputError: one label only, items without codes or vectors, numbers that are not finite.
     """
     tables = {
-        variant: item_table(catalog_ids, variant, codes=codes, embeddings=aligned)
+        variant: item_table(catalog_ids, variant, codes=codes, embeddings=aligned, scale_by=split.train.items)
         for variant in config.variants
     }
-    explicit = any(part.explicit for part in (split.train, split.valid, split.test))
+    frame, valid, test = _evaluation(split, catalog_ids, config, seed)
+    write_parquet(folder / "eval.parquet", frame)
+    rows: list[Row] = []
+    for number in config.seeds:
+        training = _training(split, catalog_ids, config, number)
+        for variant, table in tables.items():
+            cell = folder / "cells" / f"{variant}-{number}.json"
+            if not cell.is_file():
+                fitted = fit_ranker(training, valid, table, settings=config, seed=number)
+                if number == config.seeds[0]:
+                    fitted.ranker.save_pretrained(folder / variant)
+                found = judge(fitted.ranker, test, drawn=bool(training.negatives))
+                write_json(cell, {"rows": found, "epochs": fitted.epochs, "best": fitted.best})
+            rows += [{"variant": variant, "seed": number} | row for row in read_json(cell)["rows"]]
+    rows += _baselines(training.events, valid, test, raw, folder, seed=config.seeds[0])
+    write_json(folder / "results.json", {"rows": rows})
+    return {"rows": frame.height, **_summary(rows)}
+
+
+def _evaluation(
+    split: Split, catalog_ids: Sequence[str], config: RankerConfig, seed: int
+) -> tuple[pl.DataFrame, Examples, Examples]:
+    """The evaluation rows, then those of the validation and of the test part with their histories."""
     frame = evaluation_rows(
         {"valid": split.valid, "test": split.test},
         split.train,
         item_ids=catalog_ids,
         trained_items=split.train.items,
+        touched=[split.left_out],
         negatives=config.negatives.eval,
         seed=seed,
     )
-    write_parquet(folder / "eval.parquet", frame)
     past = [split.train, split.valid, split.test]
     valid, test = (
         read_examples(
@@ -70,28 +92,18 @@ def run_variants(
         )
         for part in ("valid", "test")
     )
-    rows: list[Row] = []
-    for number in config.seeds:
-        training = TrainingRows(
-            split.train,
-            item_ids=catalog_ids,
-            explicit=explicit,
-            history=config.history,
-            negatives=config.negatives.train,
-            seed=number,
-        )
-        for variant in config.variants:
-            cell = folder / "cells" / f"{variant}-{number}.json"
-            if not cell.is_file():
-                fitted = fit_ranker(training, valid, tables[variant], settings=config, seed=number)
-                if number == config.seeds[0]:
-                    fitted.ranker.save_pretrained(folder / variant)
-                found = judge(fitted.ranker, test, drawn=not explicit)
-                write_json(cell, {"rows": found, "epochs": fitted.epochs, "best": fitted.best})
-            rows += [{"variant": variant, "seed": number} | row for row in read_json(cell)["rows"]]
-    rows += _baselines(training.events, valid, test, raw, folder, seed=config.seeds[0])
-    write_json(folder / "results.json", {"rows": rows})
-    return {"rows": frame.height, **_summary(rows)}
+    return frame, valid, test
+
+
+def _training(split: Split, catalog_ids: Sequence[str], config: RankerConfig, seed: int) -> TrainingRows:
+    return TrainingRows(
+        split.train,
+        item_ids=catalog_ids,
+        explicit=any(part.explicit for part in (split.train, split.valid, split.test)),
+        history=config.history,
+        negatives=config.negatives.train,
+        seed=seed,
+    )
 
 
 def _baselines(

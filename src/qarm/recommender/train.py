@@ -90,8 +90,10 @@ def train_ranker(
     """
     settings = config or RankerConfig()
     variant = variant or ("id+rq" if codes.vq is None else "id+rq+vq")
-    table = item_table(codes.item_ids, variant, codes=codes, embeddings=embeddings)
     split = split_log(past, test=0.0, valid=valid_share, seed=seed)
+    table = item_table(
+        codes.item_ids, variant, codes=codes, embeddings=embeddings, scale_by=split.train.items
+    )
     rows = TrainingRows(
         split.train,
         item_ids=table.item_ids,

@@ -1,0 +1,152 @@
+"""Do new items still fit the codebooks? Their codes against those of fit time."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qarm.artifacts import Codes, Embeddings
+from qarm.errors import InputError
+from qarm.quantizer.quality import Decoder
+
+__all__ = ["THRESHOLDS", "Monitoring", "fit_profile", "monitor"]
+
+THRESHOLDS = {"stability_index": 0.25, "energy_ratio": 1.25, "hottest_ratio": 3.0}
+_BINS, _ITEMS_PER_BIN, _TILE = 20, 20, 16384
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    """Figures ready for JSON, and one sentence for each threshold that new items exceed."""
+
+    figures: dict[str, Any]
+    exceeded: list[str]
+
+
+def fit_profile(embeddings: Embeddings, codes: Codes, quantizer: Decoder) -> dict[str, Any]:
+    """What `monitor` compares with, of the items that the codebooks were fitted on; ready for JSON.
+
+    `items`; per level `counts`, items of each code, and `energy_left`, the squared length of what the
+    levels so far leave, over that of the vectors.
+
+    Args:
+        embeddings: n vectors.
+        codes: of the same items in the same order.
+        quantizer: that made the codes.
+
+    Raises:
+        InputError: items differ, or there are none.
+    """
+    if codes.item_ids != embeddings.item_ids or not len(codes):
+        raise InputError("embeddings and codes are not of the same items in the same order, 1 or more")
+    left = _energies(embeddings.vectors, codes.rq, quantizer)
+    levels = [
+        {"counts": np.bincount(codes.rq[:, level], minlength=width).tolist(), "energy_left": left[level]}
+        for level, width in enumerate(quantizer.widths_)
+    ]
+    return {"items": len(codes), "levels": levels}
+
+
+def monitor(
+    profile: Mapping[str, Any], new: Mapping[str, Any], *, thresholds: Mapping[str, float] = THRESHOLDS
+) -> Monitoring:
+    """Compare new items with fit time.
+
+    Figures, per level: `stability_index`, the sum of (p - q) ln(p / q) over shares p of new items and q at fit
+    time in up to 20 bins of codes, of 20 new items or more each (the population stability index; below 0.1
+    counts as stable, above 0.25 as shifted), with `chance`, what to expect of it were nothing different;
+    `energy_left` now and `energy_left_at_fit`, with their `energy_ratio`; `hottest`, the share of the code with
+    most new items, `hottest_code`, the share of the hottest code `hottest_at_fit`, and `hottest_ratio`, of the
+    former's lower 95 % bound (Wilson) to the latter, so that few items raise no alarm.
+
+    Args:
+        profile: of fit time, by `fit_profile`.
+        new: of new items, by `fit_profile` too.
+        thresholds: the highest stability_index, energy_ratio and hottest_ratio that pass.
+
+    Raises:
+        InputError: a threshold has another name, or the profiles are of different codebooks.
+    """
+    unknown = sorted(set(thresholds) - set(THRESHOLDS))
+    if unknown:
+        raise InputError(f"got thresholds {', '.join(unknown)}, need some of {', '.join(THRESHOLDS)}")
+    widths = [[len(level["counts"]) for level in side["levels"]] for side in (profile, new)]
+    if widths[0] != widths[1]:
+        raise InputError(f"profiles are of widths {widths[0]} and {widths[1]}; give those of one quantiser")
+    levels: list[dict[str, Any]] = []
+    exceeded: list[str] = []
+    for number, (then, now) in enumerate(zip(profile["levels"], new["levels"], strict=True), start=1):
+        entry = {"level": number, **_compared(then, now)}
+        levels.append(entry)
+        exceeded.extend(
+            f"level {number}: {name} is {entry[name]:.3g}, at most {limit:g} passes"
+            for name, limit in thresholds.items()
+            if entry[name] > limit
+        )
+    return Monitoring({"items": new["items"], "items_at_fit": profile["items"], "levels": levels}, exceeded)
+
+
+def _compared(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    old, new = (np.array(side["counts"], dtype=np.int64) for side in (then, now))
+    index, chance = _stability(old, new)
+    hottest, most = float(new.max() / new.sum()), float(old.max() / old.sum())
+    before, after = float(then["energy_left"]), float(now["energy_left"])
+    return {
+        "stability_index": index,
+        "chance": chance,
+        "energy_left": after,
+        "energy_left_at_fit": before,
+        "energy_ratio": after / before if before > 0.0 else 1.0 + after,
+        "hottest": hottest,
+        "hottest_code": int(new.argmax()),
+        "hottest_at_fit": most,
+        "hottest_ratio": _lower_bound(hottest, int(new.sum())) / most,
+    }
+
+
+def _stability(old: Counts, new: Counts) -> tuple[float, float]:
+    """The index over bins of like size at fit time, and its mean were both drawn from one distribution.
+
+    Over single codes the index of a few hundred items would be noise: each cell adds 1 / n to its mean. Half an
+    item is added to every bin, so that an empty one has a logarithm.
+    """
+    bins = int(min(_BINS, max(new.sum() // _ITEMS_PER_BIN, 2), len(old)))
+    heaviest_first = np.argsort(-old, kind="stable")
+    place = np.empty(len(old), dtype=np.int64)
+    weights = np.zeros(bins)
+    for code in heaviest_first.tolist():  # each to the lightest bin: of like size, whatever the codes' sizes
+        lightest = int(weights.argmin())
+        place[code] = lightest
+        weights[lightest] += float(old[code]) + 1e-9
+    shares = []
+    for counts in (old, new):
+        binned = np.bincount(place, weights=counts, minlength=bins) + 0.5
+        shares.append(binned / binned.sum())
+    q, p = shares
+    index = float(((p - q) * np.log(p / q)).sum())
+    return index, (bins - 1) * (1.0 / float(old.sum()) + 1.0 / float(new.sum()))
+
+
+def _lower_bound(share: float, n: int, *, z: float = 1.96) -> float:
+    """Wilson's lower bound of a share of n."""
+    centre = share + z * z / (2 * n)
+    spread = z * math.sqrt(share * (1.0 - share) / n + z * z / (4 * n * n))
+    return (centre - spread) / (1.0 + z * z / n)
+
+
+def _energies(
+    vectors: npt.NDArray[np.float32], table: npt.NDArray[np.int32], quantizer: Decoder
+) -> list[float]:
+    energies = np.zeros(table.shape[1] + 1)
+    for start in range(0, len(table), _TILE):
+        tile = vectors[start : start + _TILE].astype(np.float64)
+        energies[0] += np.square(tile).sum()
+        for level in range(1, table.shape[1] + 1):
+            decoded = quantizer.inverse_transform(table[start : start + _TILE, :level])
+            energies[level] += np.square(tile - decoded).sum()
+    return [float(energy / energies[0]) if energies[0] > 0.0 else 0.0 for energy in energies[1:]]
