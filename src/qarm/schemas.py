@@ -102,12 +102,6 @@ class AlignSummary(AlignFigures):
     steps: Count
 
 
-class Heads(Shape):
-    dim: Count
-    hidden: Count
-    dropout: Share
-
-
 class Tower(Shape):
     kind: str
     name: str
@@ -120,7 +114,7 @@ class EncoderCard(Shape):
 
     format: str
     qarm: str
-    heads: Heads
+    heads: dict[str, float]
     towers: dict[str, Tower]
     summary: AlignSummary
     weights_sha256: str

@@ -16,7 +16,8 @@ import torch
 from qarm.errors import ArtifactError, InputError
 from qarm.recommender.batches import Batch, batches
 from qarm.recommender.examples import Examples
-from qarm.recommender.ranker import Ranker, Shape, score_examples, set_items
+from qarm.recommender.fields import Shape
+from qarm.recommender.ranker import Ranker, score_examples, set_items
 
 MakeExamples = Callable[..., Examples]
 ITEMS = [f"i{n:02d}" for n in range(10)]

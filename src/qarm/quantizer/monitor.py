@@ -14,8 +14,8 @@ from qarm.quantizer.quality import Decoder
 
 __all__ = ["THRESHOLDS", "Monitoring", "fit_profile", "monitor"]
 
-THRESHOLDS = {"stability_index": 0.25, "energy_ratio": 1.25, "hottest_ratio": 3.0}
-_BINS, _ITEMS_PER_BIN, _TILE = 20, 20, 16384
+THRESHOLDS = {"stability_excess": 0.25, "energy_ratio": 1.25, "hottest_ratio": 3.0}
+_DRAWS, _HALF, _TILE = 50, 0.5, 16384
 
 Counts = npt.NDArray[np.int64]
 
@@ -57,17 +57,17 @@ def monitor(
 ) -> Monitoring:
     """Compare new items with fit time.
 
-    Figures, per level: `stability_index`, the sum of (p - q) ln(p / q) over shares p of new items and q at fit
-    time in up to 20 bins of codes, of 20 new items or more each (the population stability index; below 0.1
-    counts as stable, above 0.25 as shifted), with `chance`, what to expect of it were nothing different;
-    `energy_left` now and `energy_left_at_fit`, with their `energy_ratio`; `hottest`, the share of the code with
-    most new items, `hottest_code`, the share of the hottest code `hottest_at_fit`, and `hottest_ratio`, of the
-    former's lower 95 % bound (Wilson) to the latter, so that few items raise no alarm.
+    Figures, per level: `stability_index`, the sum of (p - q) ln(p / q) over the shares p of new items and q at
+    fit time of each code (the population stability index); `chance`, its mean over samples of as many items
+    drawn as at fit time; `stability_excess`, the difference, below 0.1 taken as stable and above 0.25 as
+    shifted; `energy_left` now and `energy_left_at_fit`, with their `energy_ratio`; `hottest`, the share of the
+    code with most new items, `hottest_code`, `hottest_at_fit`, the share of the hottest code then, and
+    `hottest_ratio`, of the former's lower 95 % bound (Wilson) to the latter, so that few items raise no alarm.
 
     Args:
         profile: of fit time, by `fit_profile`.
         new: of new items, by `fit_profile` too.
-        thresholds: the highest stability_index, energy_ratio and hottest_ratio that pass.
+        thresholds: the highest stability_excess, energy_ratio and hottest_ratio that pass.
 
     Raises:
         InputError: a threshold has another name, or the profiles are of different codebooks.
@@ -99,6 +99,7 @@ def _compared(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]
     return {
         "stability_index": index,
         "chance": chance,
+        "stability_excess": index - chance,
         "energy_left": after,
         "energy_left_at_fit": before,
         "energy_ratio": after / before if before > 0.0 else 1.0 + after,
@@ -110,26 +111,20 @@ def _compared(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _stability(old: Counts, new: Counts) -> tuple[float, float]:
-    """The index over bins of like size at fit time, and its mean were both drawn from one distribution.
+    """The index of two histograms [width], and its mean over new ones drawn from the old distribution.
 
-    Over single codes the index of a few hundred items would be noise: each cell adds 1 / n to its mean. Half an
-    item is added to every bin, so that an empty one has a logarithm.
+    With about as many codes as items the index is large without any shift; what counts is the excess.
     """
-    bins = int(min(_BINS, max(new.sum() // _ITEMS_PER_BIN, 2), len(old)))
-    heaviest_first = np.argsort(-old, kind="stable")
-    place = np.empty(len(old), dtype=np.int64)
-    weights = np.zeros(bins)
-    for code in heaviest_first.tolist():  # each to the lightest bin: of like size, whatever the codes' sizes
-        lightest = int(weights.argmin())
-        place[code] = lightest
-        weights[lightest] += float(old[code]) + 1e-9
-    shares = []
-    for counts in (old, new):
-        binned = np.bincount(place, weights=counts, minlength=bins) + 0.5
-        shares.append(binned / binned.sum())
-    q, p = shares
-    index = float(((p - q) * np.log(p / q)).sum())
-    return index, (bins - 1) * (1.0 / float(old.sum()) + 1.0 / float(new.sum()))
+    rng = np.random.default_rng(0)
+    shares = (old + _HALF) / (old + _HALF).sum()
+    draws = rng.multinomial(int(new.sum()), shares, size=_DRAWS)
+    return _index(shares, new), float(np.mean([_index(shares, drawn) for drawn in draws]))
+
+
+def _index(shares: npt.NDArray[np.float64], counts: Counts) -> float:
+    """Half an item is added to every code, so that one without items has a logarithm."""
+    here = (counts + _HALF) / (counts + _HALF).sum()
+    return float(((here - shares) * np.log(here / shares)).sum())
 
 
 def _lower_bound(share: float, n: int, *, z: float = 1.96) -> float:

@@ -42,7 +42,7 @@ def append(
     """
     if published.rq.shape[1] != len(quantizer.widths_):
         raise InputError(
-            f"published codes have {published.rq.shape[1]} levels and the quantiser {len(quantizer.widths_)}; "
+            f"published codes have {published.rq.shape[1]} levels, the quantiser {len(quantizer.widths_)}; "
             "append with the quantiser of that version"
         )
     if published.vq is not None and nearest is None:
@@ -61,7 +61,7 @@ def append(
 
 
 def refit(old: ResidualKMeans, x: Vectors, *, iterations: int | None = None) -> ResidualKMeans:
-    """Residual k-means of vectors [n, d] that starts from the old centroids, so that codes keep their meaning.
+    """Residual k-means of vectors [n, d] that starts from the old centroids, so that codes keep a meaning.
 
     Args:
         old: the codebooks of the current version.
@@ -103,8 +103,8 @@ def churn(old: Codes, new: Codes, matches: Sequence[npt.NDArray[np.int32]]) -> d
     """How many items have another code than before, ready for JSON; shares are of the items in both.
 
     `from`, `to`: versions; `items`: in both; `added`, `removed`: in one only; `levels`, for each: `changed`,
-    share of items whose code is not the match of their old one, and `renumbered`, share of items whose code is
-    another number; `full_codes`: share of items with a change on any level.
+    share of items whose code is not the match of their old one, and `renumbered`, share of items whose code
+    is another number; `full_codes`: share of items with a change on any level.
 
     Args:
         old: codes of the old version.
@@ -136,8 +136,8 @@ def churn(old: Codes, new: Codes, matches: Sequence[npt.NDArray[np.int32]]) -> d
 def remap_table(old: Codes, new: Codes, matches: Sequence[npt.NDArray[np.int32]]) -> pl.DataFrame:
     """What became of every old code: one row per level (from 1) and code.
 
-    Columns `level`, `old`, `new` (i32, the match, null where there is none), `items` (i32, in both versions, that
-    had the old code), `kept` (i32, of these with the matching new one).
+    Columns, all i32: `level`, `old`, `new` (the match, null where there is none), `items` (in both versions, that
+    had the old code), `kept` (of these with the matching new one).
     """
     before, after = _common(old, new)
     frames = []

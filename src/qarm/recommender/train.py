@@ -18,8 +18,9 @@ from qarm.errors import InputError
 from qarm.recommender.batches import batches
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
 from qarm.recommender.features import ItemTable, item_table
+from qarm.recommender.fields import Shape
 from qarm.recommender.metrics import auc, logloss, prior_of
-from qarm.recommender.ranker import Ranker, Shape, score_examples, set_items
+from qarm.recommender.ranker import Ranker, score_examples, set_items
 
 __all__ = ["Fitted", "fit_ranker", "thinned", "train_ranker"]
 
