@@ -53,8 +53,7 @@ def run_variants(
         variant: item_table(catalog_ids, variant, codes=codes, embeddings=aligned, scale_by=split.train.items)
         for variant in config.variants
     }
-    frame, valid, test = _evaluation(split, catalog_ids, config, seed)
-    write_parquet(folder / "eval.parquet", frame)
+    valid, test = _evaluation(split, catalog_ids, config, seed, path=folder / "eval.parquet")
     rows: list[Row] = []
     for number in config.seeds:
         training = _training(split, catalog_ids, config, number)
@@ -69,13 +68,13 @@ def run_variants(
             rows += [{"variant": variant, "seed": number} | row for row in read_json(cell)["rows"]]
     rows += _baselines(training.events, valid, test, raw, folder, seed=config.seeds[0])
     write_json(folder / "results.json", {"rows": rows})
-    return {"rows": frame.height, **_summary(rows)}
+    return {"rows": len(valid) + len(test), **_summary(rows)}
 
 
 def _evaluation(
-    split: Split, catalog_ids: Sequence[str], config: RankerConfig, seed: int
-) -> tuple[pl.DataFrame, Examples, Examples]:
-    """The evaluation rows, then those of the validation and of the test part with their histories."""
+    split: Split, catalog_ids: Sequence[str], config: RankerConfig, seed: int, *, path: Path
+) -> tuple[Examples, Examples]:
+    """Write the evaluation rows; those of the validation and of the test part, with their histories."""
     frame = evaluation_rows(
         {"valid": split.valid, "test": split.test},
         split.train,
@@ -85,6 +84,7 @@ def _evaluation(
         negatives=config.negatives.eval,
         seed=seed,
     )
+    write_parquet(path, frame)
     past = [split.train, split.valid, split.test]
     valid, test = (
         read_examples(
@@ -92,7 +92,7 @@ def _evaluation(
         )
         for part in ("valid", "test")
     )
-    return frame, valid, test
+    return valid, test
 
 
 def _training(split: Split, catalog_ids: Sequence[str], config: RankerConfig, seed: int) -> TrainingRows:
