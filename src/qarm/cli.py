@@ -117,7 +117,6 @@ for _name, _help in {
     "mine": "Mine pairs of items that behave alike (Swing and User2Item).",
     "align": "Fine-tune the encoder on the pairs.",
     "embed": "Vectors of every item, before and after alignment.",
-    "quantize": "Residual k-means and nearest-rows codes of every item.",
     "train": "Train and test the ranker's variants.",
     "report": "Write the report page.",
 }.items():
@@ -138,6 +137,69 @@ def _print_results(out: Path) -> None:
     from qarm.report.table import results_table
 
     print(f"\n{results_table(out)}\n\nreport: {out / 'report' / 'index.html'}")
+
+
+@app.command
+def quantize(
+    config: ConfigFile,
+    *,
+    out: RunFolder,
+    append: Annotated[
+        Path | None, Parameter(help="Code these new items too; no published code moves.")
+    ] = None,
+    refit: Annotated[
+        bool, Parameter(help="Fit again from the old centroids: a new version.", negative="")
+    ] = False,
+    rollback: Annotated[int | None, Parameter(help="Make this earlier version the current one.")] = None,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Residual k-means and nearest-rows codes of every item. Runs the stages before it too."""
+    from qarm.pipeline import run_stages
+    from qarm.upkeep import append_items, refit_codes, roll_back
+
+    asked = [
+        name
+        for name, wanted in (("--append", append), ("--refit", refit), ("--rollback", rollback))
+        if wanted
+    ]
+    if len(asked) > 1:
+        raise InputError(f"got {' and '.join(asked)}, need at most one of them; run one after the other")
+    _show(run_stages(_load(config, settings), out, last="quantize"), as_json=as_json)
+    if append is not None:
+        _tell("append", out / "codes", append_items(out, append), as_json=as_json)
+    if refit:
+        _tell("refit", out / "codes", refit_codes(out), as_json=as_json)
+    if rollback is not None:
+        _tell("rollback", out / "codes", roll_back(out, rollback), as_json=as_json)
+
+
+def _tell(what: str, path: Path, rows: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"path": str(path), **rows}))
+    else:
+        print(f"{what:<9} {path}  {'  '.join(f'{key}={_figure(value)}' for key, value in rows.items())}")
+
+
+@app.command
+def monitor(
+    items: Annotated[Path, Parameter(help="Table of new items, columns as in the run's config.")],
+    *,
+    run: Annotated[Path, Parameter(help="A finished run folder.")],
+    as_json: Json = False,
+) -> None:
+    """Compare new items with fit time; exits with 1 where they have drifted too far."""
+    from qarm.upkeep import drift
+
+    found = drift(run, items)
+    if as_json:
+        print(json.dumps(found.figures | {"exceeded": found.exceeded}))
+    else:
+        for level in found.figures["levels"]:
+            shown = ("stability_index", "stability_excess", "energy_ratio", "hottest", "hottest_ratio")
+            print(f"level {level['level']}  {'  '.join(f'{key}={_figure(level[key])}' for key in shown)}")
+    if found.exceeded:
+        _fail("\n".join(found.exceeded), 1)
 
 
 @app.command
@@ -191,8 +253,4 @@ def encode(
 
     codes = encode_items(run, items)
     codes.write(out)
-    rows = {"items": len(codes), "levels": codes.rq.shape[1]}
-    if as_json:
-        print(json.dumps({"path": str(out), **rows}))
-    else:
-        print(f"encode    {out}  items={rows['items']:,}  levels={rows['levels']}")
+    _tell("encode", out, {"items": len(codes), "levels": codes.rq.shape[1]}, as_json=as_json)

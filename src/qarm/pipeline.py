@@ -110,6 +110,7 @@ def _quantize(run: Run, work: Path) -> dict[str, Any]:
     from qarm.quantizer.nearest import NearestCodes
     from qarm.quantizer.quality import code_quality
     from qarm.quantizer.residual import ResidualKMeans, auto_width
+    from qarm.quantizer.shelf import archive, write_codes
 
     settings = run.config.quantizer
     vectors = Embeddings.read(run.folder / "embeddings" / "embeddings.parquet")
@@ -119,11 +120,10 @@ def _quantize(run: Run, work: Path) -> dict[str, Any]:
     books = ResidualKMeans(settings.levels, width, iterations=settings.iterations, seed=run.config.seed)
     books.fit(known)
     nearest = NearestCodes(settings.nearest).fit(known)
-    codes = Codes(vectors.item_ids, books.transform(vectors.vectors), nearest.codes(vectors))
-    codes.write(work / "codes.parquet")
-    write_parquet(work / "pool.parquet", nearest.pool_frame())
-    books.save_pretrained(work / "quantizer")
-    nearest.save_pretrained(work / "nearest")
+    earlier = (run.folder / "codes" / "codes.parquet").is_file()
+    version = archive(run.folder / "codes", work) if earlier else 1
+    codes = Codes(vectors.item_ids, books.transform(vectors.vectors), nearest.codes(vectors), version)
+    write_codes(work, codes, books, nearest, known=known)
     pairs = pl.read_parquet(run.folder / "pairs" / "pairs.parquet")
     quality = code_quality(vectors, codes, books, pairs=pairs, seed=run.config.seed)
     write_json(work / "quality.json", quality)

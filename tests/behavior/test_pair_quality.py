@@ -54,33 +54,46 @@ def test_overlap_forgets_the_direction(log: Log) -> None:
 
 def test_popularity_groups_go_from_rare_to_frequent(log: Log) -> None:
     # By clicks, then id: b 1, c 1, e 1, d 2, a 3.
-    assert pair_quality(PAIRS, log, groups=2)["popularity"] == [
-        {"items": 3, "log": 3 / 8, "item2item": 2 / 4, "user2item": 1 / 2},
-        {"items": 2, "log": 5 / 8, "item2item": 2 / 4, "user2item": 1 / 2},
-    ]
-
-
-def test_lift_counts_later_users_of_both(log: Log, make_log: MakeLog) -> None:
-    later = {"u": "abn", "v": "abc", "w": "aac", "x": "e"}
-    future = make_log(
-        [(user, item, 9) for user, items in later.items() for item in items] + [("y", "b", 9, 0)]
-    )
-    lift = pair_quality(PAIRS, log, future=future)["sources"]
-    # Pairs of known items that later users have: ab; ab, ac, bc; ac. In all 5, over the 10 pairs of 5 items.
-    assert lift["item2item"]["lift"] == {
-        "users_per_pair": (2 + 2) / 2,
-        "users_per_random_pair": 5 / 10,
-        "lift": pytest.approx(4.0),
+    rare, frequent = pair_quality(PAIRS, log, groups=2)["popularity"]
+    assert rare == {
+        "items": 3,
+        "log": 3 / 8,
+        "item2item": 2 / 4,
+        "item2item_items": 2 / 3,  # b and c
+        "item2item_users": 1 / 2,  # u; x has e alone
+        "user2item": 1 / 2,
+        "user2item_items": 1 / 3,
+        "user2item_users": 1 / 2,
     }
-    assert lift["user2item"]["lift"]["users_per_pair"] == 2.0
+    assert frequent == {
+        "items": 2,
+        "log": 5 / 8,
+        "item2item": 2 / 4,
+        "item2item_items": 1 / 2,
+        "item2item_users": 2 / 3,  # u and v; w has d alone
+        "user2item": 1 / 2,
+        "user2item_items": 1 / 2,
+        "user2item_users": 2 / 3,
+    }
 
 
-def test_no_later_pair_is_no_lift(log: Log, make_log: MakeLog) -> None:
-    quality = pair_quality(PAIRS, log, future=make_log([("u", "a", 9), ("v", "n", 9)]))
-    assert quality["sources"]["item2item"]["lift"] == {
-        "users_per_pair": 0.0,
-        "users_per_random_pair": 0.0,
-        "lift": None,
+def test_categories_of_pairs_against_those_of_all_items(log: Log) -> None:
+    categories = {"a": "red", "b": "red", "c": "blue", "d": "red", "zz": "blue"}
+    figures = pair_quality(PAIRS, log, categories=categories)["sources"]
+    # Of ab, ac one is of one category; of the pairs of a, b, c, d: ab, ad, bd.
+    assert figures["item2item"]["category"] == {"same": 1 / 2, "random": 3 / 6, "known": 1.0}
+    assert pair_quality(PAIRS, log, categories={"a": "red"})["sources"]["user2item"]["category"] == {
+        "same": None,
+        "random": None,
+        "known": 0.0,
+    }
+
+
+def test_what_was_left_out_is_counted_by_reason(log: Log) -> None:
+    rejected = PAIRS.with_columns(reason=pl.Series(["cap", "score", "cap"]))
+    assert pair_quality(PAIRS, log, rejected=rejected)["rejected"] == {
+        "item2item": {"cap": 1, "score": 1},
+        "user2item": {"cap": 1},
     }
 
 
@@ -92,5 +105,7 @@ def test_mined_pairs_follow_planted_tastes_later_too(make_log: MakeLog) -> None:
     quality = pair_quality(pairs, past, future=future)
     assert json.loads(json.dumps(quality, allow_nan=False)) == quality
     for source in ("item2item", "user2item"):
-        assert quality["sources"][source]["lift"]["lift"] > 3.0
+        lift = quality["sources"][source]["lift"]
+        assert lift["lift_interval"][0] > 3.0
+        assert lift["matched_lift_interval"][0] > 3.0
     assert quality["per_item"]["max"] <= 40

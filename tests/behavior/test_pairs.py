@@ -7,11 +7,10 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from qarm.behavior.log import Log
-from qarm.behavior.pairs import ITEM2ITEM, USER2ITEM, _capped, _item2item, _user2item, mine_pairs
+from qarm.behavior.pairs import _item2item, mine_pairs
+from qarm.behavior.sift import ITEM2ITEM, USER2ITEM
 from qarm.behavior.split import split_log
 from qarm.behavior.swing import swing
 from qarm.behavior.user2item import user2item
@@ -121,64 +120,6 @@ def test_no_item_is_in_more_pairs_than_allowed(log: Log, per_item: int) -> None:
     if per_item > 1:
         sources = Counter(capped["source"])
         assert min(sources.values()) > 0.3 * capped.height
-
-
-def candidates(source: str, rows: list[tuple[str, str, float]]) -> pl.DataFrame:
-    if source == USER2ITEM:
-        clicks = pl.DataFrame(rows, schema=["trigger_id", "target_id", "score"], orient="row")
-        return _user2item(clicks)
-    schema = ["item_id", "neighbor_id", "score"]
-    return _item2item(pl.DataFrame(rows, schema=schema, orient="row").with_columns(users=pl.lit(1)))
-
-
-def kept(frame: pl.DataFrame, per_item: int) -> set[str]:
-    return {a + b for a, b in _capped(frame, per_item).select("trigger_id", "target_id").rows()}
-
-
-def test_every_items_best_pair_goes_before_any_second_best() -> None:
-    # ab and cd are somebody's best; ac is nobody's, however high it scores.
-    frame = candidates(ITEM2ITEM, [("a", "b", 9.0), ("a", "c", 8.0), ("c", "d", 8.5), ("b", "d", 1.0)])
-    assert kept(frame, 2) == {"ab", "cd", "ac", "bd"}
-    assert kept(frame, 1) == {"ab", "cd"}
-
-
-def test_more_clicks_beat_a_higher_cosine() -> None:
-    frame = candidates(USER2ITEM, [("a", "b", 0.1), ("a", "b", 0.1), ("c", "b", 0.9), ("d", "b", 0.8)])
-    assert kept(frame, 1) == {"ab"}
-    assert kept(frame, 2) == {"ab", "cb"}
-
-
-def test_neither_source_crowds_the_other_out() -> None:
-    hub = [("hub", f"i{n}", 10.0 - n) for n in range(8)]
-    clicks = [("hub", f"u{n}", 0.9 - n / 100) for n in range(8)]
-    both = pl.concat([candidates(ITEM2ITEM, hub), candidates(USER2ITEM, clicks)])
-    assert Counter(_capped(both, 6)["source"]) == {ITEM2ITEM: 3, USER2ITEM: 3}
-    few = pl.concat([candidates(ITEM2ITEM, hub), candidates(USER2ITEM, clicks[:1])])
-    assert Counter(_capped(few, 6)["source"]) == {ITEM2ITEM: 5, USER2ITEM: 1}
-
-
-rows = st.tuples(st.sampled_from("abcdef"), st.sampled_from("ghijkl"), st.integers(1, 9).map(float))
-
-
-@given(near=st.lists(rows, max_size=40), clicks=st.lists(rows, max_size=40), per_item=st.integers(1, 6))
-@settings(deadline=None)
-def test_the_cap_holds_and_leaves_no_room(
-    near: list[tuple[str, str, float]], clicks: list[tuple[str, str, float]], per_item: int
-) -> None:
-    parts = [
-        candidates(s, r)
-        for s, r in ((ITEM2ITEM, near), (USER2ITEM, [(a, b, x / 9) for a, b, x in clicks]))
-        if r
-    ]
-    if not parts:
-        return
-    everything = pl.concat(parts)
-    chosen = _capped(everything, per_item)
-    used = appearances(chosen)
-    assert max(used.values()) <= per_item
-    left_out = everything.join(chosen, on=["source", "trigger_id", "target_id"], how="anti")
-    for trigger, target in left_out.select("trigger_id", "target_id").rows():
-        assert max(used[trigger], used[target]) == per_item
 
 
 # ---- only the past ----------------------------------------------------------------------------

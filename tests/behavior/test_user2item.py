@@ -1,6 +1,9 @@
 """The id model finds planted tastes; its rows, its bytes and its faults."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -9,7 +12,7 @@ import torch
 
 from qarm.behavior.log import Log
 from qarm.behavior.user2item import user2item
-from qarm.errors import InputError
+from qarm.errors import InputError, MissingExtraError
 
 MakeLog = Callable[..., Log]
 
@@ -32,6 +35,29 @@ def test_triggers_share_the_taste_of_their_targets(tastes: Log) -> None:
     assert late["same"].mean() > 0.95  # with a past of ten clicks, both tastes are there to choose from
     assert frame.select(taste.mean()).item() > 0.85
     assert frame.filter(taste)["score"].mean() > frame.filter(~taste)["score"].mean() + 0.5
+
+
+@pytest.mark.parametrize(("model", "lr"), [("als", 1.0), ("bpr", 0.05)])
+def test_implicits_models_find_the_tastes_too(tastes: Log, model: Any, lr: float) -> None:
+    pytest.importorskip("implicit")
+    frame = user2item(tastes, model=model, dim=8, epochs=100, lr=lr)
+    taste = pl.col("trigger_id").str.head(1) == pl.col("target_id").str.head(1)
+    late = frame.with_columns(same=taste).group_by("user_id", maintain_order=True).tail(14)
+    assert late["same"].mean() > 0.95
+    assert user2item(tastes, model=model, dim=8, epochs=100, lr=lr).equals(frame)
+    assert not user2item(tastes, model=model, dim=8, epochs=100, lr=lr, seed=1).equals(frame)
+
+
+def test_a_missing_implicit_is_named_with_its_extra(tastes: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qarm.behavior.factorization.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"implicit is not installed; run: pip install 'qarm\[als\]'"):
+        user2item(tastes, model="als")
+
+
+def test_the_two_tower_is_the_only_reason_to_import_torch() -> None:
+    program = "import sys; from qarm.behavior.pairs import mine_pairs; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_one_row_for_every_click_with_a_past(make_log: MakeLog) -> None:

@@ -1,5 +1,6 @@
 """The nearest-row code against brute force, and its rules about pools."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from qarm.artifacts import Embeddings
 from qarm.errors import ArtifactError, InputError
-from qarm.quantizer import nearest
+from qarm.quantizer import cosine, nearest
 from qarm.quantizer.nearest import NearestCodes
 
 RNG = np.random.default_rng(0)
@@ -47,8 +48,8 @@ def test_old_and_new_items_match_brute_force() -> None:
 
 def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = NearestCodes(k=5).fit(ALL).codes(ALL)
-    monkeypatch.setattr(nearest, "_BLOCK_QUERIES", 64)
-    monkeypatch.setattr(nearest, "_BLOCK_ROWS", 50)
+    monkeypatch.setattr(cosine, "_BLOCK_QUERIES", 64)
+    monkeypatch.setattr(cosine, "_BLOCK_ROWS", 50)
     assert np.array_equal(NearestCodes(k=5).fit(ALL).codes(ALL), expected)
 
 
@@ -124,12 +125,116 @@ def test_saving_keeps_everything(tmp_path: Path) -> None:
 
 def test_damaged_pool_is_refused(tmp_path: Path) -> None:
     NearestCodes(k=5).fit(ALL).save_pretrained(tmp_path)
-    pl.read_parquet(tmp_path / "pool.parquet").head(299).write_parquet(tmp_path / "pool.parquet")
-    with pytest.raises(ArtifactError, match=r"pool ids are not 0 \.\. 299"):
-        NearestCodes.from_pretrained(tmp_path)
+    frame = pl.read_parquet(tmp_path / "pool.parquet")
+    for damaged in (frame.head(299), frame.with_columns(pl.col("item_id").reverse())):
+        damaged.write_parquet(tmp_path / "pool.parquet")
+        with pytest.raises(ArtifactError, match=r"pool\.parquet is not the file that was saved"):
+            NearestCodes.from_pretrained(tmp_path)
     (tmp_path / "pool.parquet").unlink()
     with pytest.raises(ArtifactError, match="not a whole pool"):
         NearestCodes.from_pretrained(tmp_path)
+
+
+def test_added_items_get_the_next_ids_and_move_nobody() -> None:
+    model = NearestCodes(k=5).fit(Embeddings(ITEMS[:200], X[:200]))
+    before = dict(model.pool_ids_)
+    model.extend(ALL, version=2)
+    assert {item: model.pool_ids_[item] for item in before} == before
+    assert model.pool_items_[200:] == sorted(ITEMS[200:])
+    assert named(model, model.codes(ALL)) == brute_force(ALL, ALL, 5)
+    assert model.pool_frame(history=True)["version"].to_list() == [1] * 200 + [2] * 100
+    assert model.extend(ALL, version=3).pool_frame(history=True)["version"].max() == 2
+
+
+def test_deleted_items_leave_tombstones(tmp_path: Path) -> None:
+    model = NearestCodes(k=5).fit(ALL)
+    ids, gone = dict(model.pool_ids_), ITEMS[10:40]
+    model.delete(gone)
+    left = Embeddings(ITEMS[:10] + ITEMS[40:], np.concatenate([X[:10], X[40:]]))
+    codes = model.codes(ALL)
+    assert named(model, codes) == brute_force(ALL, left, 5)
+    assert not np.isin(codes, [ids[item] for item in gone]).any()
+    frame = model.pool_frame(history=True)
+    assert frame.height == 300
+    assert frame.filter("deleted")["item_id"].sort().to_list() == sorted(gone)
+    assert not model.pool_vectors_[[ids[item] for item in gone]].any()
+    model.save_pretrained(tmp_path)
+    assert np.array_equal(NearestCodes.from_pretrained(tmp_path).codes(ALL), codes)
+    # who comes back is new: old lists that name the old id still mean the deleted item
+    model.extend(Embeddings(gone[:1], X[10:11]), version=3)
+    assert model.pool_ids_[gone[0]] == 300
+    assert model.pool_items_[ids[gone[0]]] == gone[0]
+    with pytest.raises(InputError, match=f"items {gone[1]}, nobody are not in the pool"):
+        model.delete([gone[1], "nobody"])
+    with pytest.raises(InputError, match=r"got pool of 1 items, need at least k\+1=6"):
+        model.delete([item for item in ITEMS if item not in gone])
+    assert len(model.pool_ids_) == 271
+
+
+def test_a_capped_pool_takes_no_more_than_it_may() -> None:
+    model = NearestCodes(k=5, pool=210).fit(Embeddings(ITEMS[:200], X[:200]))
+    model.extend(ALL, version=2)
+    assert len(model.pool_ids_) == 210
+    assert model.extend(ALL, version=3).pool_frame(history=True)["version"].max() == 2
+    model.delete(ITEMS[:7])
+    assert len(model.extend(ALL, version=4).pool_ids_) == 210
+    assert len(model.pool_items_) == 217
+    assert model.codes(ALL).max() < 217
+
+
+CLOUD = np.random.default_rng(5).normal(size=(40, 16))
+MANY = (CLOUD[RNG.integers(40, size=3000)] + 0.4 * RNG.normal(size=(3000, 16))).astype(np.float32)
+CROWD = Embeddings([f"i{n:04d}" for n in range(3000)], MANY)
+
+
+def test_ivf_says_how_much_it_finds(tmp_path: Path) -> None:
+    exact, model = NearestCodes(k=10).fit(CROWD), NearestCodes(k=10, index="ivf").fit(CROWD)
+    truth, codes = exact.codes(CROWD), model.codes(CROWD)
+    found = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(truth, codes, strict=True)])
+    assert exact.recall_ == 1.0
+    assert 0.99 <= model.recall_ <= 1.0
+    assert found == pytest.approx(model.recall_, abs=0.01)
+    assert not (codes == np.arange(3000)[:, None]).any()
+    similar = (MANY[codes] * MANY[:, None]).sum(-1) / np.linalg.norm(MANY[codes], axis=-1)
+    assert (np.diff(similar, axis=1) <= 1e-5).all()
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["recall"] == model.recall_
+    assert config["probes"] < config["lists"]
+    loaded = NearestCodes.from_pretrained(tmp_path)
+    assert loaded.recall_ == model.recall_
+    assert np.array_equal(loaded.codes(CROWD), codes)
+    again = NearestCodes(k=10, index="ivf").fit(CROWD)
+    again.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (
+        tmp_path / "model.safetensors"
+    ).read_bytes()
+
+
+def test_ivf_with_tombstones_and_short_lists() -> None:
+    model = NearestCodes(k=10, index="ivf").fit(CROWD)
+    gone = CROWD.item_ids[::3]
+    codes = model.delete(gone).codes(CROWD)
+    assert not np.isin(codes, np.arange(0, 3000, 3)).any()
+    # a far group of three has a list of its own, and its items need ten entries
+    apart = MANY.copy()
+    apart[:3] = -100 * CLOUD.mean(0) + 0.01 * MANY[:3]
+    lonely = NearestCodes(k=10, index="ivf").fit(Embeddings(CROWD.item_ids, apart)).codes(CROWD)
+    assert lonely.min() >= 0
+    assert all(len(set(row)) == 10 for row in lonely.tolist())
+
+
+def test_auto_goes_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nearest, "EXACT_UP_TO", 300)
+    assert NearestCodes(k=5).fit(ALL)._inverted is None
+    assert NearestCodes(k=5).fit(CROWD)._inverted is not None
+    assert NearestCodes(k=5, index="exact").fit(CROWD)._inverted is None
+
+
+def test_a_parquet_is_read_like_embeddings(tmp_path: Path) -> None:
+    ALL.write(tmp_path / "e.parquet")
+    model = NearestCodes(k=5).fit(tmp_path / "e.parquet")
+    assert np.array_equal(model.codes(tmp_path / "e.parquet"), NearestCodes(k=5).fit(ALL).codes(ALL))
 
 
 @pytest.mark.parametrize(
@@ -139,6 +244,7 @@ def test_damaged_pool_is_refused(tmp_path: Path) -> None:
         ({"pool": 10}, 300, "got pool of 10 items, need at least k+1=26; lower quantizer.nearest"),
         ({"k": 0}, 300, "got k=0"),
         ({"pool": 0}, 300, "got pool=0"),
+        ({"index": "hnsw"}, 300, "got index='hnsw', need one of auto, exact, ivf"),
         ({"metric": "hamming"}, 300, "got metric='hamming', need \"cosine\""),
     ],
 )
@@ -154,7 +260,7 @@ def test_bad_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
         model.codes(Embeddings(ITEMS, X[:, :11]))
     zero = X.copy()
     zero[[7, 170]] = 0.0
-    monkeypatch.setattr(nearest, "_BLOCK_QUERIES", 100)
+    monkeypatch.setattr(cosine, "_BLOCK_QUERIES", 100)
     with pytest.raises(InputError, match="all zero in rows 7; cosine needs a direction"):
         model.codes(Embeddings(ITEMS, zero))
     with pytest.raises(InputError, match="all zero in rows 70"):

@@ -119,6 +119,11 @@ def test_changed_and_truncated_files_are_refused(make: Make, tmp_path: Path) -> 
     path.unlink()
     with pytest.raises(ArtifactError, match="is missing"):
         type(model).from_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    for damaged in (config.read_bytes()[:-20], b"\xff\xfe\x00", b""):
+        config.write_bytes(damaged)
+        with pytest.raises(ArtifactError, match=r"config\.json is not JSON"):
+            type(model).from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"kind": "Cake"}')
     with pytest.raises(InputError, match="holds Cake, need"):
         type(model).from_pretrained(tmp_path)

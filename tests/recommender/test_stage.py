@@ -18,7 +18,7 @@ from qarm.config import Negatives, RankerConfig
 from qarm.recommender import stage
 from qarm.recommender.examples import read_examples
 from qarm.recommender.ranker import Ranker, score_examples
-from qarm.schemas import Results
+from qarm.schemas.results import Results
 
 Toy = tuple[Log, Codes, Embeddings]
 CONFIG = RankerConfig(

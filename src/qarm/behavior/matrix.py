@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from numba import njit
 
 from qarm.behavior.log import Log
 
@@ -59,14 +60,29 @@ def click_matrix(log: Log, *, min_items: int = 1) -> ClickMatrix:
     """The distinct positive pairs of `log`, without users who have fewer than `min_items` items."""
     clicks = log.frame.filter(pl.col("label") == 1)
     item_ids = clicks["item_id"].unique().sort()
-    numbered = clicks.select(
-        user=pl.col("user_id").rle_id(),  # the log is sorted by user
-        item=pl.col("item_id").cast(pl.Enum(item_ids)).to_physical().cast(pl.Int32),
-    )
-    pairs = numbered.unique().sort("user", "item").filter(pl.len().over("user") >= min_items)
-    users = pairs["user"].rle_id().to_numpy()
-    count = int(users[-1]) + 1 if len(users) else 0
-    return ClickMatrix(item_ids, Lists(_starts(users, count), pairs["item"].to_numpy()))
+    items = clicks["item_id"].cast(pl.Enum(item_ids)).to_physical().cast(pl.Int32).to_numpy()
+    lengths = clicks["user_id"].rle().struct.field("len").to_numpy()  # the log is sorted by user
+    starts = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+    ends, values = _distinct(starts, items, min_items)
+    return ClickMatrix(item_ids, Lists(ends, values))
+
+
+@njit(nogil=True, cache=True)
+def _distinct(starts: Ints, items: npt.NDArray[np.int32], least: int) -> tuple[Ints, npt.NDArray[np.int32]]:
+    """Each list sorted and without repetitions, if `least` values or more are left."""
+    ends, values = np.zeros(len(starts), np.int64), np.empty(len(items), np.int32)
+    kept = filled = 0
+    for user in range(len(starts) - 1):
+        held = np.sort(items[starts[user] : starts[user + 1]])
+        end = filled
+        for place in range(len(held)):
+            if place == 0 or held[place] != held[place - 1]:
+                values[end] = held[place]
+                end += 1
+        if end - filled >= least:
+            kept, filled = kept + 1, end
+            ends[kept] = end
+    return ends[: kept + 1], values[:filled].copy()
 
 
 def sampled(lists: Lists, cap: int | None, *, seed: int) -> Lists:

@@ -1,58 +1,69 @@
 """Figures about pairs: what they cover, whom they favour, and whether later behaviour agrees."""
 
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
-from numba import njit
 
+from qarm.behavior.lift import pair_lift
 from qarm.behavior.log import Log
-from qarm.behavior.matrix import click_matrix
 
 __all__ = ["pair_quality"]
 
-Numbers = npt.NDArray[np.int32]
-Longs = npt.NDArray[np.int64]
-
 
 def pair_quality(
-    pairs: pl.DataFrame, log: Log, *, future: Log | None = None, groups: int = 5
+    pairs: pl.DataFrame,
+    log: Log,
+    *,
+    future: Log | None = None,
+    categories: Mapping[str, str] | None = None,
+    rejected: pl.DataFrame | None = None,
+    groups: int = 5,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Figures for `pairs/quality.json`; shares are 0 to 1, None where nothing can be divided.
 
     Args:
         pairs: as `mine_pairs` gives them.
         log: the events they were mined from.
-        future: later events; adds each source's lift.
+        future: later events; adds each source's `lift`, as `pair_lift` gives it.
+        categories: of items, by item id; adds each source's `category`.
+        rejected: what `mine_pairs` left out; adds `rejected`.
         groups: the items' popularity groups, equally many items in each, rarest first.
+        seed: of the lifts' intervals.
 
     Returns:
         pairs, items, users: how many there are. sources: for each one its pairs, how many items they
         cover and what share of all, the share of users who have such an item, score (min, median, max),
-        count (mean, max), per_item (mean over covered items, max), and with `future` the lift: users who
-        later chose both items, per distinct pair, over the same figure for all pairs of the log's items.
-        per_item: mean and max over both sources. overlap: unordered pairs in both sources, and as a share
-        of each. popularity: for each group its items, its share of positive events, and its share of each
-        source's appearances.
+        count (mean, max), per_item (mean over covered items, max). per_item: mean and max over both
+        sources. overlap: unordered pairs in both sources, and as a share of each. popularity: for each group
+        its items, its share of positive events, and for each source its share of the source's appearances
+        (`item2item`), the share of its items that are covered (`item2item_items`), and of the users of its
+        items those who have a covered one (`item2item_users`). category: `same`, of the pairs whose two
+        categories are known the share with one category; `random`, the same for all pairs of the log's
+        items; `known`, the share of pairs with both known. rejected: candidates by source and reason.
     """
     clicks = log.positives().frame
     counts = clicks.group_by("item_id").len("clicks").sort("clicks", "item_id")
     sources = {name: pairs.filter(pl.col("source") == name) for name in pairs["source"].unique().sort()}
     figures = {name: _source(part, clicks, counts.height) for name, part in sources.items()}
-    if future is not None:
-        known = counts["item_id"].sort()
-        for name, part in sources.items():
-            figures[name]["lift"] = _lift(part, known, future)
-    return {
+    for name, part in sources.items():
+        if future is not None:
+            figures[name]["lift"] = pair_lift(part, log, future, seed=seed)
+        if categories is not None:
+            figures[name]["category"] = _category(part, counts["item_id"], categories)
+    quality = {
         "pairs": pairs.height,
         "items": counts.height,
         "users": clicks["user_id"].n_unique(),
         "sources": figures,
         "per_item": _per_item(pairs),
         "overlap": _overlap(sources),
-        "popularity": _popularity(sources, counts, groups),
+        "popularity": _popularity(sources, clicks, counts, groups),
     }
+    if rejected is not None:
+        quality["rejected"] = _rejected(rejected)
+    return quality
 
 
 def _appearances(pairs: pl.DataFrame) -> pl.Series:
@@ -98,59 +109,56 @@ def _overlap(sources: dict[str, pl.DataFrame]) -> dict[str, Any]:
     }
 
 
-def _popularity(sources: dict[str, pl.DataFrame], counts: pl.DataFrame, groups: int) -> list[dict[str, Any]]:
-    group = pl.int_range(pl.len()) * groups // pl.len()
-    grouped = counts.with_columns(group=group)
-    shares = {"log": counts.select("item_id", size="clicks")}
-    for name, part in sources.items():
-        shares[name] = _appearances(part).value_counts(name="size")
+def _popularity(
+    sources: dict[str, pl.DataFrame], clicks: pl.DataFrame, counts: pl.DataFrame, groups: int
+) -> list[dict[str, Any]]:
+    grouped = counts.with_columns(group=pl.int_range(pl.len()) * groups // pl.len())
+    held = clicks.select("user_id", "item_id").join(grouped.select("item_id", "group"), on="item_id")
     rows: list[dict[str, Any]] = [
-        {"items": size} for size in grouped.group_by("group").len().sort("group")["len"]
+        {"items": items, "log": _ratio(size, clicks.height)}
+        for items, size in _by_group(grouped, pl.len(), pl.col("clicks").sum())
     ]
-    for name, sizes in shares.items():
-        total = float(sizes["size"].sum())
-        joined = grouped.join(sizes, on="item_id", how="left").group_by("group").agg(pl.col("size").sum())
-        for row, part in zip(rows, joined.sort("group")["size"], strict=True):
-            row[name] = _ratio(part, total)
+    users = [row[0] for row in _by_group(held, pl.col("user_id").n_unique())]
+    for name, part in sources.items():
+        sizes = _appearances(part).value_counts(name="size")
+        joined = grouped.join(sizes, on="item_id", how="left")
+        shares = _by_group(joined, pl.col("size").sum(), pl.col("size").count())
+        covered = pl.col("item_id").is_in(sizes["item_id"].implode())
+        touched = _by_group(held, pl.col("user_id").filter(covered).n_unique())
+        for row, there, (size, items), (reached,) in zip(rows, users, shares, touched, strict=True):
+            row[name] = _ratio(size, 2 * part.height)
+            row[f"{name}_items"] = _ratio(items, row["items"])
+            row[f"{name}_users"] = _ratio(reached, there)
     return rows
 
 
-def _lift(pairs: pl.DataFrame, item_ids: pl.Series, future: Log) -> dict[str, Any]:
-    later = click_matrix(future.only_items(item_ids.to_list()))
-    positions = pl.DataFrame({"low": later.item_ids, "place": np.arange(len(later.item_ids), dtype=np.int32)})
+def _by_group(frame: pl.DataFrame, *figures: pl.Expr) -> list[tuple[Any, ...]]:
+    named = [figure.alias(str(place)) for place, figure in enumerate(figures)]
+    return frame.group_by("group").agg(named).sort("group").drop("group").rows()
+
+
+def _category(pairs: pl.DataFrame, items: pl.Series, categories: Mapping[str, str]) -> dict[str, Any]:
+    table = pl.DataFrame(
+        {"item_id": list(categories), "category": list(categories.values())},
+        schema={"item_id": pl.String, "category": pl.String},
+    )
     ends = _unordered(pairs)
-    places = [
-        ends.select(low=end)
-        .join(positions, on="low", how="left", maintain_order="left")["place"]
-        .fill_null(-1)
-        for end in ("low", "high")
-    ]
-    by_item = later.by_item
-    together = _together(by_item.starts, by_item.values, places[0].to_numpy(), places[1].to_numpy())
-    sizes = later.by_user.sizes
-    observed = _ratio(int(together.sum()), ends.height)
-    expected = _ratio(int((sizes * (sizes - 1) // 2).sum()), len(item_ids) * (len(item_ids) - 1) // 2)
+    for end in ("low", "high"):
+        named = table.rename({"item_id": end, "category": f"{end}_category"})
+        ends = ends.join(named, on=end, how="left")
+    known = ends.drop_nulls()
+    sizes = items.to_frame().join(table.drop_nulls(), on="item_id")["category"].value_counts()["count"]
+    total = int(sizes.sum())
     return {
-        "users_per_pair": observed,
-        "users_per_random_pair": expected,
-        "lift": _ratio(observed, expected) if observed is not None and expected else None,
+        "same": _ratio(known.filter(pl.col("low_category") == pl.col("high_category")).height, known.height),
+        "random": _ratio(int((sizes * (sizes - 1)).sum()), total * (total - 1)),
+        "known": _ratio(known.height, ends.height),
     }
 
 
-@njit(nogil=True, cache=True)
-def _together(starts: Longs, users: Numbers, left: Numbers, right: Numbers) -> Longs:
-    """How many users have both items, for each pair of places; -1 is an item that nobody has."""
-    together = np.zeros(len(left), np.int64)
-    for pair in range(len(left)):
-        if left[pair] < 0 or right[pair] < 0:
-            continue
-        a, a_end = starts[left[pair]], starts[left[pair] + 1]
-        b, b_end = starts[right[pair]], starts[right[pair] + 1]
-        while a < a_end and b < b_end:
-            if users[a] == users[b]:
-                together[pair] += 1
-            a, b = a + (users[a] <= users[b]), b + (users[b] <= users[a])
-    return together
+def _rejected(rejected: pl.DataFrame) -> dict[str, dict[str, int]]:
+    counted = rejected.group_by("source", "reason").len().sort("source", "reason").rows()
+    return {source: {r: n for s, r, n in counted if s == source} for source, _, _ in counted}
 
 
 def _ratio(part: float, whole: float) -> float | None:

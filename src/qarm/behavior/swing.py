@@ -11,7 +11,8 @@ import polars as pl
 
 from qarm.behavior.log import Log
 from qarm.behavior.matrix import click_matrix, sampled
-from qarm.behavior.swing_kernel import Neighbors, neighbors
+from qarm.behavior.swing_kernel import Neighbors, Scoring, neighbors
+from qarm.engines import EngineName
 from qarm.errors import Problems
 
 __all__ = ["swing"]
@@ -35,6 +36,7 @@ def swing(
     seed: int = 0,
     threads: int | None = None,
     support: bool = False,
+    engine: EngineName = "local",
 ) -> pl.DataFrame:
     """The nearest items of every item, from distinct positive (user, item) pairs.
 
@@ -55,6 +57,7 @@ def swing(
         seed: of both samples.
         threads: that work at once, by default all of numba's; the result does not depend on it.
         support: also return `users`.
+        engine: "local", or "ray" to score buckets of items on a Ray cluster; the bytes are the same.
 
     Returns:
         item_id str, neighbor_id str, score f64, sorted by item_id, -score, neighbor_id; with `support`
@@ -62,6 +65,7 @@ def swing(
 
     Raises:
         InputError: an argument is out of range, or the log has no positive event.
+        MissingExtraError: the engine is not installed.
     """
     caps = {"max_items_per_user": max_items_per_user, "max_users_per_item": max_users_per_item}
     _check(log, alpha, user_weight, user_alpha, {"top_k": top_k, "min_user_items": min_user_items}, caps)
@@ -69,16 +73,17 @@ def swing(
     by_user = sampled(matrix.by_user, max_items_per_user, seed=seed)
     every = by_user.flipped(len(matrix.item_ids))
     by_item = sampled(every, max_users_per_item, seed=seed)
-    blocks = neighbors(
+    scoring = Scoring(
         by_user,
         by_item,
         weights=_weights(by_user.sizes, user_weight, user_alpha, user_beta),
         scale=_pairs(every.sizes) / np.maximum(_pairs(by_item.sizes), 1),
         alpha=alpha,
         top_k=top_k,
-        # numba.get_num_threads() would start its OpenMP and change torch's number of threads
-        threads=threads or numba.config.NUMBA_NUM_THREADS,  # type: ignore[attr-defined]
     )
+    # numba.get_num_threads() would start its OpenMP and change torch's number of threads
+    threads = threads or numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    blocks = neighbors(scoring, threads=threads, engine=engine)
     frames = [_named(block, matrix.item_ids) for block in blocks]
     frame = pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
     return frame if support else frame.drop("users")

@@ -10,7 +10,6 @@ for (i, j) and (j, i), so that exact scores are exactly symmetric.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,14 +19,17 @@ from numba import njit
 from tqdm import tqdm
 
 from qarm.behavior.matrix import Lists
+from qarm.engines import EngineName
+from qarm.engines import engine as run_on
 
-__all__ = ["Neighbors", "neighbors"]
+__all__ = ["Neighbors", "Scoring", "neighbors", "score_bucket"]
 
 Ints = npt.NDArray[np.int32]
 Places = npt.NDArray[np.uint32]  # unsigned, because numba guards signed indices against wrap-around
 Longs = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-BLOCK_CELLS, BLOCK_ROWS = 1 << 22, 1 << 15  # what is held before it is packed
+BLOCK_CELLS, BLOCK_ROWS = 1 << 22, 1 << 15  # what is merged at once
+PARTS_PER_THREAD = 4  # an item that many have takes long: the others need not wait for it
 
 
 @dataclass(frozen=True)
@@ -44,45 +46,69 @@ class Neighbors:
     users: Ints
 
 
-def neighbors(
-    by_user: Lists,
-    by_item: Lists,
-    *,
-    weights: Floats,
-    scale: Floats,
-    alpha: float,
-    top_k: int,
-    threads: int,
-) -> Iterator[Neighbors]:
+class Scoring(NamedTuple):
+    """What every bucket of items needs.
+
+    by_user: every user's items; by_item: every item's users, all or a sample; weights: w of each user,
+    float64 [users]; scale: factor of each item's scores, float64 [items]; alpha: added to the number of
+    shared items; top_k: neighbours per item.
+    """
+
+    by_user: Lists
+    by_item: Lists
+    weights: Floats
+    scale: Floats
+    alpha: float
+    top_k: int
+
+
+def neighbors(scoring: Scoring, *, threads: int, engine: EngineName = "local") -> Iterator[Neighbors]:
     """The `top_k` neighbours of every item by (-score, number), in blocks of ascending items.
 
     Args:
-        by_user: every user's items.
-        by_item: every item's users, all or a sample.
-        weights: w of each user, float64 [users].
-        scale: factor of each item's scores, float64 [items].
-        alpha: added to the number of shared items.
-        top_k: neighbours per item.
-        threads: that work at once; the result does not depend on it.
+        scoring: the lists and the formula's numbers.
+        threads: that work at once on this machine; the result does not depend on it.
+        engine: that runs `score_bucket` over buckets of items.
     """
-    count = len(by_item)
-    width = max(1, min(top_k, count - 1))
+    count = len(scoring.by_item)
+    width = max(1, min(scoring.top_k, count - 1))
     height = max(1, min(BLOCK_ROWS, BLOCK_CELLS // width))
-    lists = (by_user.starts, by_user.values, by_item.starts, by_item.values)
-    with ThreadPoolExecutor(threads) as pool, tqdm(total=count, desc="swing", disable=None) as bar:
-        for first in range(0, count, height):
-            rows = np.arange(first, min(first + height, count), dtype=np.int32)
-            out = _Block.empty(len(rows), width)
-            # The heaviest items are dealt out first, one to each thread in turn.
-            dealt = rows[np.argsort(-by_item.sizes[rows], kind="stable")]
-            tasks = [
-                pool.submit(_score_items, dealt[t::threads], first, lists, weights, scale, alpha, out)
-                for t in range(threads)
-            ]
-            for task in tasks:
-                task.result()
-            yield out.packed(rows)
+    blocks = [
+        np.arange(first, min(first + height, count), dtype=np.int32) for first in range(0, count, height)
+    ]
+    parts = threads * PARTS_PER_THREAD
+    buckets = [part for rows in blocks for part in _dealt(rows, scoring.by_item.sizes[rows], parts)]
+    run = run_on(engine)
+    scored = run(score_bucket, buckets, shared=scoring, workers=threads)
+    with tqdm(total=count, desc="swing", disable=None) as bar:
+        for rows in blocks:
+            yield _merged([next(scored) for _ in range(parts)])
             bar.update(len(rows))
+
+
+def score_bucket(scoring: Scoring, rows: Ints) -> Neighbors:
+    """The neighbours of the items `rows`, int32 [n], in that order; they depend on no other bucket."""
+    by_user, by_item = scoring.by_user, scoring.by_item
+    lists = (by_user.starts, by_user.values, by_item.starts, by_item.values)
+    out = _Block.empty(len(rows), max(1, min(scoring.top_k, len(by_item) - 1)))
+    _score_items(rows, lists, scoring.weights, scoring.scale, scoring.alpha, out)
+    return out.packed(rows)
+
+
+def _dealt(rows: Ints, sizes: Longs, parts: int) -> list[Ints]:
+    """The heaviest items are dealt out first, one to each part in turn."""
+    order = rows[np.argsort(-sizes, kind="stable")]
+    return [np.ascontiguousarray(order[part::parts]) for part in range(parts)]
+
+
+def _merged(parts: list[Neighbors]) -> Neighbors:
+    items = np.concatenate([part.items for part in parts])
+    order = np.argsort(items, kind="stable")  # an item's neighbours stay in their order
+    rest = (
+        np.concatenate([getattr(part, name) for part in parts])[order]
+        for name in ("neighbors", "scores", "users")
+    )
+    return Neighbors(items[order], *rest)
 
 
 class _Block(NamedTuple):
@@ -122,18 +148,16 @@ class _Scratch(NamedTuple):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _score_items(
-    rows: Ints, first: int, lists: Any, weights: Floats, scale: Floats, alpha: float, out: Any
-) -> None:
+def _score_items(rows: Ints, lists: Any, weights: Floats, scale: Floats, alpha: float, out: Any) -> None:
     user_starts, user_items, item_starts, item_users = lists
     scratch = _scratch(rows, lists)
-    for row in rows:
+    for place, row in enumerate(rows):
         users = item_users[item_starts[row] : item_starts[row + 1]]
         count = _list_holders(row, users, user_starts, user_items, scratch)
-        for place, user in enumerate(users):
-            scratch.weights[place] = weights[user]
+        for u, user in enumerate(users):
+            scratch.weights[u] = weights[user]
         _add_pairs(len(users), alpha, scratch)
-        _take_best(count, row - first, scale[row], scratch, out)
+        _take_best(count, place, scale[row], scratch, out)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

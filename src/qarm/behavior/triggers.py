@@ -1,19 +1,23 @@
 """For every click, the most similar of the user's latest items before it."""
 
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import NamedTuple
 
 import numba
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-__all__ = ["similar_triggers"]
+from qarm.engines import EngineName
+from qarm.engines import engine as run_on
+
+__all__ = ["Search", "search_bucket", "similar_triggers"]
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
 NONE = -1
+BUCKETS_PER_THREAD = 4
 
 
 def similar_triggers(
@@ -24,6 +28,7 @@ def similar_triggers(
     times: Longs,
     window: int,
     threads: int | None = None,
+    engine: EngineName = "local",
 ) -> tuple[Ints, Floats]:
     """Search each click's past for the item nearest to the clicked one.
 
@@ -39,6 +44,7 @@ def similar_triggers(
         times: of the clicks, int64 [n].
         window: most candidates per click.
         threads: that work at once, by default all of numba's; the result does not depend on it.
+        engine: that runs `search_bucket` over buckets of users.
 
     Returns:
         Item number of each click's trigger, int32 [n], -1 where it has no candidate; and their cosine,
@@ -46,18 +52,36 @@ def similar_triggers(
     """
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = np.ascontiguousarray(vectors / np.where(lengths > 0.0, lengths, 1.0), dtype=np.float32)
-    found, scores = np.full(len(items), NONE, dtype=np.int32), np.zeros(len(items), dtype=np.float32)
     # numba.get_num_threads() would start its OpenMP and change torch's number of threads
     threads = threads or numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    # Whole users, and about as many clicks, to each thread.
-    bounds = np.searchsorted(starts, np.linspace(0, len(items), threads + 1))
-    with ThreadPoolExecutor(threads) as pool:
-        tasks = [
-            pool.submit(_search, unit, items, starts[first : last + 1], times, window, found, scores)
-            for first, last in pairwise(bounds)
-        ]
-        for task in tasks:
-            task.result()
+    # Whole users, and about as many clicks, to each bucket.
+    bounds = np.searchsorted(starts, np.linspace(0, len(items), BUCKETS_PER_THREAD * threads + 1))
+    buckets = [(int(first), int(last)) for first, last in pairwise(bounds) if first < last]
+    run = run_on(engine)
+    parts = list(
+        run(search_bucket, buckets, shared=Search(unit, items, starts, times, window), workers=threads)
+    )
+    found = np.concatenate([np.empty(0, np.int32), *(part[0] for part in parts)])
+    return found, np.concatenate([np.empty(0, np.float32), *(part[1] for part in parts)])
+
+
+class Search(NamedTuple):
+    """What every bucket of users needs: unit vectors, and the rest as `similar_triggers` has it."""
+
+    unit: Floats
+    items: Ints
+    starts: Longs
+    times: Longs
+    window: int
+
+
+def search_bucket(search: Search, users: tuple[int, int]) -> tuple[Ints, Floats]:
+    """Triggers and cosines of the clicks of the users from the first to before the last."""
+    starts = search.starts[users[0] : users[1] + 1]
+    clicks = slice(starts[0], starts[-1])
+    items, times = search.items[clicks], search.times[clicks]
+    found, scores = np.full(len(items), NONE, dtype=np.int32), np.zeros(len(items), dtype=np.float32)
+    _search(search.unit, items, starts - starts[0], times, search.window, found, scores)
     return found, scores
 
 

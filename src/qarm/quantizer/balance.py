@@ -17,6 +17,7 @@ from qarm.quantizer.kmeans import Clustering, assign_rows, row_distances
 from qarm.quantizer.parallel import over_tiles
 from qarm.quantizer.prices import add_candidates, astray, candidates, lift_of, priced, shrunk
 from qarm.quantizer.rows import LiftedRows, ResidualRows, lifted
+from qarm.quantizer.shards import current
 from qarm.quantizer.sums import FixedPointSums
 from qarm.quantizer.transport import centre_prices, cheapest, fair_prices, mean_gap, reach_sizes
 
@@ -111,6 +112,7 @@ def nearly_balanced(
         if after_each is not None:
             after_each()
     lift = _settled(wider, sample, centroids, prices, codes, sums)
+    current().fill(codes)
     energy = float(row_distances(rows, centroids, codes).sum())
     return Balanced(Clustering(centroids, codes, energy, iterations, 0), lift)
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from qarm.quantizer.assign import Codebook, prepared, squared_distances, tile_codes
 from qarm.quantizer.parallel import over_tiles
 from qarm.quantizer.rows import ResidualRows
+from qarm.quantizer.shards import current
 from qarm.quantizer.sums import FixedPointSums
 
 __all__ = ["Clustering", "assign_rows", "lloyd", "row_distances"]
@@ -63,6 +64,7 @@ def lloyd(
         done += 1
         if after_each is not None:
             after_each()
+    current().fill(codes)
     energy = float(row_distances(rows, centroids, codes).sum())
     return Clustering(centroids, codes, energy, done, reseeded)
 
@@ -70,18 +72,27 @@ def lloyd(
 def assign_rows(
     rows: ResidualRows, codebook: Codebook, codes: npt.NDArray[np.int32], sums: FixedPointSums
 ) -> int:
-    """Bring codes [n] and sums up to date with the centroids; returns how many rows moved."""
+    """Bring codes [n] and sums up to date with the centroids; returns how many rows moved.
 
-    def work(changes: FixedPointSums, start: int, stop: int) -> None:
+    Among several processes, each does so with the codes of its own stretch.
+    """
+    shard = current()
+    first, last = shard.stretch(len(rows))
+
+    def work(changes: FixedPointSums, begin: int, end: int) -> None:
+        start, stop = first + begin, first + end
         tile = rows.tile(start, stop)
         new = tile_codes(tile, codebook)
         changes.move(tile, codes[start:stop], new)
         codes[start:stop] = new
 
-    states = over_tiles(len(rows), codebook.tile_rows, sums.like, work)
+    states = over_tiles(last - first, codebook.tile_rows, sums.like, work)
+    total, moved = sums.like(), np.array([sum(int(changes.moved) for changes in states)])
     for changes in states:
-        sums.add(changes)
-    return sum(int(changes.moved) for changes in states)
+        total.add(changes)
+    shard.add_up(total.totals, total.counts, moved)
+    sums.add(total)
+    return int(moved[0])
 
 
 def row_distances(
@@ -89,12 +100,15 @@ def row_distances(
 ) -> npt.NDArray[np.float64]:
     """Squared distance of each residual row [n, d] to centroid codes[i], float64 [n]."""
     distances = np.empty(len(rows), dtype=np.float64)
+    first, last = current().stretch(len(rows))
 
-    def work(_: None, start: int, stop: int) -> None:
+    def work(_: None, begin: int, end: int) -> None:
+        start, stop = first + begin, first + end
         tile = rows.tile(start, stop)
         distances[start:stop] = squared_distances(tile, centroids, codes[start:stop])
 
-    over_tiles(len(rows), _DISTANCE_ROWS, lambda: None, work)
+    over_tiles(last - first, _DISTANCE_ROWS, lambda: None, work)
+    current().fill(distances)
     return distances
 
 
@@ -112,6 +126,7 @@ def _reseed(
     empty = np.flatnonzero(sums.counts == 0).tolist()
     if not empty:
         return 0
+    current().fill(codes)
     distances = row_distances(rows, centroids, codes)
     drifts = np.square(sums.means(centroids).astype(np.float64) - centroids).sum(axis=1)
     energies = np.bincount(codes, weights=distances, minlength=len(centroids)) - sums.counts * drifts

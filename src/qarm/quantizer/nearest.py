@@ -1,113 +1,179 @@
 """The VQ code: the list of the nearest items of a pool, by cosine, never the item itself."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from qarm.artifacts import Embeddings, write_parquet
+from qarm.artifacts import Embeddings, sha256_file, write_parquet
 from qarm.errors import ArtifactError, InputError, shown
-from qarm.quantizer.compiled import compiled
-from qarm.quantizer.parallel import over_tiles
-from qarm.quantizer.rows import VectorsError, checked_rows
-from qarm.quantizer.smallest import keep_smallest
+from qarm.quantizer.cosine import Inverted, exact_nearest, inverted, unit_rows
+from qarm.quantizer.rows import VectorsError, checked_item_ids, checked_rows
 from qarm.quantizer.storage import read_model, tensor, write_model
 
-__all__ = ["NearestCodes"]
+__all__ = ["EXACT_UP_TO", "NearestCodes"]
 
+EXACT_UP_TO = 100_000  # items in the pool; docs/codes.md has the measurement
 POOL = "pool.parquet"
-_SPARE = 16  # rows kept beyond k, so that rounding rarely forces an exhaustive search
-_BLOCK_QUERIES, _BLOCK_ROWS = 256, 8192
-_ROUNDING = 2.0**-24
+_INDEXES = ("auto", "exact", "ivf")
+_SETTINGS = ("k", "metric", "pool", "index", "seed")
 
 FloatRows = npt.NDArray[np.float32]
 
 
 class NearestCodes(BaseEstimator):  # type: ignore[misc]
-    """The k nearest pool items of each item (QARM, arXiv 2411.11739: VQ code, K = 25), exact.
+    """The k nearest pool items of each item (QARM, arXiv 2411.11739: VQ code, K = 25).
 
-    A pool id is the item's place in the sorted item ids of the pool at fit. An item of the pool and an item
-    that nobody has seen go through the same search; an item's own row never counts. Equal similarities
-    go to the lower pool id. The same seed gives the same bytes, however many threads there are.
+    A pool id is given once, for ever: first to the items given to `fit`, in the order of their ids, then to
+    what `extend` adds; `delete` leaves a tombstone. An item of the pool and an item that nobody has seen go
+    through the same search; an item's own row never counts, nor does a deleted one. Equal similarities go to
+    the lower pool id. The same seed gives the same bytes, however many threads there are.
 
     Args:
         k: entries per list.
         metric: "cosine".
-        pool: size of a seeded sample to search; None: all items given to `fit`.
-        seed: of that sample.
+        pool: the most items that may be in the pool, of which a seeded sample is taken; None: no limit.
+        index: "exact"; "ivf", an inverted file that finds at least 99 % of the exact entries; "auto": exact
+            up to 100,000 items in the pool, ivf beyond.
+        seed: of samples.
 
-    Learned: `pool_items_`, list of str, the item of each pool id; `pool_ids_`, dict from item id to pool id;
-    `pool_vectors_`, float32 [pool, d], of length 1; `n_features_in_`, d.
+    Learned: `pool_items_`, list of str, the item of each pool id; `pool_ids_`, dict from item id to pool id,
+    without deleted items; `deleted_`, bool [pool]; `pool_versions_`, int32 [pool], which version added each;
+    `pool_vectors_`, float32 [pool, d], of length 1, zero where deleted; `recall_`, float, the share of exact
+    entries found (1 when exact; else on 1,000 seeded pool items); `n_features_in_`, d.
     """
 
     pool_items_: list[str]
     pool_ids_: dict[str, int]
+    deleted_: npt.NDArray[np.bool_]
+    pool_versions_: npt.NDArray[np.int32]
     pool_vectors_: FloatRows
+    recall_: float
     n_features_in_: int
 
     def __init__(
-        self, k: int = 25, *, metric: str = "cosine", pool: int | None = None, seed: int = 0
+        self,
+        k: int = 25,
+        *,
+        pool: int | None = None,
+        metric: str = "cosine",
+        index: str = "auto",
+        seed: int = 0,
     ) -> None:
         self.k = k
-        self.metric = metric
         self.pool = pool
+        self.metric = metric
+        self.index = index
         self.seed = seed
 
-    def fit(self, embeddings: Embeddings, y: object = None) -> "NearestCodes":
-        """Build the pool from n items.
+    def fit(self, embeddings: Embeddings | Path | str, y: object = None) -> "NearestCodes":
+        """Build the pool from n items: embeddings, or the path of an embeddings Parquet.
 
         Raises:
             InputError: a setting is out of range, the vectors are not usable (rows are named), or the pool
                 would have fewer than k + 1 items.
         """
         self._checked_settings()
-        unit = _unit_rows(checked_rows(self, embeddings, reset=True))
-        order = np.array(sorted(range(len(embeddings)), key=embeddings.item_ids.__getitem__), dtype=np.int64)
-        if self.pool is not None and self.pool < len(order):
-            rng = np.random.default_rng(int(self.seed))
-            order = order[np.sort(rng.choice(len(order), self.pool, replace=False, shuffle=False))]
-        if len(order) < self.k + 1:
-            need = f"need at least k+1={self.k + 1}; lower quantizer.nearest"
-            raise VectorsError(f"got pool of {len(order)} items, {need}")
-        self._set_pool([embeddings.item_ids[row] for row in order], unit[order])
+        ids, unit = checked_item_ids(embeddings), unit_rows(checked_rows(self, embeddings, reset=True))
+        order = self._sample(sorted(range(len(ids)), key=ids.__getitem__), self.pool)
+        items = [ids[row] for row in order]
+        none = np.zeros(len(items), dtype=np.bool_)
+        self._set_pool(items, unit[order], none, np.ones(len(items), dtype=np.int32))
         return self
 
-    def codes(self, embeddings: Embeddings) -> npt.NDArray[np.int32]:
+    def extend(self, embeddings: Embeddings | Path | str, *, version: int) -> "NearestCodes":
+        """Add items to the pool, with ids after all that were ever given; those in the pool stay as they are.
+
+        Where the pool has a limit, a seeded sample of as many as fit is added. A deleted item that comes back
+        gets a new id.
+
+        Args:
+            embeddings: n items, from the encoder that the pool's came from.
+            version: of the codes that first use them.
+        """
+        check_is_fitted(self)
+        ids, unit = checked_item_ids(embeddings), unit_rows(checked_rows(self, embeddings, reset=False))
+        new = sorted((row for row in range(len(ids)) if ids[row] not in self.pool_ids_), key=ids.__getitem__)
+        order = self._sample(new, None if self.pool is None else max(self.pool - len(self.pool_ids_), 0))
+        if not len(order):
+            return self
+        self._set_pool(
+            [*self.pool_items_, *(ids[row] for row in order)],
+            np.concatenate([self.pool_vectors_, unit[order]]),
+            np.append(self.deleted_, np.zeros(len(order), dtype=np.bool_)),
+            np.append(self.pool_versions_, np.full(len(order), version, dtype=np.int32)),
+        )
+        return self
+
+    def delete(self, item_ids: Iterable[str]) -> "NearestCodes":
+        """Leave a tombstone in place of each of these items: no list will name it, and its id stays taken.
+
+        Lists that are published keep the id; `pool_frame(history=True)` says that it is deleted.
+
+        Raises:
+            InputError: an item is not in the pool, or fewer than k + 1 would be left.
+        """
+        check_is_fitted(self)
+        wanted = list(dict.fromkeys(item_ids))
+        unknown = [item for item in wanted if item not in self.pool_ids_]
+        if unknown:
+            raise InputError(f"items {shown(unknown)} are not in the pool; delete items that are")
+        deleted, vectors = self.deleted_.copy(), self.pool_vectors_.copy()
+        rows = [self.pool_ids_[item] for item in wanted]
+        deleted[rows], vectors[rows] = True, 0.0
+        self._set_pool(self.pool_items_, vectors, deleted, self.pool_versions_)
+        return self
+
+    def codes(self, embeddings: Embeddings | Path | str) -> npt.NDArray[np.int32]:
         """Pool ids int32 [n, k] of each item's nearest pool items, most similar first.
 
         Raises:
             InputError: the vectors are of another dimension or not usable (rows are named).
         """
         check_is_fitted(self)
-        rows = checked_rows(self, embeddings, reset=False)
-        own = np.fromiter((self.pool_ids_.get(item, -1) for item in embeddings.item_ids), np.int64, len(rows))
-        found = np.empty((len(rows), self.k), dtype=np.int32)
+        ids, rows = checked_item_ids(embeddings), checked_rows(self, embeddings, reset=False)
+        place = np.cumsum(~self.deleted_) - 1  # row of a pool id among those that are searched
+        own = np.fromiter(
+            (place[self.pool_ids_[i]] if i in self.pool_ids_ else -1 for i in ids), np.int64, len(ids)
+        )
+        search = exact_nearest if self._inverted is None else self._inverted.nearest
+        found = search(rows, own, self._searched, self.k)
+        return np.flatnonzero(~self.deleted_).astype(np.int32)[found]
 
-        def work(_: None, start: int, stop: int) -> None:
-            unit = _unit_rows(rows[start:stop], first_row=start)
-            found[start:stop] = _nearest(unit, own[start:stop], self.pool_vectors_, self.k)
+    def pool_frame(self, *, history: bool = False) -> pl.DataFrame:
+        """Columns pool_id i32 and item_id str, as in `codes/pool.parquet`; a deleted item keeps its row.
 
-        over_tiles(len(rows), _BLOCK_QUERIES, lambda: None, work)
-        return found
-
-    def pool_frame(self) -> pl.DataFrame:
-        """Columns pool_id i32 and item_id str, as in `codes/pool.parquet`."""
+        Args:
+            history: add `version` i32, the version that added the item, and `deleted` bool.
+        """
         check_is_fitted(self)
         ids = pl.int_range(len(self.pool_items_), dtype=pl.Int32, eager=True)
-        return pl.DataFrame({"pool_id": ids, "item_id": self.pool_items_})
+        frame = pl.DataFrame({"pool_id": ids, "item_id": self.pool_items_})
+        if not history:
+            return frame
+        return frame.with_columns(
+            version=pl.Series(self.pool_versions_, dtype=pl.Int32), deleted=pl.Series(self.deleted_)
+        )
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write `config.json`, `model.safetensors` (`pool`) and `pool.parquet`."""
+        """Write `config.json`, `model.safetensors` (`pool`, and `centres` of an ivf) and `pool.parquet`."""
         check_is_fitted(self)
         folder = Path(folder)
-        config = {"k": int(self.k), "metric": self.metric, "pool": self.pool, "seed": int(self.seed)}
-        config |= {"dim": self.n_features_in_, "pool_size": len(self.pool_items_)}
-        write_parquet(folder / POOL, self.pool_frame())
-        write_model(folder, config, {"pool": self.pool_vectors_}, kind=type(self).__name__)
+        config: dict[str, Any] = {name: getattr(self, name) for name in _SETTINGS}
+        config |= {"k": int(self.k), "seed": int(self.seed), "dim": self.n_features_in_}
+        config |= {"pool_size": len(self.pool_items_), "recall": self.recall_, "lists": 0, "probes": 0}
+        tensors = {"pool": self.pool_vectors_}
+        if self._inverted is not None:
+            config |= {"lists": len(self._inverted.centres), "probes": self._inverted.probes}
+            tensors["centres"] = self._inverted.centres
+        write_parquet(folder / POOL, self.pool_frame(history=True))
+        config["pool_sha256"] = sha256_file(folder / POOL)
+        write_model(folder, config, tensors, kind=type(self).__name__)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "NearestCodes":
@@ -120,23 +186,60 @@ class NearestCodes(BaseEstimator):  # type: ignore[misc]
         folder = Path(folder)
         config, tensors = read_model(folder, kind=cls.__name__)
         try:
-            settings = {name: config[name] for name in ("k", "metric", "pool", "seed")}
-            shape = (int(config["pool_size"]), int(config["dim"]))
+            loaded = cls(**{name: config[name] for name in _SETTINGS})
+            shape, lists = (int(config["pool_size"]), int(config["dim"])), int(config["lists"])
+            known = int(config["probes"]), float(config["recall"])
+            if sha256_file(folder / POOL) != config["pool_sha256"]:
+                raise ArtifactError(f"{folder / POOL} is not the file that was saved: truncated or changed")
             frame = pl.read_parquet(folder / POOL)
         except (KeyError, TypeError, ValueError, OSError, pl.exceptions.PolarsError) as error:
             raise ArtifactError(f"{folder}: not a whole pool ({error}); save it again") from error
-        ids = frame["pool_id"].to_list() if "pool_id" in frame.columns else []
-        if ids != list(range(shape[0])):
-            raise ArtifactError(f"{folder / POOL}: pool ids are not 0 .. {shape[0] - 1}; save it again")
-        loaded = cls(**settings)
         loaded.n_features_in_ = shape[1]
-        loaded._set_pool(frame["item_id"].to_list(), tensor(tensors, "pool", shape, folder=folder))
+        centres = tensor(tensors, "centres", (lists, shape[1]), folder=folder) if lists else None
+        loaded._set_pool(
+            frame["item_id"].to_list(),
+            tensor(tensors, "pool", shape, folder=folder),
+            frame["deleted"].to_numpy(),
+            frame["version"].to_numpy(),
+            centres=centres,
+            known=known,
+        )
         return loaded
 
-    def _set_pool(self, items: list[str], unit: FloatRows) -> None:
-        self.pool_items_ = items
-        self.pool_ids_ = {item: pool_id for pool_id, item in enumerate(items)}
+    def _set_pool(
+        self,
+        items: list[str],
+        unit: FloatRows,
+        deleted: npt.NDArray[np.bool_],
+        versions: npt.NDArray[np.int32],
+        *,
+        centres: FloatRows | None = None,
+        known: tuple[int, float] | None = None,
+    ) -> None:
+        left = int((~deleted).sum())
+        if left < self.k + 1:
+            need = f"need at least k+1={self.k + 1}; lower quantizer.nearest"
+            raise VectorsError(f"got pool of {left} items, {need}")
+        self.pool_items_, self.pool_versions_ = items, versions.astype(np.int32)
         self.pool_vectors_ = np.array(unit)  # torch wants memory that it could write to
+        self.deleted_ = deleted.astype(np.bool_)
+        self.pool_ids_ = {item: row for row, item in enumerate(items) if not deleted[row]}
+        self._searched = self.pool_vectors_ if left == len(items) else self.pool_vectors_[~deleted]
+        self._inverted: Inverted | None = None
+        self.recall_ = 1.0
+        if self.index == "ivf" or (self.index == "auto" and left > EXACT_UP_TO):
+            measured = known if centres is not None else None
+            self._inverted = inverted(
+                self._searched, self.k, seed=int(self.seed), centres=centres, measured=measured
+            )
+            self.recall_ = self._inverted.recall
+
+    def _sample(self, rows: list[int], most: int | None) -> npt.NDArray[np.int64]:
+        order = np.array(rows, dtype=np.int64)
+        if most is None or most >= len(order):
+            return order
+        rng = np.random.default_rng(int(self.seed))
+        return order[np.sort(rng.choice(len(order), most, replace=False, shuffle=False))]
 
     def _checked_settings(self) -> None:
         problems = []
@@ -146,77 +249,7 @@ class NearestCodes(BaseEstimator):  # type: ignore[misc]
             problems.append(f"got pool={self.pool}, need 1 or more items, or None for all")
         if self.metric != "cosine":
             problems.append(f'got metric={self.metric!r}, need "cosine"')
+        if self.index not in _INDEXES:
+            problems.append(f"got index={self.index!r}, need one of {', '.join(_INDEXES)}")
         if problems:
             raise InputError(problems)
-
-
-def _unit_rows(rows: npt.NDArray[np.float32], *, first_row: int = 0) -> FloatRows:
-    """Rows of length 1, float32 [n, d]; a row of zeros has no direction and is refused."""
-    unit = np.empty(rows.shape, dtype=np.float32)
-    for start in range(0, len(rows), _BLOCK_QUERIES):
-        exact = rows[start : start + _BLOCK_QUERIES].astype(np.float64)
-        norms = np.sqrt(np.square(exact).sum(axis=1))
-        zero = np.flatnonzero(norms == 0.0) + first_row + start
-        if len(zero):
-            raise VectorsError(
-                f"vectors are all zero in rows {shown(zero.tolist())}; cosine needs a direction"
-            )
-        unit[start : start + _BLOCK_QUERIES] = exact / norms[:, None]
-    return unit
-
-
-def _nearest(
-    queries: FloatRows, own: npt.NDArray[np.int64], pool: FloatRows, k: int
-) -> npt.NDArray[np.int32]:
-    """Pool rows int32 [n, k], most similar first, without row own[i] (-1: nothing to leave out)."""
-    opposed = np.full((len(queries), k + _SPARE), np.inf, dtype=np.float32)
-    rows = np.full((len(queries), k + _SPARE), -1, dtype=np.int64)
-    opposite = torch.from_numpy(-queries)
-    for start in range(0, len(pool), _BLOCK_ROWS):
-        block = opposite @ torch.from_numpy(pool[start : start + _BLOCK_ROWS]).T
-        keep_smallest(block.numpy(), start, own, opposed, rows)
-    found = np.empty((len(queries), k), dtype=np.int32)
-    _rank(queries, own, pool, opposed, rows, found)
-    return found
-
-
-@compiled()
-def _similarity(a: FloatRows, b: FloatRows) -> float:
-    total = 0.0
-    for j in range(a.shape[0]):
-        total += np.float64(a[j]) * np.float64(b[j])
-    return total
-
-
-@compiled()
-def _rank(
-    queries: FloatRows,
-    own: npt.NDArray[np.int64],
-    pool: FloatRows,
-    opposed: FloatRows,
-    rows: npt.NDArray[np.int64],
-    found: npt.NDArray[np.int32],
-) -> None:
-    """Order by similarity in float64, then pool row. Rows of length 1 err by at most d u in float32.
-
-    A row that was not kept scored no better than the worst kept one. Where that is within twice the error of
-    the k-th best, rounding may have left out a winner, and every pool row is measured in float64.
-    """
-    k, kept = found.shape[1], rows.shape[1]
-    slack = 2.0 * (queries.shape[1] + 8) * _ROUNDING * 1.001
-    for i in range(queries.shape[0]):
-        worst = -np.float64(opposed[i, 0])
-        exact = np.empty(kept, dtype=np.float64)
-        candidates = rows[i].copy()
-        for slot in range(kept):
-            lost = candidates[slot] < 0
-            exact[slot] = -np.inf if lost else _similarity(queries[i], pool[candidates[slot]])
-        if np.sort(exact)[kept - k] <= worst + slack:
-            candidates = np.arange(pool.shape[0])
-            exact = np.empty(pool.shape[0], dtype=np.float64)
-            for row in range(pool.shape[0]):
-                exact[row] = -np.inf if row == own[i] else _similarity(queries[i], pool[row])
-        by_row = np.argsort(candidates)
-        order = np.argsort(-exact[by_row], kind="mergesort")
-        for rank in range(k):
-            found[i, rank] = candidates[by_row[order[rank]]]

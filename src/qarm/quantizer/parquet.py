@@ -13,7 +13,7 @@ from qarm.tables import as_ids
 
 __all__ = ["parquet_ids", "parquet_rows"]
 
-_VALUES = 1 << 22  # read at once
+_VALUES = 1 << 24  # read at once; fewer would decode a row group many times over
 
 
 def parquet_rows(path: Path) -> npt.NDArray[np.float32]:

@@ -20,6 +20,7 @@ from qarm.quantizer.compiled import compiled
 from qarm.quantizer.kmeans import lloyd
 from qarm.quantizer.rows import ResidualRows
 from qarm.quantizer.scores import squared_distance
+from qarm.quantizer.shards import alone
 
 __all__ = ["plusplus", "starting_centroids"]
 
@@ -41,7 +42,8 @@ def starting_centroids(
     seeds = plusplus(sample, width, rng=rng)
     mean = seeds.astype(np.float64).mean(axis=0)
     starts = [(mean + share * (seeds - mean)).astype(np.float32) for share in _SHARES]
-    tried = [lloyd(sample, start, iterations=_TRIAL_ITERATIONS) for start in starts]
+    with alone():
+        tried = [lloyd(sample, start, iterations=_TRIAL_ITERATIONS) for start in starts]
     return min(tried, key=lambda found: found.energy).centroids
 
 

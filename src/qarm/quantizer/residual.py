@@ -25,6 +25,7 @@ from qarm.quantizer.rows import (
     padded,
     subtract_centroids,
 )
+from qarm.quantizer.shards import sharded
 from qarm.quantizer.storage import read_model, tensor, write_model
 
 __all__ = ["ResidualKMeans", "auto_width"]
@@ -122,25 +123,9 @@ class ResidualKMeans(Quantizer):
             items = "1 item (one sample)" if len(values) == 1 else f"{len(values)} items"
             raise VectorsError(f"got {items}, need at least width={max(widths)}; lower quantizer.width")
         starts = self._checked_init(widths, values.shape[1])
-        codes = np.empty((len(values), self.levels), dtype=np.int32)
-        codebooks: list[npt.NDArray[np.float32]] = []
-        lifts: list[npt.NDArray[np.float32] | None] = []
-        energies, iterations = [], []
-        total = self.levels * self.iterations
-        with tqdm(total=total, disable=None, desc="residual k-means", unit="iteration") as progress:
-            for level, width in enumerate(widths):
-                rows = ResidualRows(values, tuple(codebooks), codes)
-                start = (
-                    starting_centroids(rows, width, rng=self._rng(level)) if starts is None else starts[level]
-                )
-                found, lift = self._level(rows, start, level, after_each=progress.update)
-                lifts.append(lift)
-                codes[:, level] = found.codes
-                codebooks.append(found.centroids)
-                energies.append(found.energy)
-                iterations.append(found.iterations)
-        self.codebooks_, self.widths_, self.lifts_ = codebooks, widths, lifts
-        self.energies_, self.n_iter_ = energies, iterations
+        with sharded() as shard:
+            shard.agree("rows and settings", (values.shape, repr(self.get_params())))
+            self._learn(values, widths, starts, quiet=True if shard.rank else None)
         return self
 
     def transform(self, x: Vectors) -> npt.NDArray[np.int32]:
@@ -217,6 +202,34 @@ class ResidualKMeans(Quantizer):
         ]
         loaded.widths_, loaded.n_features_in_ = widths, dim
         return loaded
+
+    def _learn(
+        self,
+        values: npt.NDArray[Any],
+        widths: list[int],
+        starts: list[npt.NDArray[np.float32]] | None,
+        *,
+        quiet: bool | None,
+    ) -> None:
+        codes = np.empty((len(values), self.levels), dtype=np.int32)
+        codebooks: list[npt.NDArray[np.float32]] = []
+        lifts: list[npt.NDArray[np.float32] | None] = []
+        energies, iterations = [], []
+        total = self.levels * self.iterations
+        with tqdm(total=total, disable=quiet, desc="residual k-means", unit="iteration") as progress:
+            for level, width in enumerate(widths):
+                rows = ResidualRows(values, tuple(codebooks), codes)
+                start = (
+                    starting_centroids(rows, width, rng=self._rng(level)) if starts is None else starts[level]
+                )
+                found, lift = self._level(rows, start, level, after_each=progress.update)
+                lifts.append(lift)
+                codes[:, level] = found.codes
+                codebooks.append(found.centroids)
+                energies.append(found.energy)
+                iterations.append(found.iterations)
+        self.codebooks_, self.widths_, self.lifts_ = codebooks, widths, lifts
+        self.energies_, self.n_iter_ = energies, iterations
 
     def _level(
         self,

@@ -13,6 +13,7 @@ from qarm.artifacts import Embeddings
 from qarm.errors import InputError, shown
 from qarm.quantizer.compiled import compiled
 from qarm.quantizer.parquet import parquet_ids, parquet_rows
+from qarm.quantizer.shards import current
 
 __all__ = [
     "LiftedRows",
@@ -159,8 +160,12 @@ class ResidualRows:
     @property
     def largest(self) -> float:
         """An upper bound of the absolute residual, from the extremes of rows and centroids."""
-        extremes = [self.values, *self.codebooks]
-        return float(sum(max(abs(float(part.min())), abs(float(part.max()))) for part in extremes))
+        shard = current()
+        first, last = shard.stretch(len(self))
+        step = max(_CHECKED_VALUES // self.dim, 1)
+        tiles = (self.values[start : min(start + step, last)] for start in range(first, last, step))
+        own = max((_extreme(tile) for tile in tiles), default=0.0)
+        return shard.largest(own) + sum(_extreme(book) for book in self.codebooks)
 
     def tile(self, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Residuals of rows start to stop, float32 [stop - start, d], contiguous, read only."""
@@ -175,6 +180,10 @@ class ResidualRows:
         for level, codebook in enumerate(self.codebooks):
             subtract_centroids(tile, codebook, codes[:, level])
         return tile
+
+
+def _extreme(values: npt.NDArray[Any]) -> float:
+    return max(abs(float(values.min())), abs(float(values.max())))
 
 
 class LiftedRows(ResidualRows):

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import polars as pl
 
+from qarm.artifacts import Codes, Embeddings, write_json, write_parquet
 from qarm.errors import ArtifactError, InputError, shown
+from qarm.quantizer.monitor import fit_profile
+from qarm.quantizer.nearest import NearestCodes
+from qarm.quantizer.residual import ResidualKMeans
 
-__all__ = ["archive", "current_version", "next_version", "rollback", "versions"]
+__all__ = ["archive", "current_version", "next_version", "rollback", "versions", "write_codes"]
 
 CODES, VERSIONS, MANIFEST, PARTIAL = "codes.parquet", "versions", "manifest.json", ".partial"
 
@@ -55,6 +59,18 @@ def archive(folder: Path, work: Path) -> int:
         _copy(folder / VERSIONS, work / VERSIONS)
     _copy_current(folder, work / VERSIONS / str(current_version(folder)))
     return number
+
+
+def write_codes(
+    folder: Path, codes: Codes, books: ResidualKMeans, nearest: NearestCodes, *, known: Embeddings
+) -> None:
+    """What a version consists of; known: vectors of the items that the codebooks were fitted on."""
+    codes.write(folder / "codes.parquet")
+    write_parquet(folder / "pool.parquet", nearest.pool_frame())
+    books.save_pretrained(folder / "quantizer")
+    nearest.save_pretrained(folder / "nearest")
+    fitted = Codes(known.item_ids, books.transform(known))
+    write_json(folder / "profile.json", fit_profile(known, fitted, books))
 
 
 def rollback(folder: Path, version: int) -> None:

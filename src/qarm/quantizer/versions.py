@@ -136,8 +136,8 @@ def churn(old: Codes, new: Codes, matches: Sequence[npt.NDArray[np.int32]]) -> d
 def remap_table(old: Codes, new: Codes, matches: Sequence[npt.NDArray[np.int32]]) -> pl.DataFrame:
     """What became of every old code: one row per level (from 1) and code.
 
-    Columns, all i32: `level`, `old`, `new` (the match, null where there is none), `items` (in both versions, that
-    had the old code), `kept` (of these with the matching new one).
+    Columns, all i32: `level`, `old`, `new` (the match, null where there is none), `items` (in both versions,
+    that had the old code), `kept` (of these with the matching new one).
     """
     before, after = _common(old, new)
     frames = []

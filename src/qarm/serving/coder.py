@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from qarm.artifacts import Codes, read_manifest
+from qarm.artifacts import Codes, Embeddings, read_manifest
 from qarm.content.catalog import read_catalog
 from qarm.content.embed import embed
 from qarm.content.encoder import Encoder
@@ -11,7 +11,7 @@ from qarm.errors import ArtifactError
 from qarm.quantizer.nearest import NearestCodes
 from qarm.quantizer.residual import ResidualKMeans
 
-__all__ = ["encode"]
+__all__ = ["encode", "new_vectors"]
 
 
 def encode(run: Path, table: Path) -> Codes:
@@ -25,6 +25,20 @@ def encode(run: Path, table: Path) -> Codes:
         InputError: the table is wrong.
         ArtifactError: the run has not got so far.
     """
+    vectors = new_vectors(run, table)
+    version = Codes.read(run / "codes" / "codes.parquet").version
+    books = ResidualKMeans.from_pretrained(run / "codes" / "quantizer")
+    nearest = NearestCodes.from_pretrained(run / "codes" / "nearest")
+    return Codes(vectors.item_ids, books.transform(vectors), nearest.codes(vectors), version)
+
+
+def new_vectors(run: Path, table: Path) -> Embeddings:
+    """Vectors of new items by the run's encoder; media that cannot be read are left out.
+
+    Raises:
+        InputError: the table is wrong.
+        ArtifactError: the run has not got so far.
+    """
     manifest = read_manifest(run / "codes")
     if manifest is None:
         raise ArtifactError(f"{run} has no finished codes; run: qarm quantize CONFIG --out {run}")
@@ -32,7 +46,4 @@ def encode(run: Path, table: Path) -> Codes:
     catalog = read_catalog(table, **columns)
     found = check_media(catalog)
     catalog = catalog.without_media(images=list(found.images), sounds=list(found.sounds))
-    vectors = embed(Encoder.from_pretrained(run / "encoder"), catalog)
-    books = ResidualKMeans.from_pretrained(run / "codes" / "quantizer")
-    nearest = NearestCodes.from_pretrained(run / "codes" / "nearest")
-    return Codes(vectors.item_ids, books.transform(vectors), nearest.codes(vectors))
+    return embed(Encoder.from_pretrained(run / "encoder"), catalog)

@@ -1,0 +1,35 @@
+"""The shape of every JSON file that a run writes; unknown fields are faults, so that no figure hides."""
+
+from fnmatch import fnmatch
+
+from pydantic import BaseModel
+
+from qarm.schemas.learned import AlignStep, Churn, CodeQuality, EncoderCard, PairQuality, Profile, Saved
+from qarm.schemas.results import Baselines, Cell, RankerShape, Results, Summary
+from qarm.schemas.shape import Check, Manifest, Timing
+
+__all__ = ["SCHEMAS", "schema_of"]
+
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "*/manifest.json": Manifest,
+    "*/timing.json": Timing,
+    "check/check.json": Check,
+    "pairs/quality.json": PairQuality,
+    "encoder/config.json": EncoderCard,
+    "encoder/metrics.jsonl": AlignStep,
+    "codes/churn.json": Churn,
+    "codes/profile.json": Profile,
+    "codes/quality.json": CodeQuality,
+    "codes/quantizer/config.json": Saved,
+    "codes/nearest/config.json": Saved,
+    "recommender/results.json": Results,
+    "recommender/cells/baselines.json": Baselines,
+    "recommender/cells/*.json": Cell,
+    "recommender/*/config.json": RankerShape,
+    "report/summary.json": Summary,
+}
+
+
+def schema_of(name: str) -> type[BaseModel] | None:
+    """The schema of a file, by its path in the run folder; None for files of other projects' formats."""
+    return next((schema for pattern, schema in SCHEMAS.items() if fnmatch(name, pattern)), None)

@@ -1,0 +1,101 @@
+"""Rankers and their results."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from qarm.schemas.shape import Count, Shape, Share
+
+__all__ = ["Baselines", "Cell", "RankerShape", "Results", "Summary"]
+
+
+class Figures(Shape):
+    slice: str
+    auc: Share | None
+    uauc: Share | None
+    gauc: Share | None
+    logloss: Annotated[float, Field(ge=0.0)] | None
+    rows: Count
+    users: Count
+
+
+class Row(Figures):
+    variant: str
+    seed: int
+
+
+class Epoch(Shape):
+    epoch: Count
+    loss: float
+    valid_auc: Share | None
+    valid_logloss: float | None
+
+
+class Cell(Shape):
+    """`recommender/cells/<variant>-<seed>.json`: one trained ranker; `best` is the epoch that was kept."""
+
+    rows: list[Figures]
+    epochs: list[Epoch]
+    best: int
+
+
+class Baselines(Shape):
+    """`recommender/cells/baselines.json`; `content-knn` names the rule that validation chose."""
+
+    knn: Annotated[str, Field(alias="content-knn")]
+    rows: dict[str, list[Figures]]
+
+
+class RankerShape(Shape):
+    """`recommender/<variant>/config.json`; `qarm.recommender.ranker.Shape` says what each field means."""
+
+    items: Count
+    known: Count
+    widths: list[Count]
+    nearest: Count
+    pool: Count
+    vector: Count
+    dim: Count
+    attention: Count
+    hidden: list[Count]
+    dropout: Share
+    id_dropout: Share
+    history: Count
+
+
+class Results(Shape):
+    """`recommender/results.json`: a row per variant, seed and slice of the test part."""
+
+    rows: list[Row]
+
+
+class Mean(Shape):
+    variant: str
+    slice: str
+    seeds: Count
+    auc: Share | None
+    uauc: Share | None
+    gauc: Share | None
+    logloss: float | None
+    rows: Count
+    users: Count
+
+
+class Difference(Shape):
+    variant: str
+    against: str
+    slice: str
+    metric: Literal["auc", "uauc", "gauc", "logloss"]
+    seeds: Count
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+class Summary(Shape):
+    """`report/summary.json`: means over seeds, and paired differences with their interval."""
+
+    against: str
+    confidence: Share
+    means: list[Mean]
+    differences: list[Difference]

@@ -1,0 +1,43 @@
+"""What every schema shares, and the files that every stage writes."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Check", "Count", "Manifest", "Shape", "Share", "Timing"]
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Manifest(Shape):
+    """`manifest.json` of every stage: what it was made from and the hash of each file it left."""
+
+    stage: str
+    version: str
+    inputs: dict[str, str]
+    config: dict[str, Any]
+    rows: dict[str, Any]
+    outputs: dict[str, str]
+
+
+class Timing(Shape):
+    """`timing.json` of every stage, outside every hash; Unix time and seconds."""
+
+    started: float
+    seconds: float
+
+
+class Check(Shape):
+    """`check/check.json`; bad media by item id, with the reason."""
+
+    items: Count
+    users: Count
+    interactions: Count
+    unknown_interactions: Count
+    bad_images: dict[str, str]
+    bad_sounds: dict[str, str]
