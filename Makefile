@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-large demo-proof test lint setup clean
+.PHONY: demo demo-large demo-proof bench-codes bench-pairs test lint setup clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -16,6 +16,12 @@ demo-large: setup
 
 demo-proof: setup
 	$(BIN)/python benchmarks/demo_proof.py --out runs/demo-proof
+
+bench-codes: setup
+	$(BIN)/python benchmarks/codes.py
+
+bench-pairs: setup
+	$(BIN)/python benchmarks/pairs.py
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qarm.behavior import swing_kernel
+from qarm.behavior import swing_buckets
 from qarm.behavior.log import Log
 from qarm.behavior.swing import swing
 from qarm.errors import InputError
@@ -122,7 +122,7 @@ def test_threads_and_blocks_change_no_byte(crowd: Log, monkeypatch: pytest.Monke
             crowd, top_k=7, max_users_per_item=40, max_items_per_user=12, support=True, threads=threads
         )
         assert capped.equals(expected)
-    monkeypatch.setattr(swing_kernel, "BLOCK_CELLS", 50)
+    monkeypatch.setattr(swing_buckets, "BLOCK_CELLS", 50)
     blocks = swing(crowd, top_k=7, max_users_per_item=40, max_items_per_user=12, support=True, threads=2)
     assert blocks.equals(expected)
 

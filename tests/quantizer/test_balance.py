@@ -48,6 +48,7 @@ def test_sizes_are_equal_and_the_energy_is_the_least(
     width: int, pairs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prices, "_ALL_PAIRS", pairs)
+    monkeypatch.setattr(prices, "_LAST_PAIRS", pairs)
     start = X[:width].copy()
     found = balanced(ResidualRows(X), start, iterations=3).clustering
     sizes = np.bincount(found.codes, minlength=width)
@@ -117,6 +118,7 @@ def test_equal_rows_stay_together_without_harm() -> None:
 
 def test_groups_far_apart_do_not_change_sides_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prices, "_ALL_PAIRS", 0)
+    monkeypatch.setattr(prices, "_LAST_PAIRS", 0)
     monkeypatch.setattr(prices, "_CANDIDATES", 4)
     rng = np.random.default_rng(3)
     far = (rng.normal(size=(8, 6))[rng.integers(8, size=2000)] * 1000).astype(np.float32)

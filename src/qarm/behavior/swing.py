@@ -11,7 +11,7 @@ import polars as pl
 
 from qarm.behavior.log import Log
 from qarm.behavior.matrix import click_matrix, sampled
-from qarm.behavior.swing_kernel import Neighbors, Scoring, neighbors
+from qarm.behavior.swing_buckets import Neighbors, Scoring, neighbors
 from qarm.engines import EngineName
 from qarm.errors import Problems
 

@@ -53,7 +53,7 @@ def balanced(
     """Alternate means and assignment to codes of exactly floor or ceil n / width rows.
 
     For the given centroids the assignment has the least energy of all with these sizes, where rows times
-    codes are up to two million; beyond, of all that give a row one of its 16 candidates.
+    codes are up to eight million; beyond, of all that give a row one of its 16 candidates.
 
     Args:
         rows: n residual rows of the same dimension, n at least the width.

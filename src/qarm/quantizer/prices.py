@@ -15,6 +15,7 @@ from qarm.quantizer.transport import fair_prices
 __all__ = ["add_candidates", "astray", "candidates", "lift_of", "priced", "shrunk"]
 
 _ALL_PAIRS = 1 << 21  # rows times codes up to which every code is a candidate
+_LAST_PAIRS = 1 << 23  # the same for the last assignment, which decides
 _CANDIDATES = 16
 _TILE = 512
 _HALVINGS, _HOT = 6, 2.0
@@ -37,8 +38,9 @@ def priced(
     A price is made by the rows that have the code as candidate and can be far too low for the others. It then
     makes the code a candidate of theirs in the next attempt.
     """
+    most = _ALL_PAIRS if attempts == 1 else max(_ALL_PAIRS, _LAST_PAIRS)
     for _ in range(attempts):
-        places, costs = candidates(rows, centroids, prices)
+        places, costs = candidates(rows, centroids, prices, most=most)
         prices = fair_prices(places, costs, prices)
         if attempts == 1 or places.shape[1] == len(centroids) or not _hot(rows, centroids, prices):
             break
@@ -46,14 +48,14 @@ def priced(
 
 
 def candidates(
-    rows: ResidualRows, centroids: FloatRows, prices: Floats
+    rows: ResidualRows, centroids: FloatRows, prices: Floats, *, most: int | None = None
 ) -> tuple[npt.NDArray[np.int32], Floats]:
     """Codes int32 [n, m] that a row may take, and squared distances [n, m].
 
     Half of them are the nearest, half the cheapest of the others at the given prices.
     """
     n, width = len(rows), len(centroids)
-    kept = width if n * width <= _ALL_PAIRS else min(_CANDIDATES, width)
+    kept = width if n * width <= (_ALL_PAIRS if most is None else most) else min(_CANDIDATES, width)
     places, costs = np.empty((n, kept), dtype=np.int32), np.empty((n, kept))
     centred = centroids - centroids.astype(np.float64).mean(axis=0).astype(np.float32)
     constant = torch.from_numpy(
