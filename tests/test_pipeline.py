@@ -34,6 +34,7 @@ ARTEFACTS = [
     "check/check.json",
     "pairs/pairs.parquet",
     "pairs/quality.json",
+    "pairs/rejected.parquet",
     "encoder/config.json",
     "encoder/model.safetensors",
     "encoder/README.md",

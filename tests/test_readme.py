@@ -8,6 +8,7 @@ import pytest
 
 import qarm
 from qarm.cli import app
+from qarm.quantizer.shelf import write_codes
 from qarm.world import WorldSpec, build_world
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -47,13 +48,9 @@ def test_codes_enter_a_pytorch_model(
     known = qarm.embed(names["encoder"], names["known"])
     everything = qarm.embed(names["encoder"], names["catalog"])
     nearest = qarm.NearestCodes(25).fit(known)
-    codes = folder / "runs" / "demo" / "codes"
     books = names["books"]
-    qarm.Codes(everything.item_ids, books.transform(everything), nearest.codes(everything)).write(
-        codes / "codes.parquet"
-    )
-    books.save_pretrained(codes / "quantizer")
-    nearest.save_pretrained(codes / "nearest")
+    codes = qarm.Codes(everything.item_ids, books.transform(everything), nearest.codes(everything))
+    write_codes(folder / "runs" / "demo" / "codes", codes, books, nearest, known=known)
     monkeypatch.chdir(folder)
     (snippet,) = [block for block in blocks("python") if "CodeEmbedding" in block]
     shown: dict[str, Any] = {}

@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from qarm.errors import ConfigError as ConfigError
     from qarm.errors import InputError as InputError
     from qarm.errors import QarmError as QarmError
+    from qarm.quantizer.fsq import ResidualKMeansFSQ as ResidualKMeansFSQ
     from qarm.quantizer.nearest import NearestCodes as NearestCodes
+    from qarm.quantizer.opq import ResidualKMeansOPQ as ResidualKMeansOPQ
     from qarm.quantizer.residual import ResidualKMeans as ResidualKMeans
+    from qarm.quantizer.rqvae import RQVAE as RQVAE
     from qarm.recommender.compare import compare as compare
     from qarm.recommender.embedding import CodeEmbedding as CodeEmbedding
     from qarm.recommender.train import train_ranker as train_ranker
@@ -42,6 +45,9 @@ _HOME = {
     "Log": "behavior.log",
     "NearestCodes": "quantizer.nearest",
     "QarmError": "errors",
+    "ResidualKMeansFSQ": "quantizer.fsq",
+    "ResidualKMeansOPQ": "quantizer.opq",
+    "RQVAE": "quantizer.rqvae",
     "ResidualKMeans": "quantizer.residual",
     "align": "content.align",
     "compare": "recommender.compare",

@@ -22,6 +22,9 @@ SIZE_HELP = "small: 2,000 items and 60,000 interactions; large: 20,000 items and
 Settings = Annotated[list[str] | None, Parameter(name="--set", help=SETTINGS_HELP, negative="")]
 ConfigFile = Annotated[Path, Parameter(help="YAML file; examples/ has some.")]
 RunFolder = Annotated[Path, Parameter(help="Run folder: a folder per stage, made if need be.")]
+Engine = Annotated[
+    Literal["local", "ray"], Parameter(help="Where mining runs: this machine, or a Ray cluster; same bytes.")
+]
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON, one object a line.", negative="")]
 
 app = App(
@@ -114,7 +117,6 @@ def _stage_command(last: str) -> Any:
 
 
 for _name, _help in {
-    "mine": "Mine pairs of items that behave alike (Swing and User2Item).",
     "align": "Fine-tune the encoder on the pairs.",
     "embed": "Vectors of every item, before and after alignment.",
     "train": "Train and test the ranker's variants.",
@@ -124,11 +126,33 @@ for _name, _help in {
 
 
 @app.command
-def run(config: ConfigFile, *, out: RunFolder, settings: Settings = None, as_json: Json = False) -> None:
+def mine(
+    config: ConfigFile,
+    *,
+    out: RunFolder,
+    engine: Engine = "local",
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Mine pairs of items that behave alike (Swing and User2Item). Runs the stages before it too."""
+    from qarm.pipeline import run_stages
+
+    _show(run_stages(_load(config, settings), out, last="mine", engine=engine), as_json=as_json)
+
+
+@app.command
+def run(
+    config: ConfigFile,
+    *,
+    out: RunFolder,
+    engine: Engine = "local",
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
     """Run every stage, skipping what is fresh, and print the results."""
     from qarm.pipeline import run_stages
 
-    _show(run_stages(_load(config, settings), out), as_json=as_json)
+    _show(run_stages(_load(config, settings), out, engine=engine), as_json=as_json)
     if not as_json:
         _print_results(out)
 

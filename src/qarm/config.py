@@ -73,8 +73,15 @@ class SplitConfig(Page):
 
 
 class SwingConfig(Page):
+    """`user_weight` power is (items + user_alpha) ** user_beta; `time_window` in units of the time column."""
+
     alpha: Annotated[float, Field(ge=0.0)] = 1.0
     top_k: Count = 20
+    user_weight: Literal["sqrt", "power"] = "sqrt"
+    user_alpha: float = 5.0
+    user_beta: float = -0.35
+    min_user_items: Count = 2
+    time_window: Count | None = None
     max_items_per_user: Count = 1000
     max_users_per_item: Count = 1000
 
@@ -82,15 +89,32 @@ class SwingConfig(Page):
 class User2ItemConfig(Page):
     """The id model whose item vectors decide which past item is most similar to a target."""
 
+    model: Literal["two_tower", "als", "bpr"] = "two_tower"
     dim: Count = 64
     epochs: Count = 10
     batch: Count = 1024
     lr: Positive = 0.01
+    temperature: Positive = 0.2
+    max_steps: Count = 20_000
+
+
+class PerSource(Page):
+    """One number for each source of pairs; None leaves a source alone."""
+
+    item2item: Annotated[float, Field(ge=0.0)] | None = None
+    user2item: Annotated[float, Field(ge=0.0)] | None = None
 
 
 class PairsConfig(Page):
+    """Thresholds, shares (`mix`) and the popularity correction are explained in docs/pairs.md."""
+
     window: Count = 50
     per_item: Count = 40
+    min_score: PerSource = PerSource()
+    min_count: PerSource = PerSource()
+    mix: PerSource = PerSource()
+    popularity: Annotated[float, Field(ge=0.0)] = 0.0
+    directions: Literal["one", "both"] = "one"
     swing: SwingConfig = SwingConfig()
     user2item: User2ItemConfig = User2ItemConfig()
 
@@ -119,13 +143,22 @@ class QuantizerConfig(Page):
 
     levels: Count = 3
     width: Literal["auto"] | Annotated[int, Field(ge=2)] | list[Annotated[int, Field(ge=2)]] = "auto"
-    nearest: Count = 25
     iterations: Count = 25
+    balance: Literal["none", "last", "all", "last-approximate", "all-approximate"] = "none"
+    last: Literal["kmeans", "fsq", "opq"] = "kmeans"
+    collisions: Literal["keep", "suffix", "reassign"] = "keep"
+    nearest: Count = 25
+    pool: Count | None = None
+    index: Literal["auto", "exact", "ivf"] = "auto"
 
     @model_validator(mode="after")
     def _one_width_per_level(self) -> "QuantizerConfig":
         if isinstance(self.width, list) and len(self.width) != self.levels:
             raise ValueError(f"width has {len(self.width)} entries, need levels={self.levels}")
+        if self.last != "kmeans" and self.levels < 2:
+            raise ValueError(f"last={self.last} stands on k-means levels; need levels=2 or more")
+        if self.last != "kmeans" and (self.balance != "none" or self.collisions == "reassign"):
+            raise ValueError(f"balance and reassign need a k-means last level; got last={self.last}")
         return self
 
 

@@ -23,6 +23,7 @@ from qarm.artifacts import (
     write_parquet,
 )
 from qarm.config import Config
+from qarm.engines import EngineName
 from qarm.errors import MissingExtraError
 from qarm.run import Run
 
@@ -61,13 +62,21 @@ def _check(run: Run, work: Path) -> dict[str, Any]:
 
 
 def _mine(run: Run, work: Path) -> dict[str, Any]:
+    import polars as pl
+
     from qarm.behavior.pairs import mine_pairs
     from qarm.behavior.quality import pair_quality
 
-    settings = run.config.pairs.model_dump()
-    train = run.split.train
-    pairs = mine_pairs(train, **settings, seed=run.config.seed)
-    quality = pair_quality(pairs, train)
+    settings = run.config.pairs.model_dump(exclude_none=True)
+    train, valid, rejected = run.split.train, run.split.valid, work / "rejected.parquet"
+    pairs = mine_pairs(train, **settings, seed=run.config.seed, rejected=rejected, engine=run.engine)
+    quality = pair_quality(
+        pairs,
+        train,
+        future=valid if len(valid) else None,
+        rejected=pl.read_parquet(rejected),
+        seed=run.config.seed,
+    )
     write_parquet(work / "pairs.parquet", pairs)
     write_json(work / "quality.json", quality)
     sources = {name: figures["pairs"] for name, figures in quality["sources"].items()}
@@ -107,27 +116,28 @@ def _embed(run: Run, work: Path) -> dict[str, Any]:
 def _quantize(run: Run, work: Path) -> dict[str, Any]:
     import polars as pl
 
+    from qarm.quantizer.coding import all_codes, new_quantizer
     from qarm.quantizer.nearest import NearestCodes
     from qarm.quantizer.quality import code_quality
-    from qarm.quantizer.residual import ResidualKMeans, auto_width
     from qarm.quantizer.shelf import archive, write_codes
 
     settings = run.config.quantizer
     vectors = Embeddings.read(run.folder / "embeddings" / "embeddings.parquet")
     known_ids = run.known.item_ids
     known = Embeddings(known_ids, vectors.rows(known_ids))
-    width = auto_width(len(known), settings.levels) if settings.width == "auto" else settings.width
-    books = ResidualKMeans(settings.levels, width, iterations=settings.iterations, seed=run.config.seed)
-    books.fit(known)
-    nearest = NearestCodes(settings.nearest).fit(known)
+    books = new_quantizer(settings, len(known), seed=run.config.seed).fit(known)
+    nearest = NearestCodes(
+        settings.nearest, pool=settings.pool, index=settings.index, seed=run.config.seed
+    ).fit(known)
     earlier = (run.folder / "codes" / "codes.parquet").is_file()
     version = archive(run.folder / "codes", work) if earlier else 1
-    codes = Codes(vectors.item_ids, books.transform(vectors.vectors), nearest.codes(vectors), version)
+    codes = all_codes(vectors, known_ids, books, nearest, collisions=settings.collisions, version=version)
     write_codes(work, codes, books, nearest, known=known)
     pairs = pl.read_parquet(run.folder / "pairs" / "pairs.parquet")
     quality = code_quality(vectors, codes, books, pairs=pairs, seed=run.config.seed)
     write_json(work / "quality.json", quality)
-    return {"items": len(codes), "width": width, "collision_rate": quality["full_codes"]["collision_rate"]}
+    shared = quality["full_codes"]["collision_rate"]
+    return {"items": len(codes), "width": books.widths_, "collision_rate": shared}
 
 
 def _train(run: Run, work: Path) -> dict[str, Any]:
@@ -214,8 +224,12 @@ STAGES = (
 )
 
 
-def run_stages(config: Config, folder: Path, *, last: str = "report") -> Iterator[Done]:
+def run_stages(
+    config: Config, folder: Path, *, last: str = "report", engine: EngineName = "local"
+) -> Iterator[Done]:
     """Run every stage up to `last`, skipping what is fresh; yields each stage as it finishes.
+
+    The engine decides where the work is done, not what comes out, so it is no part of the config.
 
     Raises:
         InputError: the input is wrong; what earlier runs left in the folder is untouched.
@@ -224,7 +238,7 @@ def run_stages(config: Config, folder: Path, *, last: str = "report") -> Iterato
     _require_extras(last)
     names = [stage.name for stage in STAGES]
     with run_lock(folder):
-        run = Run(config, folder)
+        run = Run(config, folder, engine=engine)
         run.tables  # noqa: B018 - bad tables are refused before anything is hashed or written
         for stage in STAGES[: names.index(last) + 1]:
             yield _run_stage(run, stage)

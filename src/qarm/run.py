@@ -9,6 +9,7 @@ from qarm.behavior.log import Log, read_log
 from qarm.behavior.split import Split, split_log
 from qarm.config import Config
 from qarm.content.catalog import Catalog, read_catalog
+from qarm.engines import EngineName
 from qarm.errors import ArtifactError, InputError, Problems
 
 __all__ = ["Run"]
@@ -17,9 +18,10 @@ __all__ = ["Run"]
 class Run:
     """Tables are read once, when a stage first needs them."""
 
-    def __init__(self, config: Config, folder: Path) -> None:
+    def __init__(self, config: Config, folder: Path, *, engine: EngineName = "local") -> None:
         self.config = config
         self.folder = folder
+        self.engine = engine
 
     @cached_property
     def tables(self) -> tuple[Catalog, Log]:

@@ -21,8 +21,10 @@ from qarm.artifacts import (
     write_json,
     write_parquet,
 )
-from qarm.errors import ArtifactError
+from qarm.errors import ArtifactError, InputError
 from qarm.quantizer import shelf, versions
+from qarm.quantizer.base import Quantizer
+from qarm.quantizer.coding import all_codes, load_quantizer
 from qarm.quantizer.monitor import Monitoring, fit_profile, monitor
 from qarm.quantizer.nearest import NearestCodes
 from qarm.quantizer.quality import code_quality
@@ -73,8 +75,14 @@ def refit_codes(run: Path) -> dict[str, Any]:
         ArtifactError: the run has not got so far, is damaged or in use.
     """
     with _reworked(run) as (work, rows):
+        manifest = _finished(run)
         old = Codes.read(work / "codes.parquet")
         old_books, nearest = _loaded(work)
+        if not isinstance(old_books, ResidualKMeans):
+            raise InputError(
+                f"got a {type(old_books).__name__}, only k-means levels can be fitted again from old "
+                "centroids; set quantizer.last to kmeans"
+            )
         number = shelf.archive(run / "codes", work)
         new_items = _appended(work)
         everything = _joined(Embeddings.read(run / "embeddings" / "embeddings.parquet"), new_items)
@@ -84,7 +92,8 @@ def refit_codes(run: Path) -> dict[str, Any]:
         if len(new_items):
             nearest.extend(new_items, version=number)
         vectors = Embeddings(old.item_ids, everything.rows(old.item_ids))
-        codes = Codes(old.item_ids, books.transform(vectors), nearest.codes(vectors), number)
+        policy = manifest["config"]["quantizer"]["collisions"]
+        codes = all_codes(vectors, known_ids, books, nearest, collisions=policy, version=number)
         shelf.write_codes(work, codes, books, nearest, known=known)
         pairs = pl.read_parquet(run / "pairs" / "pairs.parquet")
         quality = code_quality(vectors, codes, books, pairs=pairs, seed=books.seed)
@@ -158,11 +167,8 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _loaded(codes: Path) -> tuple[ResidualKMeans, NearestCodes]:
-    return (
-        ResidualKMeans.from_pretrained(codes / "quantizer"),
-        NearestCodes.from_pretrained(codes / "nearest"),
-    )
+def _loaded(codes: Path) -> tuple[Quantizer, NearestCodes]:
+    return load_quantizer(codes / "quantizer"), NearestCodes.from_pretrained(codes / "nearest")
 
 
 def _appended(codes: Path) -> Embeddings:

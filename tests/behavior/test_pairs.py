@@ -1,5 +1,6 @@
 """Pairs: the table's shape, the cap, and that nothing later can change them."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 
 from qarm.behavior.log import Log
 from qarm.behavior.pairs import _item2item, mine_pairs
+from qarm.behavior.quality import pair_quality
 from qarm.behavior.sift import ITEM2ITEM, USER2ITEM
 from qarm.behavior.split import split_log
 from qarm.behavior.swing import swing
@@ -174,3 +176,31 @@ def test_one_source_is_enough(make_log: MakeLog) -> None:
     assert only_clicks.select("trigger_id", "target_id", "source").rows() == [("a", "b", USER2ITEM)]
     same_time = make_log([(user, item, 0) for user in "uv" for item in "ab"])
     assert mine_pairs(same_time, user2item=FAST)["source"].to_list() == [ITEM2ITEM]
+
+
+# ---- odd logs ---------------------------------------------------------------------------------
+
+ODD = {
+    "one item each, but for two": [(u, "hub", u) for u in range(30)] + [(0, "a", 50), (1, "a", 51)],
+    "all users alike": [(u, i, i) for u in range(12) for i in range(6)],
+    "an item that everyone has": [
+        (u, i, t) for u in range(40) for t, i in enumerate(["hub", u % 5, 9 - u % 3])
+    ],
+    "all at one moment": [(u, (u + k * k) % 9, 0) for u in range(20) for k in range(4)],
+    "items of one user": [(u, f"{u}-{t}", t) for u in range(5) for t in range(5)],
+}
+
+
+@pytest.mark.parametrize("events", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("directions", ["one", "both"])
+def test_odd_logs_still_give_pairs_and_figures(
+    make_log: MakeLog, events: list[tuple[int, object, int]], directions: str
+) -> None:
+    log = make_log(events)
+    pairs = mine_pairs(log, directions=directions, per_item=4, popularity=0.5, user2item=FAST)  # type: ignore[arg-type]
+    assert 1 <= max(appearances(pairs).values()) <= 4
+    assert pairs["score"].is_finite().all()
+    quality = pair_quality(pairs, log, future=log)
+    assert json.loads(json.dumps(quality, allow_nan=False)) == quality
+    for figures in quality["sources"].values():
+        assert figures["lift"]["lift"] > 0.0

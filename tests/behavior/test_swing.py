@@ -6,6 +6,7 @@ from itertools import combinations
 from math import comb, sqrt
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from qarm.behavior import swing_buckets
 from qarm.behavior.log import Log
+from qarm.behavior.matrix import click_matrix
 from qarm.behavior.swing import swing
 from qarm.errors import InputError
 
@@ -86,6 +88,19 @@ def test_users_with_few_items_can_be_left_out(make_log: MakeLog) -> None:
     assert swing(log, min_user_items=4).height == 0
 
 
+def test_a_time_window_forgets_what_is_older(make_log: MakeLog) -> None:
+    old = [(u, i, 10 + u) for u in range(4) for i in "ab"]
+    new = [(u, i, 20) for u in range(2) for i in "bc"]
+    log = make_log(old + new)
+    assert swing(log, time_window=10).equals(
+        swing(make_log(new + old[2:]))
+    )  # after 10: all but the first user's
+    assert swing(log, time_window=1).equals(swing(make_log(new)))
+    assert swing(log, time_window=11).equals(swing(log))
+    with pytest.raises(InputError, match="got time_window=0, need at least 1"):
+        swing(log, time_window=0)
+
+
 # ---- order, shape, bytes ----------------------------------------------------------------------
 
 
@@ -125,6 +140,21 @@ def test_threads_and_blocks_change_no_byte(crowd: Log, monkeypatch: pytest.Monke
     monkeypatch.setattr(swing_buckets, "BLOCK_CELLS", 50)
     blocks = swing(crowd, top_k=7, max_users_per_item=40, max_items_per_user=12, support=True, threads=2)
     assert blocks.equals(expected)
+
+
+def test_buckets_of_any_items_add_up(crowd: Log) -> None:
+    """What other engines call, as docs/pairs.md shows."""
+    matrix = click_matrix(crowd)
+    weights, scale = 1 / np.sqrt(matrix.by_user.sizes), np.ones(len(matrix.item_ids))
+    scoring = swing_buckets.Scoring(matrix.by_user, matrix.by_item, weights, scale, alpha=1.0, top_k=20)
+    shuffled = np.random.default_rng(0).permutation(len(scale)).astype(np.int32)
+    rows = []
+    for bucket in np.array_split(shuffled, 7):
+        near = swing_buckets.score_bucket(scoring, bucket)
+        names = (matrix.item_ids.gather(numbers) for numbers in (near.items, near.neighbors))
+        rows += list(zip(*names, near.scores.tolist(), strict=True))
+    expected = swing(crowd, **EXACT)
+    assert sorted(rows) == sorted(expected.rows())
 
 
 def test_support_counts_the_users_of_both(crowd: Log) -> None:

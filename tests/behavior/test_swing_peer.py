@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pytest
 from scipy.sparse import csr_matrix
 
@@ -17,11 +18,11 @@ MakeLog = Callable[..., Log]
 Table = npt.NDArray[np.void]
 HEADER = 8 + 4 + 3 * 8  # top_k, alpha, max_cache_num, n_users, n_items: what save_swing writes first
 ENTRY = np.dtype([("item", "<i4"), ("score", "<f4")])
-recfarm = pytest.importorskip("recfarm")
 
 
 def peer_scores(matrix: csr_matrix, folder: Path) -> dict[int, Table]:
     """All neighbours of each item, by recfarm with an alpha of ours plus one."""
+    recfarm = pytest.importorskip("recfarm")
     users, items = matrix.shape
     sides = (
         SimpleNamespace(
@@ -44,24 +45,51 @@ def peer_scores(matrix: csr_matrix, folder: Path) -> dict[int, Table]:
     return found
 
 
-def test_equals_recfarm(make_log: MakeLog, tmp_path: Path) -> None:
-    """20,000 draws of 400 users and 500 items, popularity falling as 1 / rank: the item's best 20 scores."""
+@pytest.fixture(scope="module")
+def matrix() -> csr_matrix:
+    """20,000 draws of 400 users and 500 items, popularity falling as 1 / rank."""
     rng = np.random.default_rng(0)
     chances = 1 / np.arange(1, 501)
     users, items = rng.integers(0, 400, 20_000), rng.choice(500, 20_000, p=chances / chances.sum())
-    matrix = csr_matrix((np.ones(20_000), (users, items)), shape=(400, 500))
-    matrix.sum_duplicates()
-    peers = peer_scores(matrix, tmp_path)
+    drawn = csr_matrix((np.ones(20_000), (users, items)), shape=(400, 500))
+    drawn.sum_duplicates()
+    drawn.data[:] = 1.0
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def ours(matrix: csr_matrix, make_log: MakeLog) -> dict[int, pl.DataFrame]:
     log = make_log((int(u), f"{i:03}", 0) for u, i in zip(*matrix.nonzero(), strict=True))
-    ours = swing(log, max_items_per_user=None, max_users_per_item=None)
-    found = {int(item): part for (item,), part in ours.group_by("item_id")}
-    assert set(found) == set(peers)
+    table = swing(log, max_items_per_user=None, max_users_per_item=None)
+    return {int(item): part for (item,), part in table.group_by("item_id")}
+
+
+def test_equals_recfarm(matrix: csr_matrix, ours: dict[int, pl.DataFrame], tmp_path: Path) -> None:
+    peers = peer_scores(matrix, tmp_path)
+    assert set(ours) == set(peers)
     assert len(peers) > 450
-    for item, part in found.items():
+    for item, part in ours.items():
         theirs = dict(peers[item].tolist())
         wanted = sorted(theirs.values(), reverse=True)[: part.height]
         assert part.height == min(20, len(theirs))
         np.testing.assert_allclose(part["score"], wanted, rtol=1e-4)
         np.testing.assert_allclose(
             part["score"], [theirs[int(near)] for near in part["neighbor_id"]], rtol=1e-4
+        )
+
+
+def test_equals_the_formula_as_matrix_products(matrix: csr_matrix, ours: dict[int, pl.DataFrame]) -> None:
+    """In float64, where recfarm adds in float32: nothing but rounding is left."""
+    held = matrix.toarray()
+    weights = 1 / np.sqrt(np.maximum(held.sum(axis=1), 1))
+    gains = np.outer(weights, weights) / (1 + held @ held.T)
+    np.fill_diagonal(gains, 0.0)
+    for item, part in ours.items():
+        with_item = held * held[:, [item]]
+        scores = (with_item * (gains @ with_item)).sum(axis=0) / 2
+        scores[item] = 0.0
+        best = np.sort(scores)[::-1][: part.height]
+        np.testing.assert_allclose(part["score"], best, rtol=1e-12)
+        np.testing.assert_allclose(
+            part["score"], scores[part["neighbor_id"].cast(pl.Int64).to_numpy()], rtol=1e-12
         )

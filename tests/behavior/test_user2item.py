@@ -87,6 +87,13 @@ def test_the_window_bounds_the_past(tastes: Log) -> None:
     assert frame.drop("score").rows() == expected
 
 
+def test_training_ends_after_the_most_steps(tastes: Log) -> None:
+    # 60 * 24 clicks are 6 batches of 256.
+    expected = user2item(tastes, epochs=1, batch=256)
+    assert user2item(tastes, epochs=5, batch=256, max_steps=6).equals(expected)
+    assert not user2item(tastes, epochs=5, batch=256, max_steps=7).equals(expected)
+
+
 def test_the_seed_decides_every_byte_whatever_the_threads(tastes: Log) -> None:
     before = torch.get_num_threads()
     first = user2item(tastes, epochs=2, seed=1)

@@ -21,7 +21,8 @@ CODES = Codes(
 
 def write_run(folder: Path, codes: Codes) -> Path:
     codes.write(folder / "codes" / "codes.parquet")
-    write_json(folder / "codes" / "quantizer" / "config.json", {"width": [4, 3]})
+    levels = [{"counts": [1] * width, "energy_left": 0.5} for width in (4, 3)]
+    write_json(folder / "codes" / "profile.json", {"items": 4, "levels": levels})
     if codes.vq is not None:
         write_json(folder / "codes" / "nearest" / "config.json", {"pool_size": 7})
     return folder

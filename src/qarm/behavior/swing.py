@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numba
@@ -33,6 +34,7 @@ def swing(
     min_user_items: int = 2,
     max_items_per_user: int | None = 1000,
     max_users_per_item: int | None = 1000,
+    time_window: int | None = None,
     seed: int = 0,
     threads: int | None = None,
     support: bool = False,
@@ -54,6 +56,8 @@ def swing(
         max_items_per_user: a user with more counts with a seeded sample of them; None has no limit.
         max_users_per_item: an item with more is scored from a seeded sample of its users, scaled so that
             the score's expectation is the exact one; None has no limit.
+        time_window: only events less than this long before the latest one count, in the unit of the log's
+            time (microseconds where it had dates); None has no limit.
         seed: of both samples.
         threads: that work at once, by default all of numba's; the result does not depend on it.
         support: also return `users`.
@@ -68,8 +72,11 @@ def swing(
         MissingExtraError: the engine is not installed.
     """
     caps = {"max_items_per_user": max_items_per_user, "max_users_per_item": max_users_per_item}
-    _check(log, alpha, user_weight, user_alpha, {"top_k": top_k, "min_user_items": min_user_items}, caps)
-    matrix = click_matrix(log, min_items=min_user_items)
+    counts = {"top_k": top_k, "min_user_items": min_user_items}
+    if time_window is not None:
+        counts["time_window"] = time_window
+    _check(log, alpha, user_weight, user_alpha, counts, caps)
+    matrix = click_matrix(_latest(log, time_window), min_items=min_user_items)
     by_user = sampled(matrix.by_user, max_items_per_user, seed=seed)
     every = by_user.flipped(len(matrix.item_ids))
     by_item = sampled(every, max_users_per_item, seed=seed)
@@ -113,6 +120,12 @@ def _check(
         if cap is not None and cap < 2:
             problems.add(f"got {name}={cap}, need at least 2, or None for no limit")
     problems.raise_any()
+
+
+def _latest(log: Log, time_window: int | None) -> Log:
+    if time_window is None:
+        return log
+    return replace(log, frame=log.frame.filter(pl.col("time") > pl.col("time").max() - time_window))
 
 
 def _weights(sizes: Longs, kind: str, alpha: float, beta: float) -> npt.NDArray[np.float64]:

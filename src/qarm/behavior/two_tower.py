@@ -1,7 +1,9 @@
 """The id model: a vector per user and per item, near where the user clicked the item."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +24,7 @@ def two_tower(
     batch: int,
     lr: float,
     temperature: float,
+    max_steps: int,
     seed: int,
 ) -> npt.NDArray[np.float32]:
     """Train both towers on the clicks; returns the item vectors, float32 [items, dim].
@@ -32,7 +35,7 @@ def two_tower(
     on one thread, so that the same seed gives the same bytes on any number of cores.
     """
     with _one_thread():
-        return _item_vectors(users, items, dim, epochs, batch, lr, temperature, seed)
+        return _item_vectors(users, items, dim, epochs, batch, lr, temperature, max_steps, seed)
 
 
 @contextmanager
@@ -72,6 +75,7 @@ def _item_vectors(
     batch: int,
     lr: float,
     temperature: float,
+    max_steps: int,
     seed: int,
 ) -> npt.NDArray[np.float32]:
     towers = _Towers(int(users[-1]) + 1, int(items.max()) + 1, dim, seed)
@@ -80,14 +84,19 @@ def _item_vectors(
     bias = shares.log().float()
     optimizer: torch.optim.Optimizer = torch.optim.SparseAdam(towers.parameters(), lr=lr)
     generator = torch.Generator().manual_seed(seed)
-    for _ in tqdm(range(epochs), desc="user2item", disable=None):
-        for rows in torch.split(torch.randperm(len(items_n), generator=generator), batch):
-            targets = items_n[rows]
-            logits = towers(users_n[rows], targets) / temperature - bias[targets]
-            repeated = (targets[:, None] == targets).fill_diagonal_(False)
-            loss = functional.cross_entropy(logits.masked_fill(repeated, -torch.inf), torch.arange(len(rows)))
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
+    steps = min(max_steps, epochs * math.ceil(len(items_n) / batch))
+    batches = (
+        rows
+        for _ in range(epochs)
+        for rows in torch.split(torch.randperm(len(items_n), generator=generator), batch)
+    )
+    for rows in tqdm(islice(batches, steps), desc="user2item", total=steps, disable=None):
+        targets = items_n[rows]
+        logits = towers(users_n[rows], targets) / temperature - bias[targets]
+        repeated = (targets[:, None] == targets).fill_diagonal_(False)
+        loss = functional.cross_entropy(logits.masked_fill(repeated, -torch.inf), torch.arange(len(rows)))
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
     vectors: npt.NDArray[np.float32] = towers.item.weight.detach().numpy()
     return vectors

@@ -8,9 +8,9 @@ import polars as pl
 
 from qarm.artifacts import Codes, Embeddings, write_json, write_parquet
 from qarm.errors import ArtifactError, InputError, shown
+from qarm.quantizer.base import Quantizer
 from qarm.quantizer.monitor import fit_profile
 from qarm.quantizer.nearest import NearestCodes
-from qarm.quantizer.residual import ResidualKMeans
 
 __all__ = ["archive", "current_version", "next_version", "rollback", "versions", "write_codes"]
 
@@ -62,7 +62,7 @@ def archive(folder: Path, work: Path) -> int:
 
 
 def write_codes(
-    folder: Path, codes: Codes, books: ResidualKMeans, nearest: NearestCodes, *, known: Embeddings
+    folder: Path, codes: Codes, books: Quantizer, nearest: NearestCodes, *, known: Embeddings
 ) -> None:
     """What a version consists of; known: vectors of the items that the codebooks were fitted on."""
     codes.write(folder / "codes.parquet")

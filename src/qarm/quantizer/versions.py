@@ -6,6 +6,7 @@ alone says nothing.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from qarm.artifacts import Codes, Embeddings
 from qarm.errors import InputError, shown
 from qarm.quantizer.base import Quantizer
+from qarm.quantizer.collisions import suffixes
 from qarm.quantizer.nearest import NearestCodes
 from qarm.quantizer.residual import ResidualKMeans
 from qarm.quantizer.rows import Vectors, checked_ids
@@ -57,7 +59,10 @@ def append(
     vq = published.vq
     if vq is not None and nearest is not None:
         vq = np.concatenate([vq, nearest.codes(new)])
-    return Codes([*published.item_ids, *new.item_ids], rq, vq, published.version)
+    codes = Codes([*published.item_ids, *new.item_ids], rq, vq, published.version)
+    if published.suffix is None:
+        return codes
+    return replace(codes, suffix=suffixes(codes, published=(published, published.suffix)))
 
 
 def refit(old: ResidualKMeans, x: Vectors, *, iterations: int | None = None) -> ResidualKMeans:

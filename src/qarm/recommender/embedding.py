@@ -82,7 +82,7 @@ class CodeEmbedding(nn.Module):
             raise ArtifactError(f"{folder} has no finished codes; run: qarm quantize CONFIG --out {folder}")
         try:
             table = Codes.read(codes / "codes.parquet")
-            widths = read_json(codes / "quantizer" / "config.json")["width"]
+            widths = [len(level["counts"]) for level in read_json(codes / "profile.json")["levels"]]
             pool = 0 if table.vq is None else read_json(codes / "nearest" / "config.json")["pool_size"]
         except (KeyError, TypeError, pl.exceptions.PolarsError) as error:
             raise ArtifactError(f"{codes} is damaged ({error}); delete it and run quantize again") from error

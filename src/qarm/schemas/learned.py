@@ -20,6 +20,22 @@ class Spread(Shape):
     max: Count
 
 
+class PairLift(Shape):
+    users_per_pair: float
+    users_per_random_pair: float
+    users_per_matched_pair: float
+    lift: float | None
+    lift_interval: list[float] | None
+    matched_lift: float | None
+    matched_lift_interval: list[float] | None
+
+
+class PairCategory(Shape):
+    same: Share | None
+    random: Share | None
+    known: Share
+
+
 class PairSource(Shape):
     pairs: Count
     items: Count
@@ -28,7 +44,8 @@ class PairSource(Shape):
     score: Range
     count: Spread
     per_item: Spread
-    lift: float | None = None
+    lift: PairLift | None = None
+    category: PairCategory | None = None
 
 
 class PairOverlap(Shape):
@@ -46,6 +63,7 @@ class PairQuality(Shape):
     per_item: Spread
     overlap: PairOverlap
     popularity: list[dict[str, float]]
+    rejected: dict[str, dict[str, Count]] | None = None
 
 
 class AlignFigures(Shape):

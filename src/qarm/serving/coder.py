@@ -8,8 +8,8 @@ from qarm.content.embed import embed
 from qarm.content.encoder import Encoder
 from qarm.content.media import check_media
 from qarm.errors import ArtifactError
+from qarm.quantizer.coding import load_quantizer
 from qarm.quantizer.nearest import NearestCodes
-from qarm.quantizer.residual import ResidualKMeans
 
 __all__ = ["encode", "new_vectors"]
 
@@ -27,7 +27,7 @@ def encode(run: Path, table: Path) -> Codes:
     """
     vectors = new_vectors(run, table)
     version = Codes.read(run / "codes" / "codes.parquet").version
-    books = ResidualKMeans.from_pretrained(run / "codes" / "quantizer")
+    books = load_quantizer(run / "codes" / "quantizer")
     nearest = NearestCodes.from_pretrained(run / "codes" / "nearest")
     return Codes(vectors.item_ids, books.transform(vectors), nearest.codes(vectors), version)
 
