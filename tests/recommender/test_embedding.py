@@ -10,6 +10,7 @@ from qarm.artifacts import Codes, Embeddings, write_json
 from qarm.errors import ArtifactError, InputError
 from qarm.quantizer.nearest import NearestCodes
 from qarm.quantizer.residual import ResidualKMeans
+from qarm.quantizer.shelf import write_codes
 from qarm.recommender.embedding import CodeEmbedding, joined
 
 CODES = Codes(
@@ -94,11 +95,8 @@ def test_from_what_the_quantizers_save(tmp_path: Path) -> None:
     vectors = Embeddings([f"i{n}" for n in range(40)], random.normal(size=(40, 6)).astype(np.float32))
     books = ResidualKMeans(2, [5, 3], seed=0).fit(vectors)
     nearest = NearestCodes(4).fit(vectors)
-    Codes(vectors.item_ids, books.transform(vectors.vectors), nearest.codes(vectors)).write(
-        tmp_path / "codes" / "codes.parquet"
-    )
-    books.save_pretrained(tmp_path / "codes" / "quantizer")
-    nearest.save_pretrained(tmp_path / "codes" / "nearest")
+    codes = Codes(vectors.item_ids, books.transform(vectors.vectors), nearest.codes(vectors))
+    write_codes(tmp_path / "codes", codes, books, nearest, known=vectors)
     module = CodeEmbedding.from_run(tmp_path, dim=2)
     assert [tuple(weight.shape) for weight in module.parameters()] == [(5, 2), (3, 2), (40, 2)]
     assert module(module.lookup(vectors.item_ids)).shape == (40, 6)
