@@ -23,6 +23,7 @@ from qarm.world import WorldSpec, build_world
 SMALL = {
     "pairs.user2item.epochs": "2",
     "encoder.epochs": "2",
+    "encoder.min_steps": "1",
     "encoder.dim": "32",
     "quantizer.width": "8",
     "quantizer.nearest": "5",

@@ -120,7 +120,10 @@ class PairsConfig(Page):
 
 
 class EncoderConfig(Page):
-    """`text` and `image` name a packaged encoder or a folder; None leaves the modality out."""
+    """`text` and `image` name a packaged encoder or a folder; None leaves the modality out.
+
+    Training takes `epochs`, but no fewer than `min_steps` and no more than `max_steps` batches.
+    """
 
     text: str | None = "all-minilm-l6-v2"
     image: str | None = "efficientnet-lite0"
@@ -134,6 +137,7 @@ class EncoderConfig(Page):
     lr: Positive = 3e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
     temperature: Positive = 0.2
+    min_steps: Count = 250
     max_steps: Count = 2000
     cache: Path | None = None
 

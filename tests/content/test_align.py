@@ -21,7 +21,8 @@ from qarm.content.training import Pool, TrainingPairs, recall_at, train_heads
 from qarm.errors import InputError
 
 World = tuple[Catalog, pl.DataFrame]
-FEW = {"dim": 16, "hidden": 32, "batch": 64, "epochs": 3, "lr": 0.01, "dropout": 0.1, "temperature": 0.05}
+FEW = {"dim": 16, "hidden": 32, "batch": 64, "epochs": 3, "min_steps": 1}
+FEW |= {"lr": 0.01, "dropout": 0.1, "temperature": 0.05}
 
 
 @pytest.fixture
@@ -213,3 +214,11 @@ def test_the_temperature_is_learned_within_bounds(world: World, towers: dict[str
         found = align(*world, towers=towers, **FEW | {"temperature": start}).summary["temperature"]
         assert low <= found <= high
         assert not math.isclose(found, start)
+
+
+@pytest.mark.parametrize(("low", "high", "steps"), [(1, 2000, 15), (40, 2000, 40), (40, 20, 20)])
+def test_steps_stay_between_the_bounds(
+    world: World, towers: dict[str, Any], low: int, high: int, steps: int
+) -> None:
+    encoder = align(*world, towers=towers, **FEW | {"min_steps": low, "max_steps": high})
+    assert encoder.summary["steps"] == steps

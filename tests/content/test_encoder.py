@@ -15,7 +15,7 @@ from qarm.content.encoder import Encoder
 from qarm.errors import ArtifactError, InputError
 
 World = tuple[Catalog, pl.DataFrame]
-FEW = {"dim": 16, "hidden": 32, "batch": 64, "epochs": 1}
+FEW = {"dim": 16, "hidden": 32, "batch": 64, "epochs": 1, "min_steps": 1}
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_three_modalities_from_files_to_the_same_vectors_again(shop: Path) -> No
     known = catalog.only([f"i{number}" for number in range(24)])
     rows = [(f"i{a}", f"i{b}") for a in range(24) for b in range(a) if a % 3 == b % 3]
     pairs = pl.DataFrame(rows, schema=["trigger_id", "target_id"], orient="row")
-    encoder = align(known, pairs, cache=shop / "cache", batch=32, epochs=4)
+    encoder = align(known, pairs, cache=shop / "cache", batch=32, epochs=4, min_steps=1)
     assert encoder.modalities == ["audio", "image", "text"]
     vectors = encoder.embed(catalog, cache=shop / "cache")
     scores = vectors.vectors @ vectors.vectors.T - 2 * np.eye(30)

@@ -135,7 +135,8 @@ class _Training:
         self.known = Positives(self.pairs.triggers, self.pairs.targets, items=pool.size)
         self.batch = min(settings.batch, len(self.pairs))
         self.per_epoch = max(1, len(self.pairs) // self.batch)
-        self.steps = min(settings.max_steps, settings.epochs * self.per_epoch)
+        wanted = max(settings.min_steps, settings.epochs * self.per_epoch)
+        self.steps = min(settings.max_steps, wanted)
         self.log_temperature = torch.nn.Parameter(
             torch.tensor(math.log(settings.temperature), device=pool.device)
         )
