@@ -23,7 +23,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path
     """The names that the ten-line story leaves behind, and the folder it ran in."""
     (story,) = [block for block in blocks("python") if "mine_pairs" in block]
     folder = tmp_path_factory.mktemp("story")
-    build_world(folder, seed=1, spec=WorldSpec(items=320, users=120, events_per_user=40))
+    build_world(folder, seed=1, spec=WorldSpec(items=320, users=400, events_per_user=40))
     names: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
