@@ -33,12 +33,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "demo")
     parser.add_argument("--proof", type=Path, default=ROOT / "runs" / "demo-proof")
+    parser.add_argument("--real", type=Path, nargs="*", default=[], help="finished runs of real data")
     arguments = parser.parse_args()
     text = README.read_text(encoding="utf-8")
     if (arguments.proof / "proof.md").is_file():
         text = put(text, "proof", (arguments.proof / "proof.md").read_text(encoding="utf-8").strip())
     if arguments.run.is_dir():
         text = put(text, "rows", "\n\n".join(outputs(arguments.run)))
+    if arguments.real:
+        text = put(text, "real", real(arguments.real))
     README.write_text(put(text, "tree", tree(text)), encoding="utf-8")
 
 
@@ -46,6 +49,28 @@ def put(text: str, name: str, content: str) -> str:
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     before, rest = text.split(start)
     return f"{before}{start}\n{content}\n{end}{rest.split(end)[1]}"
+
+
+def real(runs: list[Path]) -> str:
+    """A line per run and variant: mean AUC, and its paired difference to `id` with the interval."""
+    lines = ["| data | variant | AUC | minus `id`, 95 % interval | AUC cold |", "|---|---|---:|---:|---:|"]
+    for run in runs:
+        summary = json.loads((run / "report" / "summary.json").read_text())
+        means = {(entry["variant"], entry["slice"]): entry["auc"] for entry in summary["means"]}
+        differences = {
+            d["variant"]: d for d in summary["differences"] if (d["slice"], d["metric"]) == ("all", "auc")
+        }
+        for variant in dict.fromkeys(entry["variant"] for entry in summary["means"]):
+            found, cold = differences.get(variant), means.get((variant, "cold"))
+            spread = found is not None and found["low"] is not None
+            gain = (
+                f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
+                if found and spread
+                else ""
+            )
+            shown = "" if cold is None else f"{cold:.4f}"
+            lines.append(f"| {run.name} | {variant} | {means[variant, 'all']:.4f} | {gain} | {shown} |")
+    return "\n".join(lines)
 
 
 def outputs(run: Path) -> Iterator[str]:

@@ -68,7 +68,7 @@ def test_the_config_for_ones_own_data_is_valid(tmp_path: Path) -> None:
     assert len([line for line in text.splitlines() if not line.startswith("#")]) <= 12
 
 
-@pytest.mark.parametrize("name", ["movielens", "vgc", "paper"])
+@pytest.mark.parametrize("name", ["movielens", "vgc", "office", "beauty", "paper"])
 def test_the_examples_are_valid(name: str) -> None:
     path = Path(__file__).parent.parent / "examples" / f"{name}.yaml"
     assert qarm.load_config(path, environment={}).data.items.path == Path("items.parquet")
