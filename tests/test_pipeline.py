@@ -42,6 +42,8 @@ ARTEFACTS = [
     "encoder/metrics.jsonl",
     "embeddings/embeddings.parquet",
     "embeddings/raw.parquet",
+    "embeddings/quality.json",
+    "embeddings/neighbours.json",
     "codes/codes.parquet",
     "codes/pool.parquet",
     "codes/quality.json",

@@ -102,15 +102,32 @@ def _align(run: Run, work: Path) -> dict[str, Any]:
 
 
 def _embed(run: Run, work: Path) -> dict[str, Any]:
+    import polars as pl
+
     from qarm.content.embed import embed
     from qarm.content.encoder import Encoder
+    from qarm.content.gallery import neighbours
+    from qarm.content.hiding import hidden_versions
+    from qarm.content.quality import embedding_quality
 
     encoder = Encoder.from_pretrained(run.folder / "encoder")
     vectors = embed(encoder, run.catalog, cache=run.cache)
     raw = encoder.raw(run.catalog, cache=run.cache)
     vectors.write(work / "embeddings.parquet")
     raw.write(work / "raw.parquet")
-    return {"items": len(vectors), "dim": vectors.vectors.shape[1], "raw_dim": raw.vectors.shape[1]}
+    versions = {"raw": raw, "aligned": vectors} | dict(hidden_versions(encoder, run.catalog, cache=run.cache))
+    pairs = pl.read_parquet(run.folder / "pairs" / "pairs.parquet")
+    quality = embedding_quality(versions, run.split, pairs, run.catalog.item_ids, seed=run.config.seed)
+    write_json(work / "quality.json", quality)
+    write_json(work / "neighbours.json", neighbours(run.catalog, raw, vectors, seed=run.config.seed))
+    rates = {row["method"]: row["hit_rate"]["50"] for row in quality["hit_rates"] if row["slice"] == "all"}
+    return {
+        "items": len(vectors),
+        "dim": vectors.vectors.shape[1],
+        "raw_dim": raw.vectors.shape[1],
+        "hit_rate@50": rates["aligned"],
+        "raw_hit_rate@50": rates["raw"],
+    }
 
 
 def _quantize(run: Run, work: Path) -> dict[str, Any]:
@@ -196,8 +213,8 @@ STAGES = (
     Stage(
         "embed",
         VECTORS,
-        ("items", "media", "check/check.json", "encoder/"),
-        ("data",),
+        ("items", "interactions", "media", "check/check.json", "pairs/pairs.parquet", "encoder/"),
+        ("seed", "data", "split"),
         _embed,
     ),
     Stage(

@@ -10,7 +10,7 @@ import torch
 from qarm.artifacts import Embeddings
 from qarm.behavior.log import Log
 from qarm.content import retrieval
-from qarm.content.retrieval import Scorer, Trial, by_clicks, by_popularity, by_vectors, places, trial
+from qarm.content.retrieval import NOWHERE, Scorer, Trial, by_clicks, by_popularity, by_vectors, places, trial
 
 ITEMS = ["a", "b", "c", "d", "e"]
 
@@ -66,14 +66,14 @@ def test_candidates_by_hand() -> None:
     assert places(asked, table(scores), each=1).tolist() == [0, 1]
     # e nowhere: a brings d alone, b as well
     scores[0][4] = scores[1][4] = -np.inf
-    assert places(asked, table(scores), each=2).tolist() == [0, 5]
+    assert places(asked, table(scores), each=2).tolist() == [0, NOWHERE]
 
 
 def test_equal_scores_stand_by_number_and_the_lower_number_is_brought() -> None:
     asked = trial(clicks("u:a"), clicks("u:bcde"), ITEMS)
     equal = table([[1.0] * 5] * 5)
     assert places(asked, equal, each=4).tolist() == [0, 1, 2, 3]
-    assert places(asked, equal, each=2).tolist() == [0, 1, 5, 5]
+    assert places(asked, equal, each=2).tolist() == [0, 1, NOWHERE, NOWHERE]
 
 
 def test_cosines_and_items_without_a_vector() -> None:
@@ -109,7 +109,7 @@ def twin(asked: Trial, scorer: Scorer, each: int) -> list[int]:
             for item in sorted(new, key=lambda i: (-row[i], i))[:each]:
                 best[item] = max(best.get(item, -np.inf), row[item])
         standing = sorted(best, key=lambda i: (-best[i], i))
-        found += [standing.index(item) if item in best else total for item in mine[2]]
+        found += [standing.index(item) if item in best else NOWHERE for item in mine[2]]
     return found
 
 

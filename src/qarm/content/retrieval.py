@@ -18,6 +18,7 @@ from qarm.behavior.matrix import Lists
 
 __all__ = [
     "EACH",
+    "NOWHERE",
     "QUERIES",
     "Scorer",
     "Trial",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 QUERIES, EACH = 10, 50
+NOWHERE = 2**62
 TABLE_BYTES = 256 * 2**20
 CHUNK_BYTES = 64 * 2**20
 
@@ -145,9 +147,9 @@ def places(asked: Trial, scorer: Scorer, *, each: int = EACH) -> Ints:
 
     Every query brings the `each` best items that the user has not seen; a candidate that several
     queries bring has its best score. Candidates stand by score, ties by number. What nobody brings
-    gets the number of items, which is behind every cut-off. Exact; memory is bounded but for the scorer.
+    stands `NOWHERE`, behind every cut-off. Exact; memory is bounded but for the scorer.
     """
-    found = np.full(len(asked.truth.values), len(asked.item_ids), dtype=np.int64)
+    found = np.full(len(asked.truth.values), NOWHERE, dtype=np.int64)
     for users, width in _blocks(asked, each):
         starts = asked.queries.starts
         entries = np.concatenate([np.arange(starts[user], starts[user + 1]) for user in users])

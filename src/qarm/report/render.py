@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
 from qarm.artifacts import read_json, read_manifest, write_text
+from qarm.report.retrieval import gain_lines, gallery, geometry_lines, hit_lines
 from qarm.report.table import result_lines
 
 __all__ = ["render_report"]
@@ -28,6 +29,7 @@ def render_report(run: Path, work: Path) -> None:
     """
     summary = read_json(work / "summary.json")
     codes = read_json(run / "codes" / "quality.json")
+    vectors = read_json(run / "embeddings" / "quality.json")
     metrics = [json.loads(line) for line in (run / "encoder" / "metrics.jsonl").read_text().splitlines()]
     page = _environment().get_template("page.html.j2")
     text = page.render(
@@ -37,9 +39,17 @@ def render_report(run: Path, work: Path) -> None:
         check=_leaves(read_json(run / "check" / "check.json")),
         pairs=_leaves(read_json(run / "pairs" / "quality.json")),
         codes=_leaves(codes),
+        retrieval={
+            "quality": vectors,
+            "hits": hit_lines(vectors),
+            "gains": gain_lines(vectors),
+            "geometry": geometry_lines(vectors),
+        },
+        gallery=gallery(read_json(run / "embeddings" / "neighbours.json")),
         charts={
             "results": _chart(_results_chart(summary), first=True),
             "alignment": _chart(_alignment_chart(metrics)),
+            "recall": _chart(_recall_chart(metrics)),
             "levels": _chart(_levels_chart(codes)),
         },
         manifests=_manifests(run),
@@ -117,6 +127,17 @@ def _alignment_chart(metrics: list[dict[str, Any]]) -> go.Figure:
             x=[row["step"] for row in rows], y=[row[key] for row in rows], name=key.replace("_", " ")
         )
     figure.update_layout(title="Alignment loss by step", xaxis_title="step", yaxis_title="loss, nats")
+    return figure
+
+
+def _recall_chart(metrics: list[dict[str, Any]]) -> go.Figure:
+    figure = go.Figure()
+    for key in dict.fromkeys(key for row in metrics for key in row if "recall" in key):
+        rows = [row for row in metrics if row.get(key) is not None]
+        figure.add_scatter(
+            x=[row["step"] for row in rows], y=[row[key] for row in rows], name=key.replace("_", " ")
+        )
+    figure.update_layout(title="Recall of held-out pairs by step", xaxis_title="step", yaxis_title="share")
     return figure
 
 

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from qarm.schemas.learned import AlignStep, Churn, CodeQuality, EncoderCard, PairQuality, Profile, Saved
 from qarm.schemas.results import Baselines, Cell, RankerShape, Results, Summary
+from qarm.schemas.retrieval import EmbeddingQuality, Neighbours
 from qarm.schemas.shape import Check, Manifest, Timing
 
 __all__ = ["SCHEMAS", "schema_of"]
@@ -17,6 +18,8 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "pairs/quality.json": PairQuality,
     "encoder/config.json": EncoderCard,
     "encoder/metrics.jsonl": AlignStep,
+    "embeddings/neighbours.json": Neighbours,
+    "embeddings/quality.json": EmbeddingQuality,
     "codes/churn.json": Churn,
     "codes/profile.json": Profile,
     "codes/quality.json": CodeQuality,

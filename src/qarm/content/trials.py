@@ -1,0 +1,131 @@
+"""Hit rates by slice and cut-off, and paired intervals from one set of draws of the users."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_matrix
+
+__all__ = ["HitRates", "hit_rates"]
+
+DRAWS_AT_ONCE = 50
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class HitRates:
+    """Hit rates of several methods on the same later clicks.
+
+    methods, slices, cutoffs: names of the axes; rates: float64 [1 + draws, methods, slices, cutoffs], first
+    over all users, then over each draw of users, NaN where a slice has no click; clicks, users: int64
+    [slices], later clicks and the users who made them.
+    """
+
+    methods: list[str]
+    slices: list[str]
+    cutoffs: list[str]
+    rates: Floats
+    clicks: Ints
+    users: Ints
+
+    def table(self) -> list[dict[str, Any]]:
+        """A dict per method and slice: method, slice, hit_rate by cut-off, None where there is no click."""
+        return [
+            {
+                "method": method,
+                "slice": part,
+                "hit_rate": {c: _number(self.rates[0, m, s, k]) for k, c in enumerate(self.cutoffs)},
+            }
+            for m, method in enumerate(self.methods)
+            for s, part in enumerate(self.slices)
+        ]
+
+    def differences(self, method: str, against: str) -> Iterator[dict[str, Any]]:
+        """For each slice and cut-off `method` minus `against`, and over it, with 95 % intervals.
+
+        The 2.5 and 97.5 percentiles over the draws; the same users are drawn for both (Efron 1979).
+        None without a draw, or where some draw has nothing to divide by.
+        """
+        own, base = (self.rates[:, self.methods.index(name)] for name in (method, against))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            kinds = {"difference": own - base, "ratio": own / base}
+        for s, part in enumerate(self.slices):
+            for k, cutoff in enumerate(self.cutoffs):
+                entry: dict[str, Any] = {
+                    "method": method,
+                    "against": against,
+                    "slice": part,
+                    "cutoff": cutoff,
+                }
+                for kind, values in kinds.items():
+                    entry[kind] = _number(values[0, s, k])
+                    entry[f"{kind}_interval"] = _interval(values[1:, s, k])
+                yield entry
+
+
+def hit_rates(
+    places: Mapping[str, Ints],
+    users: Ints,
+    *,
+    slices: Mapping[str, Bools],
+    cutoffs: Mapping[str, int],
+    draws: int = 1000,
+    seed: int = 0,
+) -> HitRates:
+    """Share of later clicks whose item stands above a cut-off, over all clicks of a slice.
+
+    Args:
+        places: of each method, where every later click's item stands, from 0, int64 [clicks].
+        users: number of each click's user, int64 [clicks].
+        slices: by name, which clicks belong to it, bool [clicks].
+        cutoffs: by name, how many candidates are looked at.
+        draws: resamples of the users, with replacement, for the intervals.
+        seed: of the draws.
+    """
+    total = int(users.max(initial=-1)) + 1
+    columns = [
+        part & (found < cut)
+        for found in places.values()
+        for part in slices.values()
+        for cut in cutoffs.values()
+    ]
+    counts = _per_user([*slices.values(), *columns], users, total)
+    sums = np.stack([np.asarray(counts.sum(axis=1)).ravel(), *_drawn(counts, total, draws, seed)])
+    clicks, hits = sums[:, : len(slices)], sums[:, len(slices) :]
+    shape = (len(sums), len(places), len(slices), len(cutoffs))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rates = hits.reshape(shape) / clicks[:, None, :, None]
+    whose = np.diff(counts[: len(slices)].indptr)
+    return HitRates(
+        [*places], [*slices], [*cutoffs], rates, clicks[0].astype(np.int64), whose.astype(np.int64)
+    )
+
+
+def _per_user(columns: list[Bools], users: Ints, total: int) -> csr_matrix:
+    """How many clicks of each user are in each column, sparse [columns, users]; whole numbers, so exact."""
+    rows = [np.bincount(users[column], minlength=total) for column in columns]
+    return csr_matrix(np.stack(rows).astype(np.float64))
+
+
+def _drawn(counts: csr_matrix, users: int, draws: int, seed: int) -> Iterator[Floats]:
+    """Column sums over each draw of as many users, float64 [columns]."""
+    random = np.random.default_rng(seed)
+    for first in range(0, draws if users else 0, DRAWS_AT_ONCE):
+        at_once = range(first, min(first + DRAWS_AT_ONCE, draws))
+        weights = [np.bincount(random.integers(0, users, users), minlength=users) for _ in at_once]
+        yield from (counts @ np.stack(weights, axis=1).astype(np.float64)).T
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _interval(values: Floats) -> list[float] | None:
+    if not len(values) or not np.isfinite(values).all():
+        return None
+    low, high = np.percentile(values, [2.5, 97.5])
+    return [float(low), float(high)]

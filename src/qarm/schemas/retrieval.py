@@ -1,0 +1,75 @@
+"""What is said of vectors before and after alignment."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from qarm.schemas.shape import Count, Shape, Share
+
+__all__ = ["EmbeddingQuality", "Neighbours"]
+
+
+class Slice(Shape):
+    clicks: Count
+    users: Count
+
+
+class HitRate(Shape):
+    method: str
+    slice: str
+    hit_rate: dict[str, Share | None]
+
+
+class HitDifference(Shape):
+    method: str
+    against: str
+    slice: str
+    cutoff: str
+    difference: float | None
+    difference_interval: list[float] | None
+    ratio: float | None
+    ratio_interval: list[float] | None
+
+
+class PairRecall(Shape):
+    count: Count
+    recall: dict[str, dict[str, Share | None]]
+
+
+class Geometry(Shape):
+    alignment: Annotated[float, Field(ge=0.0)] | None
+    uniformity: float | None
+
+
+class EmbeddingQuality(Shape):
+    """`embeddings/quality.json`; `qarm.content.quality.embedding_quality` says what each field means."""
+
+    users: Count
+    clicks: Count
+    items: Count
+    queries: Count
+    each: Count
+    cutoffs: dict[str, Count]
+    slices: dict[str, Slice]
+    hit_rates: list[HitRate]
+    differences: list[HitDifference]
+    pairs: PairRecall
+    geometry: dict[str, Geometry]
+
+
+class NearItem(Shape):
+    item: str
+    raw: list[str]
+    aligned: list[str]
+
+
+class Card(Shape):
+    title: str | None
+    picture: str | None
+
+
+class Neighbours(Shape):
+    """`embeddings/neighbours.json`; `qarm.content.gallery.neighbours` says what each field means."""
+
+    items: list[NearItem]
+    cards: dict[str, Card]
