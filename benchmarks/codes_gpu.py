@@ -1,8 +1,9 @@
 """Lloyd's iterations and coding on a CUDA GPU, against flash-kmeans: `python benchmarks/codes_gpu.py`.
 
 Needs a CUDA device and `pip install flash-kmeans==0.3.1`. Both start from the same rows and run the same
-number of iterations in turn; the peer computes in the precision that `--peer` names and keeps its centroids in it,
-while ours gives float32's exact nearest centroids. Defaults: 8,000,000 x 128 clustered rows, 1,024 codes.
+number of iterations in turn; the peer computes in the precision that `--peer` names and keeps its
+centroids in it, while ours gives float32's exact nearest centroids.
+Defaults: 8,000,000 x 128 clustered rows, 1,024 codes.
 """
 
 import argparse
