@@ -7,7 +7,7 @@ peer runs next to us in every round, and the median of the rounds' ratios counts
 both. Ours is timed from the log to the table, the peers from a ready sparse matrix. Compilation is apart: a
 first call on a tiny log compiles the kernel, or loads it from numba's cache. Defaults are the full sizes
 (recfarm takes minutes, at 1/rank past its limit);
-`--clicks 60000 --users 2000 --items 800 --scale 1` gives a glimpse.
+`--clicks 60000 --users 2000 --items 800 --scale 1 --user2item` gives a glimpse.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +34,7 @@ import polars as pl
 
 from qarm.behavior.log import Log
 from qarm.behavior.swing import swing
+from qarm.behavior.user2item import user2item
 
 Longs = npt.NDArray[np.int64]
 EXACT: dict[str, Any] = {"max_items_per_user": None, "max_users_per_item": None}
@@ -197,15 +199,15 @@ def race(law: str, exponent: float, args: argparse.Namespace) -> None:
     print(f"  ours / implicit = {slower:.2f} (need <= 5)\n")
 
 
-def grown(millions: float, law: float, threads: int) -> dict[str, float]:
-    """One size in this process: seconds of swing, and the process's peak memory with the log in it."""
+def grown(millions: float, law: float, threads: int, source: str) -> dict[str, float]:
+    """One size in this process: seconds of a source, and the process's peak memory with the log in it."""
     count = int(millions * 1e6)
     log = log_of(*clicks(count // PER_USER, count // PER_ITEM, PER_USER, law))
     compile_kernel()
     before = resident()
     Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
     start = time.perf_counter()
-    rows = swing(log, threads=threads).height
+    rows = swing(log, threads=threads).height if source == "swing" else user2item(log).height
     return {
         "seconds": time.perf_counter() - start,
         "rows": rows,
@@ -227,10 +229,12 @@ def peak() -> int:
     return _status("VmHWM")
 
 
-def series(law: str, exponent: float, args: argparse.Namespace) -> None:
-    print(f"{law}: {PER_USER} clicks a user, an item per {PER_ITEM}, default caps, {args.threads} threads")
-    for millions in args.scale:
-        command = [sys.executable, __file__, "--one", str(millions), "--law", str(exponent)]
+def series(source: str, law: str, exponent: float, sizes: Sequence[float], args: argparse.Namespace) -> None:
+    print(
+        f"{source}, {law}: {PER_USER} clicks a user, an item per {PER_ITEM}, defaults, {args.threads} threads"
+    )
+    for millions in sizes:
+        command = [sys.executable, __file__, "--one", str(millions), "--law", str(exponent), "--of", source]
         command += ["--threads", str(args.threads)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         one = json.loads(done.stdout.splitlines()[-1])
@@ -248,22 +252,24 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=8_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--recfarm-rounds", type=int, default=1, help="of the rounds; 0 leaves it out")
-    parser.add_argument("--recfarm-limit", type=float, default=600, help="seconds, after which it is stopped")
+    parser.add_argument("--recfarm-limit", type=float, default=400, help="seconds, after which it is stopped")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--scale", type=float, nargs="*", default=[1, 10, 50], help="millions of clicks")
+    parser.add_argument("--user2item", type=float, nargs="*", default=[10], help="millions of clicks")
+    parser.add_argument("--of", default="swing", help=argparse.SUPPRESS)
     parser.add_argument("--one", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--law", type=float, default=0.7, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(grown(args.one, args.law, args.threads)))
+        print(json.dumps(grown(args.one, args.law, args.threads, args.of)))
         return
     cpu = Path("/proc/cpuinfo").read_text().split("model name\t: ")[1].split("\n")[0]
     print(f"{cpu}, {args.threads} threads, Python {platform.python_version()}")
     print(f"compiling or loading the kernel: {compile_kernel():.1f} s, apart from what follows\n")
     for law, exponent in LAWS:
         race(law, exponent, args)
-    for law, exponent in LAWS[:1]:
-        series(law, exponent, args)
+    series("swing", *LAWS[0], args.scale, args)
+    series("user2item", *LAWS[0], args.user2item, args)
 
 
 if __name__ == "__main__":
