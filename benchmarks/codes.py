@@ -21,7 +21,7 @@ import faiss
 import numpy as np
 import torch
 
-from qarm.quantizer.assign import INTEGER, nearest_centroids, prepared
+from qarm.quantizer.assign import PRODUCTS, nearest_centroids, prepared
 from qarm.quantizer.kmeans import lloyd
 from qarm.quantizer.plusplus import starting_centroids
 from qarm.quantizer.residual import ResidualKMeans
@@ -53,7 +53,7 @@ def seconds(call: Callable[[], object]) -> float:
 def machine() -> None:
     cpu = Path("/proc/cpuinfo").read_text().split("model name\t: ")[1].split("\n")[0]
     print(f"{cpu}, {torch.get_num_threads()} threads, Python {platform.python_version()}")
-    print(f"torch {torch.__version__}, faiss {faiss.__version__}, 8-bit products: {INTEGER}\n")
+    print(f"torch {torch.__version__}, faiss {faiss.__version__}, products in {PRODUCTS}\n")
 
 
 def products(rows: int, width: int) -> None:
@@ -81,7 +81,7 @@ def products(rows: int, width: int) -> None:
         call()
         rates[name] = rows * width * DIM / min(seconds(call) for _ in range(5)) / 1e9
         print(f"  {name:44s}{rates[name]:8.0f}")
-    own = rates["int8, oneDNN" if INTEGER else "float32, torch's default (MKL)"]
+    own = rates["float32, torch's default (MKL)" if PRODUCTS == "float32" else f"{PRODUCTS}, oneDNN"]
     peer = rates["float32, OpenBLAS (NumPy's; faiss has one)"]
     print(
         f"  so the product that ours uses is {own / peer:.1f} times as fast as the peer's kind of product\n"
