@@ -89,8 +89,10 @@ def products(rows: int, width: int) -> None:
 
 
 def faiss_fit(x: np.ndarray, start: np.ndarray, iterations: int) -> np.ndarray:
+    """Up to the codes of the last centroids, which the next level needs and `lloyd` gives as well."""
     peer = faiss.Kmeans(DIM, len(start), niter=iterations, max_points_per_centroid=len(x))
     peer.train(x, init_centroids=start)
+    peer.index.search(x, 1)
     return np.asarray(peer.centroids)
 
 

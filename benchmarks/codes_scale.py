@@ -125,13 +125,13 @@ def policies(items: int) -> None:
         f"  report, codes to items and suffixes {time.perf_counter() - start:24.1f} s   (need < {REPORT_S})"
     )
     moved = timed("reassign, capacity 1", POLICY_S, lambda: reassign(embeddings, codes, books))
-    fsq = ResidualKMeansFSQ(2, width, digits=12, values=2)
+    fsq = ResidualKMeansFSQ(2, width, digits=12, values=2, iterations=5)
     timed(
         "FSQ: fit 2 levels and a last one of 2^12, and code",
         POLICY_S,
         lambda: fsq.fit(vectors).transform(vectors),
     )
-    opq = ResidualKMeansOPQ(2, width, parts=2, values=64)
+    opq = ResidualKMeansOPQ(2, width, parts=2, values=64, iterations=5)
     timed(
         "OPQ: fit 2 levels and a last one of 64^2, and code",
         POLICY_S,
