@@ -19,6 +19,7 @@ demo-proof: setup
 
 bench-codes: setup
 	$(BIN)/python benchmarks/codes.py
+	$(BIN)/python benchmarks/codes_scale.py
 
 bench-pairs: setup
 	$(BIN)/python benchmarks/pairs.py

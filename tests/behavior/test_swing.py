@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qarm.behavior import swing_buckets
+from qarm.behavior import swing_buckets, swing_head
 from qarm.behavior.log import Log
 from qarm.behavior.matrix import click_matrix
 from qarm.behavior.swing import swing
+from qarm.behavior.swing_head import head_of
 from qarm.errors import InputError
 
 MakeLog = Callable[..., Log]
@@ -50,16 +51,32 @@ def log_of(make_log: MakeLog, pairs: Clicks) -> Log:
     return make_log([(user, item, time) for time, (user, item) in enumerate(pairs)])
 
 
+@pytest.fixture(params=["walked", "by head"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of the kernel: popular items like the others, and apart (which large logs pay for)."""
+    if request.param == "by head":
+        monkeypatch.setattr(swing_head, "WORTH", 0)
+    return str(request.param)
+
+
 # ---- exactness --------------------------------------------------------------------------------
 
 
-@given(pairs=clicks, alpha=st.sampled_from([0.0, 0.5, 1.0]), power=st.booleans())
-@settings(deadline=None)
+@given(
+    pairs=clicks,
+    alpha=st.sampled_from([0.0, 0.5, 1.0]),
+    power=st.booleans(),
+    heads=st.sampled_from([2, 3, 16]),
+)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.usefixtures("way")
 def test_equals_the_formula(
-    make_log: MakeLog, pairs: list[tuple[int, int]], alpha: float, power: bool
+    make_log: MakeLog, pairs: list[tuple[int, int]], alpha: float, power: bool, heads: int
 ) -> None:
     kind: dict[str, Any] = {"user_weight": "power", "user_alpha": 5.0, "user_beta": -0.35} if power else {}
-    found = as_dict(swing(log_of(make_log, pairs), alpha=alpha, top_k=100, **kind, **EXACT))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(swing_head, "MOST", heads)
+        found = as_dict(swing(log_of(make_log, pairs), alpha=alpha, top_k=100, **kind, **EXACT))
     weight = (lambda n: (n + 5.0) ** -0.35) if power else (lambda n: 1 / sqrt(n))
     assert found == pytest.approx(brute_force(pairs, alpha=alpha, weight=weight))
 
@@ -124,6 +141,7 @@ def test_the_best_come_first_and_ties_by_id(make_log: MakeLog) -> None:
         assert swing(log, top_k=top_k).equals(whole.group_by("item_id", maintain_order=True).head(top_k))
 
 
+@pytest.mark.usefixtures("way")
 def test_scores_are_symmetric_to_the_bit(crowd: Log) -> None:
     scores = as_dict(swing(crowd, top_k=100, **EXACT))
     assert len(scores) > 1000
@@ -142,21 +160,38 @@ def test_threads_and_blocks_change_no_byte(crowd: Log, monkeypatch: pytest.Monke
     assert blocks.equals(expected)
 
 
+def test_threads_change_no_byte_with_a_head(crowd: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    walked = swing(crowd, top_k=7, support=True, **EXACT)
+    monkeypatch.setattr(swing_head, "WORTH", 0)
+    expected = swing(crowd, top_k=7, support=True, threads=1, **EXACT)
+    for threads in (2, 3, 8):
+        assert swing(crowd, top_k=7, support=True, threads=threads, **EXACT).equals(expected)
+    assert expected["score"].to_list() == pytest.approx(walked["score"].to_list(), rel=1e-12)
+
+
+def test_the_head_is_left_alone_where_items_are_sampled(crowd: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = swing(crowd, max_users_per_item=40)
+    monkeypatch.setattr(swing_head, "WORTH", 0)
+    assert swing(crowd, max_users_per_item=40).equals(expected)
+
+
 def test_buckets_of_any_items_add_up(crowd: Log) -> None:
     """What other engines call, as docs/pairs.md shows."""
     matrix = click_matrix(crowd)
     weights, scale = 1 / np.sqrt(matrix.by_user.sizes), np.ones(len(matrix.item_ids))
-    scoring = swing_buckets.Scoring(matrix.by_user, matrix.by_item, weights, scale, alpha=1.0, top_k=20)
+    head = head_of(matrix.by_user, matrix.by_item.sizes)
+    scoring = swing_buckets.Scoring(matrix.by_user, matrix.by_item, weights, scale, head, alpha=1.0, top_k=20)
     shuffled = np.random.default_rng(0).permutation(len(scale)).astype(np.int32)
     rows = []
     for bucket in np.array_split(shuffled, 7):
-        near = swing_buckets.score_bucket(scoring, bucket)
+        near = swing_buckets.score_bucket(scoring, bucket).near
         names = (matrix.item_ids.gather(numbers) for numbers in (near.items, near.neighbors))
         rows += list(zip(*names, near.scores.tolist(), strict=True))
     expected = swing(crowd, **EXACT)
     assert sorted(rows) == sorted(expected.rows())
 
 
+@pytest.mark.usefixtures("way")
 def test_support_counts_the_users_of_both(crowd: Log) -> None:
     held = crowd.frame.group_by("user_id").agg(pl.col("item_id").unique().sort())["item_id"]
     both: Counter[tuple[str, str]] = Counter(pair for items in held for pair in combinations(items, 2))

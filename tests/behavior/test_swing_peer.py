@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from scipy.sparse import csr_matrix
 
+from qarm.behavior import swing_head
 from qarm.behavior.log import Log
 from qarm.behavior.swing import swing
 
@@ -57,10 +58,12 @@ def matrix() -> csr_matrix:
     return drawn
 
 
-@pytest.fixture(scope="module")
-def ours(matrix: csr_matrix, make_log: MakeLog) -> dict[int, pl.DataFrame]:
+@pytest.fixture(scope="module", params=["walked", "by head"])
+def ours(request: pytest.FixtureRequest, matrix: csr_matrix, make_log: MakeLog) -> dict[int, pl.DataFrame]:
     log = make_log((int(u), f"{i:03}", 0) for u, i in zip(*matrix.nonzero(), strict=True))
-    table = swing(log, max_items_per_user=None, max_users_per_item=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(swing_head, "WORTH", 0 if request.param == "by head" else 1 << 60)
+        table = swing(log, max_items_per_user=None, max_users_per_item=None)
     return {int(item): part for (item,), part in table.group_by("item_id")}
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
-from qarm.quantizer.assign import nearest_centroids, prepared, squared_distances
+from qarm.quantizer.assign import Products, nearest_centroids, prepared, squared_distances
 from qarm.quantizer.kmeans import lloyd
 from qarm.quantizer.plusplus import plusplus, starting_centroids
 from qarm.quantizer.rows import ResidualRows
@@ -49,24 +49,24 @@ def test_many_codes_without_rows_all_find_some() -> None:
     assert found.energy < 1.1 * good.energy
 
 
-each_path = pytest.mark.parametrize("integer", [True, False], ids=["int8", "float32"])
+each_path = pytest.mark.parametrize("products", ["int8", "bfloat16", "float32"])
 
 
 @each_path
-def test_ties_go_to_the_lowest_index(integer: bool) -> None:
+def test_ties_go_to_the_lowest_index(products: Products) -> None:
     centroids = np.array([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0]], dtype=np.float32)
     x = np.array([[0, 0], [1, 0]], dtype=np.float32)
-    codes = nearest_centroids(x, prepared(centroids, integer=integer))
+    codes = nearest_centroids(x, prepared(centroids, products=products))
     assert codes.tolist() == [0, 0]
     assert squared_distances(x, centroids, codes).tolist() == [1.0, 0.0]
 
 
 @each_path
 @pytest.mark.parametrize(("width", "d"), [(1, 3), (7, 1), (64, 5), (300, 33), (5, 500)])
-def test_assignment_is_the_brute_force_argmin(width: int, d: int, integer: bool) -> None:
+def test_assignment_is_the_brute_force_argmin(width: int, d: int, products: Products) -> None:
     rng = np.random.default_rng(width)
     x, centroids = (rng.normal(size=(n, d)).astype(np.float32) for n in (700, width))
-    codes = nearest_centroids(x, prepared(centroids, integer=integer))
+    codes = nearest_centroids(x, prepared(centroids, products=products))
     assert np.array_equal(codes, brute_force(x, centroids))
     nearest = ((x.astype(np.float64) - centroids[codes]) ** 2).sum(1)
     np.testing.assert_allclose(squared_distances(x, centroids, codes), nearest, rtol=1e-12)
@@ -78,22 +78,22 @@ def test_assignment_is_the_brute_force_argmin(width: int, d: int, integer: bool)
     # float32 scores of the second kind cannot tell the centroids apart; float64 differences can
     [(0.0, 1.0), (1000.0, 1e-2), (0.0, 1e-25), (0.0, 1e-18), (0.0, 1e-14), (0.0, 1e14)],
 )
-def test_offsets_and_scales_do_not_blur_the_choice(offset: float, size: float, integer: bool) -> None:
+def test_offsets_and_scales_do_not_blur_the_choice(offset: float, size: float, products: Products) -> None:
     rng = np.random.default_rng(6)
     x, centroids = ((offset + rng.normal(size=(n, 8)) * size).astype(np.float32) for n in (300, 40))
     centroids[1::2] = centroids[::2] * np.float32(1 + 1e-6)  # near ties, some of them exact
     x[:40] = centroids
-    codes = nearest_centroids(x, prepared(centroids, integer=integer))
+    codes = nearest_centroids(x, prepared(centroids, products=products))
     assert np.array_equal(codes, brute_force(x, centroids))
 
 
 @each_path
-def test_one_dimension_far_larger_than_the_others(integer: bool) -> None:
+def test_one_dimension_far_larger_than_the_others(products: Products) -> None:
     rng = np.random.default_rng(7)
     x, centroids = (rng.normal(size=(n, 20)).astype(np.float32) for n in (300, 30))
     x[:, 0] *= 1e4  # leaves nothing of the other dimensions in 8 bits
     assert np.array_equal(
-        nearest_centroids(x, prepared(centroids, integer=integer)), brute_force(x, centroids)
+        nearest_centroids(x, prepared(centroids, products=products)), brute_force(x, centroids)
     )
 
 

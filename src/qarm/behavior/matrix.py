@@ -34,9 +34,8 @@ class Lists:
 
     def flipped(self, rows: int) -> "Lists":
         """The same pairs listed by value, for values below `rows`."""
-        owners = np.repeat(np.arange(len(self), dtype=np.int32), self.sizes)
-        order = np.argsort(self.values, kind="stable")
-        return Lists(_starts(self.values, rows), owners[order])
+        starts = _starts(self.values, rows)
+        return Lists(starts, _owners(self.starts, self.values, starts[:-1].copy()))
 
     def _kept(self, kept: npt.NDArray[np.bool_]) -> "Lists":
         owners = np.repeat(np.arange(len(self)), self.sizes)[kept]
@@ -83,6 +82,17 @@ def _distinct(starts: Ints, items: npt.NDArray[np.int32], least: int) -> tuple[I
             kept, filled = kept + 1, end
             ends[kept] = end
     return ends[: kept + 1], values[:filled].copy()
+
+
+@njit(nogil=True, cache=True)
+def _owners(starts: Ints, values: npt.NDArray[np.int32], places: Ints) -> npt.NDArray[np.int32]:
+    """Which list each value stands in, sorted by value; `places` say where each value's begin."""
+    owners = np.empty(len(values), np.int32)
+    for row in range(len(starts) - 1):
+        for value in values[starts[row] : starts[row + 1]]:
+            owners[places[value]] = row
+            places[value] += 1
+    return owners
 
 
 def sampled(lists: Lists, cap: int | None, *, seed: int) -> Lists:

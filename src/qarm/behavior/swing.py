@@ -12,7 +12,8 @@ import polars as pl
 
 from qarm.behavior.log import Log
 from qarm.behavior.matrix import click_matrix, sampled
-from qarm.behavior.swing_buckets import Neighbors, Scoring, neighbors
+from qarm.behavior.swing_buckets import Neighbors, Scoring, in_order, neighbors
+from qarm.behavior.swing_head import head_of
 from qarm.engines import EngineName
 from qarm.errors import Problems
 
@@ -85,14 +86,14 @@ def swing(
         by_item,
         weights=_weights(by_user.sizes, user_weight, user_alpha, user_beta),
         scale=_pairs(every.sizes) / np.maximum(_pairs(by_item.sizes), 1),
+        head=head_of(by_user, every.sizes, whole=by_item is every),
         alpha=alpha,
         top_k=top_k,
     )
     # numba.get_num_threads() would start its OpenMP and change torch's number of threads
     threads = threads or numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    blocks = neighbors(scoring, threads=threads, engine=engine)
-    frames = [_named(block, matrix.item_ids) for block in blocks]
-    frame = pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
+    blocks = list(neighbors(scoring, threads=threads, engine=engine))
+    frame = _named(in_order(blocks), matrix.item_ids)
     return frame if support else frame.drop("users")
 
 

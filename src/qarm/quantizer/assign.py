@@ -6,20 +6,52 @@ apart, in float64. So a row's code does not depend on the number of threads, the
 """
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from qarm.quantizer.parallel import over_tiles
-from qarm.quantizer.scores import LANES, SHARE, centre_rows, distances_to, round_rows, settle
+from qarm.quantizer.scores import (
+    HALF,
+    LANES,
+    SHARE,
+    centre_rows,
+    distances_to,
+    halve_rows,
+    round_rows,
+    settle,
+)
 
-__all__ = ["Codebook", "Scored", "nearest_centroids", "prepared", "scored", "squared_distances", "tile_codes"]
+__all__ = [
+    "PRODUCTS",
+    "Codebook",
+    "Products",
+    "Scored",
+    "nearest_centroids",
+    "prepared",
+    "scored",
+    "squared_distances",
+    "tile_codes",
+]
 
-INTEGER = bool(torch.cpu._is_vnni_supported()) and bool(torch.backends.mkldnn.enabled)
+Products = Literal["int8", "bfloat16", "float32"]
 
+
+def _fastest() -> Products:
+    """What this processor multiplies fastest; the codes are the same."""
+    if not torch.backends.mkldnn.enabled:
+        return "float32"
+    if torch.cpu._is_amx_tile_supported():
+        return "bfloat16"
+    return "int8" if torch.cpu._is_vnni_supported() else "float32"
+
+
+PRODUCTS: Products = _fastest()
+_TYPES = {"int8": torch.int8, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _LARGEST_BYTE, _SMALLEST_STEP = 127, 1e-30
-_SCORES, _FEWEST_ROWS, _MOST_ROWS = 1 << 19, 128, 2048  # of one tile
+_SCORE_BYTES, _FEWEST_ROWS, _MOST_ROWS = 1 << 21, 128, 2048  # of one tile
 
 FloatRows = npt.NDArray[np.float32]
 
@@ -28,10 +60,11 @@ FloatRows = npt.NDArray[np.float32]
 class Codebook:
     """Centroids with what a search needs; "centred" is after subtracting the mean centroid.
 
-    centroids: float32 [width, d]; mean: float32 [d]; rounded: int8 or float32 [d, chunks * 64], centred
-    centroids z' over their unit, then zeros; half_norms, steps and spreads: float32 [chunks, 64], half the
-    squared length of z, its unit, and what its rounding and that of a row can add to a score (see
-    `scores`); half_norms end with infinity where there is no centroid; reach: the largest length.
+    centroids: float32 [width, d]; mean: float32 [d]; rounded: int8, bfloat16 or float32 [d, chunks * 64],
+    centred centroids z' over their unit, then zeros; half_norms, steps and spreads: float32
+    [chunks, 64], half the squared length of z, its unit, and what its rounding and that of a row can add
+    to a score (see `scores`); half_norms end with infinity where there is no centroid; reach: the largest
+    length.
     """
 
     centroids: FloatRows
@@ -45,32 +78,36 @@ class Codebook:
     @property
     def tile_rows(self) -> int:
         """Rows per tile: its scores stay in a core's cache, and a matrix product pays."""
-        return min(max(_SCORES // self.half_norms.size, _FEWEST_ROWS), _MOST_ROWS)
+        each = 2 if self.rounded.dtype == torch.bfloat16 else 4
+        return min(max(_SCORE_BYTES // (each * self.half_norms.size), _FEWEST_ROWS), _MOST_ROWS)
 
 
-def prepared(centroids: FloatRows, *, integer: bool = INTEGER) -> Codebook:
+def prepared(centroids: FloatRows, *, products: Products = PRODUCTS) -> Codebook:
     """Centroids float32 [width, d], ready for a search.
 
     Args:
         centroids: finite.
-        integer: score with 8-bit integers (exact to add, and several times as fast where the processor has
-            instructions for them), else with float32.
+        products: what to score with: 8-bit integers (exact to add, and several times as fast as float32
+            where the processor has instructions for them), bfloat16 (faster still on those with AMX), or
+            float32.
     """
     width, dim = centroids.shape
     mean = centroids.astype(np.float64).mean(axis=0).astype(np.float32)
     centred = centroids.astype(np.float64) - mean
     steps = np.ones((width, 1))
-    if integer:
+    share = SHARE
+    if products == "int8":
         largest = np.abs(centred).max(axis=1, keepdims=True)
         steps = np.maximum(largest / _LARGEST_BYTE, _SMALLEST_STEP).astype(np.float32).astype(np.float64)
         kept = np.clip(np.rint(centred / steps), -_LARGEST_BYTE, _LARGEST_BYTE).astype(np.int8)
     else:
-        kept = centred.astype(np.float32)
+        kept = torch.from_numpy(centred).to(_TYPES[products]).float().numpy()
+        share = 0.0 if products == "float32" else 2.05 * HALF  # of rows, and of the products themselves
     squares = np.square(centred).sum(axis=1)
     lost = np.sqrt(np.square(centred - kept * steps).sum(axis=1))
     padded = -(-width // LANES) * LANES
     # filled, not transposed: numpy is free with the strides of dimensions of size 1, torch is not
-    rounded = torch.zeros((dim, padded), dtype=torch.int8 if integer else torch.float32)
+    rounded = torch.zeros((dim, padded), dtype=_TYPES[products])
     rounded[:, :width] = torch.from_numpy(kept).T
     return Codebook(
         centroids=np.ascontiguousarray(centroids),
@@ -78,7 +115,7 @@ def prepared(centroids: FloatRows, *, integer: bool = INTEGER) -> Codebook:
         rounded=rounded,
         half_norms=_lanes(0.5 * squares, padded, fill=np.inf),
         steps=_lanes(steps[:, 0], padded),
-        spreads=_lanes(1.001 * (SHARE * np.sqrt(squares) + lost), padded),
+        spreads=_lanes(1.001 * (share * np.sqrt(squares) + lost), padded),
         reach=float(np.sqrt(squares.max())),
     )
 
@@ -120,9 +157,9 @@ def tile_codes(rows: FloatRows, codebook: Codebook) -> npt.NDArray[np.int32]:
 
 @dataclass(frozen=True)
 class Scored:
-    """Products int32 or float32 [n, chunks, 64]; scale, margin and slack float32 [n], as in `scores`."""
+    """Products int32, bits of bfloat16 as uint16, or float32 [n, chunks, 64]; the rest as in `scores`."""
 
-    products: npt.NDArray[np.int32]
+    products: npt.NDArray[Any]
     scale: FloatRows
     margin: FloatRows
     slack: FloatRows
@@ -131,13 +168,18 @@ class Scored:
 def scored(rows: FloatRows, codebook: Codebook) -> Scored:
     """Products of rows float32 [n, d] with all centroids, and what bounds their errors."""
     scale, margin, slack = np.empty((3, len(rows)), dtype=np.float32)
+    bounds = (codebook.mean, codebook.reach)
     if codebook.rounded.dtype == torch.int8:
         small = np.empty(rows.shape, dtype=np.int8)
-        round_rows(rows, codebook.mean, codebook.reach, small, scale, margin, slack)
+        round_rows(rows, *bounds, small, scale, margin, slack)
         products = torch._int_mm(torch.from_numpy(small), codebook.rounded)
+    elif codebook.rounded.dtype == torch.bfloat16:
+        half = np.empty(rows.shape, dtype=np.int16)
+        halve_rows(rows, *bounds, half, scale, margin, slack)
+        products = (torch.from_numpy(half).view(torch.bfloat16) @ codebook.rounded).view(torch.uint16)
     else:
         centred = np.empty(rows.shape, dtype=np.float32)
-        centre_rows(rows, codebook.mean, codebook.reach, centred, scale, margin, slack)
+        centre_rows(rows, *bounds, centred, scale, margin, slack)
         products = torch.from_numpy(centred) @ codebook.rounded
     return Scored(products.numpy().reshape(len(rows), -1, LANES), scale, margin, slack)
 

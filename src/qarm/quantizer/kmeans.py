@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from qarm.quantizer.assign import Codebook, prepared, squared_distances, tile_codes
+from qarm.quantizer.gpu import GpuAssignment
 from qarm.quantizer.parallel import over_tiles
 from qarm.quantizer.rows import ResidualRows
 from qarm.quantizer.shards import current
@@ -39,6 +42,7 @@ def lloyd(
     *,
     iterations: int,
     after_each: Callable[[], object] | None = None,
+    device: torch.device | None = None,
 ) -> Clustering:
     """Alternate exact assignment and means, from given centroids float32 [width, d].
 
@@ -50,13 +54,15 @@ def lloyd(
         centroids: where to start.
         iterations: at most this many updates.
         after_each: called after every iteration, for progress.
+        device: a GPU that assigns the rows, to the same bytes; None for the CPU.
     """
     width, dim = centroids.shape
     codes = np.full(len(rows), -1, dtype=np.int32)
     sums = FixedPointSums.empty(width, dim, rows=len(rows), largest=rows.largest)
+    assign = partial(assign_rows, rows) if device is None else GpuAssignment(rows, device)
     done = reseeded = 0
     while True:
-        moved = assign_rows(rows, prepared(centroids), codes, sums)
+        moved = assign(prepared(centroids), codes, sums)
         if moved == 0 or done == iterations:
             break
         reseeded += _reseed(rows, centroids, codes, sums)

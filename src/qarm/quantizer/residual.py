@@ -13,6 +13,7 @@ from qarm.errors import ArtifactError, InputError, shown
 from qarm.quantizer.assign import prepared, tile_codes
 from qarm.quantizer.balance import balanced, nearly_balanced
 from qarm.quantizer.base import Quantizer, checked_codes
+from qarm.quantizer.gpu import chosen_device, code_on_gpu
 from qarm.quantizer.kmeans import Clustering, lloyd
 from qarm.quantizer.parallel import over_tiles
 from qarm.quantizer.plusplus import starting_centroids
@@ -78,7 +79,8 @@ class ResidualKMeans(Quantizer):
             all; OneSearch the last). "last-approximate" or "all-approximate": about as many, and faster.
             A balanced level codes a row by the least squared distance plus price of the code (see
             `balance`); rows that no prices can tell apart, equal ones above all, stay together.
-        device: None or "cpu".
+        device: "cpu", "cuda", or None: a GPU if torch sees one and Triton is installed. The bytes are the
+            same. Balanced levels are fitted and coded on the CPU.
 
     Learned: `codebooks_`, a list of float32 [width, d] per level; `widths_`, list of int;
     `energies_`, list of float, sum of squared residuals of the training rows after each level;
@@ -132,6 +134,9 @@ class ResidualKMeans(Quantizer):
         """Codes int32 [n, levels] of vectors [n, d], as in `fit`."""
         check_is_fitted(self)
         values = checked_rows(self, x, reset=False)
+        device = chosen_device(self.device)
+        if device is not None and all(lift is None for lift in self.lifts_):
+            return code_on_gpu(values, self.codebooks_, device)
         codes = np.empty((len(values), len(self.codebooks_)), dtype=np.int32)
         levels = list(zip(self.codebooks_, self.lifts_, strict=True))
         books = [prepared(book if lift is None else lifted(book, lift)) for book, lift in levels]
@@ -242,7 +247,7 @@ class ResidualKMeans(Quantizer):
         """One level's k-means, balanced or not, and its lift."""
         steps: dict[str, Any] = {"iterations": self.iterations, "after_each": after_each}
         if not self._balanced_levels()[level]:
-            return lloyd(rows, start, **steps), None
+            return lloyd(rows, start, device=chosen_device(self.device), **steps), None
         if str(self.balance).endswith("approximate"):
             near = nearly_balanced(rows, start, rng=self._rng(level), **steps)
             return near.clustering, near.lift
@@ -274,8 +279,8 @@ class ResidualKMeans(Quantizer):
             problems.append(f'got init={self.init!r}, need "k-means++" or starting centroids')
         if self.balance not in _BALANCES:
             problems.append(f"got balance={self.balance!r}, need one of {shown(_BALANCES, first=6)}")
-        if self.device not in (None, "cpu"):
-            problems.append(f'got device={self.device!r}, need None or "cpu"')
+        if self.device not in (None, "cpu", "cuda"):
+            problems.append(f'got device={self.device!r}, need None, "cpu" or "cuda"')
         if problems:
             raise InputError(problems)
         return widths

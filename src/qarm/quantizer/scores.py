@@ -3,15 +3,32 @@
 Arrays come with an index, never as slices: a slice per row would cost more than the work on it.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+from numba import types
+from numba.extending import overload
 
 from qarm.quantizer.compiled import compiled
 
-__all__ = ["LANES", "centre_rows", "distances_to", "round_rows", "settle", "settle_row", "squared_distance"]
+__all__ = [
+    "HALF",
+    "LANES",
+    "SHARE",
+    "centre_rows",
+    "distances_to",
+    "halve_rows",
+    "round_rows",
+    "settle",
+    "settle_row",
+    "squared_distance",
+]
 
 LANES = 64  # scores side by side, each lane with its own minimum
 UNIT = 2.0**-24  # unit roundoff of float32
+HALF = 2.0**-9  # unit roundoff of bfloat16
+SUBNORMAL = 2.4e-38  # below it matrix units may read zero
 TINY = 1e-30  # absolute slack, for values whose squares leave the normal float32 range
 SMALLEST_UNIT = 1e-15  # of 8-bit rows, so that its inverse stays finite
 SHARE = 0.007  # of a length that rounding to 8 bits loses, about; bounds hold for any
@@ -112,6 +129,46 @@ def centre_rows(
         slack[i] = 2.0 * ((rows.shape[1] + 16.0) * UNIT * (length + reach) * reach + TINY)
 
 
+@compiled()
+def halve_rows(
+    rows: FloatRows,
+    mean: FloatRows,
+    reach: float,
+    half: npt.NDArray[np.int16],
+    scale: FloatRows,
+    margin: FloatRows,
+    slack: FloatRows,
+) -> None:
+    """As `round_rows`, for products in bfloat16 that are added in float32 and rounded to bfloat16.
+
+    |y - y'| <= HALF |y|, and the product itself loses HALF of at most |y'| |z'|: the centroids' spreads hold
+    both shares. `half` is filled with the bits of y'.
+    """
+    centred = np.empty((1, rows.shape[1]), dtype=np.float32)
+    bits = centred.view(np.uint32)
+    dim = rows.shape[1]
+    for i in range(rows.shape[0]):
+        length = 1.002 * _centre(rows, i, mean, centred, 0)
+        for j in range(dim):
+            even = (bits[0, j] >> np.uint32(16)) & np.uint32(1)
+            half[i, j] = np.int16((bits[0, j] + np.uint32(0x7FFF) + even) >> np.uint32(16))
+        scale[i] = 1.0
+        margin[i] = 1.003 * length
+        rounding = (2.0 * dim + 16.0) * UNIT * (length + reach) * reach
+        slack[i] = 2.0 * (rounding + dim * SUBNORMAL * (length + reach) + TINY)
+
+
+def _number(product: Any) -> Any:
+    """A product as float32; 16 bits are those of a bfloat16."""
+
+
+@overload(_number, inline="always")
+def _typed_number(product):  # type: ignore[no-untyped-def]  # numba compares signatures
+    if product == types.uint16:
+        return lambda product: np.uint32(np.uint32(product) << np.uint32(16)).view(np.float32)
+    return lambda product: np.float32(product)
+
+
 @compiled(reorder=True)
 def _low(
     products: npt.NDArray[np.int32],
@@ -126,7 +183,7 @@ def _low(
 ) -> np.float32:
     """Lower bound of the score |z|^2 / 2 - y.z of one centroid, but for the slack."""
     least = half_norms[c, k] * scale - margin * spreads[c, k]
-    return np.float32(least - steps[c, k] * np.float32(products[i, c, k]))
+    return np.float32(least - steps[c, k] * _number(products[i, c, k]))
 
 
 @compiled(reorder=True)
@@ -146,7 +203,7 @@ def _lane_minima(
     for c in range(half_norms.shape[0]):
         for k in range(LANES):
             least = half_norms[c, k] * scale - margin * spreads[c, k]
-            least = least - steps[c, k] * np.float32(products[i, c, k])
+            least = least - steps[c, k] * _number(products[i, c, k])
             minima[k] = min(minima[k], least)
     best = 0
     for k in range(LANES):
@@ -171,7 +228,8 @@ def settle(
     """The nearest centroid among those that the bounds of their scores leave in question.
 
     Args:
-        products: int32 or float32 [n, chunks, 64], y'.z' of every row and centroid, in their units.
+        products: int32, bits of bfloat16 or float32 [n, chunks, 64], y'.z' of every row and centroid, in
+            their units.
         half_norms: float32 [chunks, 64], |z|^2 / 2; infinite where there is no centroid.
         steps: float32 [chunks, 64], units of the centroids.
         spreads: float32 [chunks, 64], SHARE |z| + |z - z'|.
