@@ -13,7 +13,7 @@ from qarm.quantizer.parallel import over_tiles
 from qarm.quantizer.quality import prefix_groups
 from qarm.quantizer.residual import ResidualKMeans
 from qarm.quantizer.rows import ResidualRows
-from qarm.quantizer.scores import LANES, settle_row
+from qarm.quantizer.scores import LANES, settle_rows
 
 __all__ = ["items_by_code", "reassign", "suffixes"]
 
@@ -172,6 +172,7 @@ def _fill(
     minima = np.empty(LANES, dtype=np.float32)
     candidates = np.empty(half_norms.size, dtype=np.int32)
     about = np.empty(half_norms.size, dtype=np.float64)
+    widest = spreads.max()
     for i in range(rows.shape[0]):
         if prefix[i] != current[0]:
             current[0] = prefix[i]
@@ -181,11 +182,11 @@ def _fill(
                 counts[taken[s]] += 1
                 if counts[taken[s]] >= capacity:
                     free[taken[s] // LANES, taken[s] % LANES] = np.inf
-        code = settle_row(
-            products, i, free, steps, spreads, scale[i], margin[i], slack[i], rows, centroids,
-            minima, candidates, about,
+        settle_rows(
+            products, i, i + 1, free, steps, spreads, widest, scale, margin, slack, rows, centroids,
+            minima, candidates, about, new,
         )  # fmt: skip
-        new[i] = code
+        code = new[i]
         counts[code] += 1
         if counts[code] >= capacity:
             free[code // LANES, code % LANES] = np.inf

@@ -21,7 +21,7 @@ __all__ = [
     "halve_rows",
     "round_rows",
     "settle",
-    "settle_row",
+    "settle_rows",
     "squared_distance",
 ]
 
@@ -169,6 +169,17 @@ def _typed_number(product):  # type: ignore[no-untyped-def]  # numba compares si
     return lambda product: np.float32(product)
 
 
+def _score(product: Any, half_norm: Any, step: Any, scale: Any) -> Any:
+    """|z|^2 / 2 - y.z by the rounded product; only integers come in units."""
+
+
+@overload(_score, inline="always")
+def _typed_score(product, half_norm, step, scale):  # type: ignore[no-untyped-def]
+    if product == types.int32:
+        return lambda product, half_norm, step, scale: half_norm * scale - step * np.float32(product)
+    return lambda product, half_norm, step, scale: half_norm - _number(product)
+
+
 @compiled(reorder=True)
 def _low(
     products: npt.NDArray[np.int32],
@@ -181,9 +192,9 @@ def _low(
     scale: np.float32,
     margin: np.float32,
 ) -> np.float32:
-    """Lower bound of the score |z|^2 / 2 - y.z of one centroid, but for the slack."""
-    least = half_norms[c, k] * scale - margin * spreads[c, k]
-    return np.float32(least - steps[c, k] * _number(products[i, c, k]))
+    """Lower bound of the score of one centroid, but for the slack."""
+    score = _score(products[i, c, k], half_norms[c, k], steps[c, k], scale)
+    return np.float32(score - margin * spreads[c, k])
 
 
 @compiled(reorder=True)
@@ -192,24 +203,31 @@ def _lane_minima(
     i: int,
     half_norms: FloatRows,
     steps: FloatRows,
-    spreads: FloatRows,
     scale: np.float32,
-    margin: np.float32,
     minima: FloatRows,
-) -> int:
-    """The smallest lower bound of each lane; returns the lane with the smallest of all."""
+) -> np.float32:
+    """The smallest score of each lane; returns the smallest of all."""
     for k in range(LANES):
         minima[k] = np.inf
-    for c in range(half_norms.shape[0]):
+    chunks = half_norms.shape[0]
+    for c in range(0, chunks - 3, 4):
         for k in range(LANES):
-            least = half_norms[c, k] * scale - margin * spreads[c, k]
-            least = least - steps[c, k] * _number(products[i, c, k])
-            minima[k] = min(minima[k], least)
-    best = 0
+            one = min(
+                _score(products[i, c, k], half_norms[c, k], steps[c, k], scale),
+                _score(products[i, c + 1, k], half_norms[c + 1, k], steps[c + 1, k], scale),
+            )
+            other = min(
+                _score(products[i, c + 2, k], half_norms[c + 2, k], steps[c + 2, k], scale),
+                _score(products[i, c + 3, k], half_norms[c + 3, k], steps[c + 3, k], scale),
+            )
+            minima[k] = min(minima[k], min(one, other))
+    for c in range(chunks - chunks % 4, chunks):
+        for k in range(LANES):
+            minima[k] = min(minima[k], _score(products[i, c, k], half_norms[c, k], steps[c, k], scale))
+    least = np.float32(np.inf)
     for k in range(LANES):
-        if minima[k] < minima[best]:
-            best = k
-    return best
+        least = min(least, minima[k])
+    return least
 
 
 @compiled()
@@ -241,44 +259,49 @@ def settle(
     minima = np.empty(LANES, dtype=np.float32)
     candidates = np.empty(half_norms.size, dtype=np.int32)
     about = np.empty(half_norms.size, dtype=np.float64)
-    for i in range(rows.shape[0]):
-        codes[i] = settle_row(
-            products, i, half_norms, steps, spreads, scale[i], margin[i], slack[i], rows, centroids,
-            minima, candidates, about,
-        )  # fmt: skip
+    settle_rows(
+        products, 0, rows.shape[0], half_norms, steps, spreads, spreads.max(), scale, margin, slack, rows,
+        centroids, minima, candidates, about, codes,
+    )  # fmt: skip
 
 
 @compiled()
-def settle_row(
+def settle_rows(
     products: npt.NDArray[np.int32],
-    i: int,
+    first: int,
+    last: int,
     half_norms: FloatRows,
     steps: FloatRows,
     spreads: FloatRows,
-    scale: np.float32,
-    margin: np.float32,
-    slack: np.float32,
+    widest: np.float32,
+    scale: FloatRows,
+    margin: FloatRows,
+    slack: FloatRows,
     rows: FloatRows,
     centroids: FloatRows,
     minima: FloatRows,
     candidates: npt.NDArray[np.int32],
     about: npt.NDArray[np.float64],
-) -> int:
-    """As `settle` for row i; the last three arrays are scratch, [64] and twice [width]."""
-    lane = _lane_minima(products, i, half_norms, steps, spreads, scale, margin, minima)
-    chunks, limit = half_norms.shape[0], np.float32(np.inf)
-    for c in range(chunks):  # any upper bound is one of the nearest; those in the best lane are low
-        low = _low(products, i, c, lane, half_norms, steps, spreads, scale, margin)
-        limit = min(limit, np.float32(low + 2.0 * margin * spreads[c, lane] + slack))
-    count = 0
-    for k in range(LANES):
-        if minima[k] <= limit:
-            for c in range(chunks):
-                low = _low(products, i, c, k, half_norms, steps, spreads, scale, margin)
-                if low <= limit and c * LANES + k < centroids.shape[0]:
-                    candidates[count] = c * LANES + k
-                    count += 1
-    return int(candidates[0]) if count == 1 else _closest(rows, i, centroids, candidates, count, about)
+    codes: npt.NDArray[np.int32],
+) -> None:
+    """As `settle` for rows first..last-1.
+
+    `widest` is the largest spread; minima [64], candidates and about [chunks * 64] are scratch.
+    """
+    chunks, width = half_norms.shape[0], centroids.shape[0]
+    for i in range(first, last):
+        unit, room = scale[i], margin[i]
+        least = _lane_minima(products, i, half_norms, steps, unit, minima)
+        limit = least + room * widest + slack[i]  # the nearest one's score is no more than this
+        count, most = 0, limit + room * widest
+        for k in range(LANES):
+            if minima[k] <= most:
+                for c in range(chunks):
+                    low = _low(products, i, c, k, half_norms, steps, spreads, unit, room)
+                    if low <= limit and c * LANES + k < width:
+                        candidates[count] = c * LANES + k
+                        count += 1
+        codes[i] = candidates[0] if count == 1 else _closest(rows, i, centroids, candidates, count, about)
 
 
 @compiled(reorder=True)
