@@ -119,27 +119,61 @@ class PairsConfig(Page):
     user2item: User2ItemConfig = User2ItemConfig()
 
 
-class EncoderConfig(Page):
-    """`text` and `image` name a packaged encoder or a folder; None leaves the modality out.
+class FilterConfig(Page):
+    """`model` names a causal language model that keeps or rejects pairs; see docs/alignment.md."""
 
-    Training takes `epochs`, but no fewer than `min_steps` and no more than `max_steps` batches.
+    model: str | None = None
+    prompt: Path | None = None
+    threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    batch: Count = 16
+
+
+class EncoderConfig(Page):
+    """`text` and `image` name a packaged encoder or a folder; None leaves the modality out. `model` names
+    one checkpoint that reads whole items, in place of the three.
+
+    Training takes `epochs`, but no fewer than `min_steps` and no more than `max_steps` steps of `accumulate`
+    batches. docs/alignment.md explains every setting.
     """
 
+    model: str | None = None
     text: str | None = "all-minilm-l6-v2"
     image: str | None = "efficientnet-lite0"
     audio: str | None = "logmel"
+    tune: Literal["heads", "lora", "full"] = "heads"
+    tune_layers: Count | None = None
+    lora_rank: Count = 16
+    fusion: Literal["concat", "attention", "none"] = "concat"
     dim: Count = 128
     hidden: Count = 512
     dropout: Share = 0.4
     modality_dropout: Share = 0.1
     epochs: Count = 5
     batch: Annotated[int, Field(ge=2)] = 512
+    accumulate: Count = 1
+    chunk: Count = 64
     lr: Positive = 3e-3
+    tower_lr: Positive = 1e-4
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
+    warm_up: Share = 0.05
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
     temperature: Positive = 0.2
+    symmetric: bool = True
+    log_q: bool = False
+    hard_negatives: Annotated[int, Field(ge=0)] = 0
+    source_weights: PerSource = PerSource()
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     min_steps: Count = 250
     max_steps: Count = 2000
+    checkpoint_steps: Count = 100
+    filter: FilterConfig = FilterConfig()
     cache: Path | None = None
+
+    @model_validator(mode="after")
+    def _something_to_train(self) -> "EncoderConfig":
+        if self.fusion == "none" and self.tune == "heads":
+            raise ValueError("fusion=none leaves tune=heads nothing to train; set tune to lora or full")
+        return self
 
 
 class QuantizerConfig(Page):

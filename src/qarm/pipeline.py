@@ -84,21 +84,34 @@ def _mine(run: Run, work: Path) -> dict[str, Any]:
 
 
 def _align(run: Run, work: Path) -> dict[str, Any]:
-    import polars as pl
-
     from qarm.content.align import align
 
-    pairs = pl.read_parquet(run.folder / "pairs" / "pairs.parquet")
     encoder = align(
         run.known,
-        pairs,
+        _sensible_pairs(run, work),
         **run.config.encoder.model_dump(exclude={"cache"}),
         seed=run.config.seed,
         cache=run.cache,
         metrics_path=work / "metrics.jsonl",
     )
     encoder.save_pretrained(work)
-    return {"pairs": pairs.height, **encoder.summary}
+    return encoder.summary
+
+
+def _sensible_pairs(run: Run, work: Path) -> Any:
+    """The mined pairs' file, or where a pair filter is set, what that lets pass."""
+    import polars as pl
+
+    from qarm.content.judge import LanguageModelJudge, filter_pairs
+
+    path, chosen = run.folder / "pairs" / "pairs.parquet", run.config.encoder.filter
+    if chosen.model is None:
+        return path
+    judge = LanguageModelJudge(chosen.model, prompt=chosen.prompt, batch=chosen.batch)
+    rejected = work / "rejected_pairs.parquet"
+    return filter_pairs(
+        pl.read_parquet(path), run.catalog, judge, threshold=chosen.threshold, rejected=rejected
+    )
 
 
 def _embed(run: Run, work: Path) -> dict[str, Any]:
@@ -111,8 +124,8 @@ def _embed(run: Run, work: Path) -> dict[str, Any]:
     from qarm.content.quality import embedding_quality
 
     encoder = Encoder.from_pretrained(run.folder / "encoder")
-    vectors = embed(encoder, run.catalog, cache=run.cache)
-    raw = encoder.raw(run.catalog, cache=run.cache)
+    vectors = embed(encoder, run.catalog, cache=run.cache, engine=run.engine)
+    raw = embed(encoder, run.catalog, cache=run.cache, engine=run.engine, version="raw")
     vectors.write(work / "embeddings.parquet")
     raw.write(work / "raw.parquet")
     versions = {"raw": raw, "aligned": vectors} | dict(hidden_versions(encoder, run.catalog, cache=run.cache))

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
+from qarm.content import checkpoint as checkpoint_module
 from qarm.content import image as image_module
-from qarm.content import text as text_module
 from qarm.content.audio import LogMel, mel_bands
 from qarm.content.image import ImageTower
 from qarm.content.text import TextTower
@@ -156,7 +156,10 @@ def test_a_name_that_is_nowhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_missing_or_other_packages_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, opened in ((text_module, lambda: TextTower("all-minilm-l6-v2")), (image_module, ImageTower)):
+    for module, opened in (
+        (checkpoint_module, lambda: TextTower("all-minilm-l6-v2")),
+        (image_module, ImageTower),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(module, "WEIGHTS_SHA256", "0" * 64)
             with pytest.raises(InputError, match="weights have SHA-256"):

@@ -2,31 +2,38 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
 from pydantic import ValidationError
 
-from qarm.artifacts import atomic
+from qarm.artifacts import atomic, digest, sha256_file
 from qarm.config import EncoderConfig
 from qarm.content.catalog import MODALITIES, Catalog
 from qarm.content.encoder import Encoder, open_towers
-from qarm.content.features import Features, open_shelves, tower_features
+from qarm.content.features import Features, open_shelves, readable, tower_features
 from qarm.content.heads import Heads
-from qarm.content.towers import Tower, default_device
-from qarm.content.training import Pool, TrainingPairs, train_heads
-from qarm.errors import InputError, Problems, shown
-from qarm.tables import as_ids, column
+from qarm.content.learner import Learner
+from qarm.content.lessons import read_pairs
+from qarm.content.towers import Tower, default_device, reads
+from qarm.content.training import train
+from qarm.content.tuning import Tuned, tunable
+from qarm.engines.distributed import world
+from qarm.errors import InputError
 
 __all__ = ["align"]
+
+PROGRESS = "training.safetensors"
+NOT_LEARNED = {"cache", "filter", "checkpoint_steps", "chunk"}  # settings that the weights do not depend on
 
 
 def align(
     catalog: Catalog,
-    pairs: pl.DataFrame,
+    pairs: pl.DataFrame | Path | str,
     *,
     towers: Mapping[str, Tower] | None = None,
     seed: int = 0,
@@ -34,36 +41,147 @@ def align(
     metrics_path: Path | None = None,
     **settings: Any,
 ) -> Encoder:
-    """Train a composite encoder on pairs by batch-contrastive loss (QARM, section 3.1).
+    """Train an encoder on pairs by batch-contrastive loss (QARM, section 3.1).
 
-    The pretrained towers stay frozen: their features are computed once. What is trained is a projection
-    for each modality, a small network over the sound's spectrogram, a vector that stands in for each
-    missing modality, and their fusion.
+    With `tune="heads"` the pretrained towers stay frozen and their features are computed once; what is
+    trained is a projection of each, a small network over the sound's spectrogram, a vector that stands in
+    for each missing modality, and their fusion. With `lora` and `full` the towers learn too. Under torchrun
+    the processes share the items of each batch, and all return the same encoder.
 
     Args:
         catalog: the items that may be seen; scales are taken from them and nothing else.
-        pairs: `trigger_id`, `target_id` and, optionally, a positive `weight`.
+        pairs: `trigger_id`, `target_id` and, optionally, a positive `weight` and a `source`; or the Parquet
+            file that holds them, which is streamed.
         towers: encoders to use instead of those that the settings name.
         seed: of the initial weights, batches and dropout; the same bytes on the same CPU.
-        cache: folder of tower features; None keeps them in memory with the encoder.
+        cache: folder of tower features and of the training's progress, from which an interrupted call goes
+            on; None keeps features in memory with the encoder, and an interruption loses the training.
         metrics_path: JSON Lines, a row before training and one for each epoch: loss, temperature, and
             loss and recall on held-out pairs.
-        settings: fields of `qarm.config.EncoderConfig` (text, image, audio, dim, epochs, batch, ...).
+        settings: fields of `qarm.config.EncoderConfig` (text, image, audio, model, tune, epochs, batch, ...).
 
     Raises:
         InputError: a setting, a pair or a file is wrong, or the loss turns into no finite number.
-        MissingExtraError: a packaged encoder is not installed.
+        MissingExtraError: a packaged encoder is not installed, or peft for `lora`.
     """
     chosen = _settings(settings)
-    numbered = _number(pairs, catalog.item_ids)
     used = _towers(catalog, chosen, towers)
     shelves = open_shelves(used, cache)
-    features = tower_features(catalog, used, shelves=shelves)
-    heads, rows = _train(features, numbered, chosen, seed)
+    with TemporaryDirectory(prefix="qarm-pairs-") as scratch:
+        work = _Work(catalog, pairs, used, chosen, seed, Path(scratch))
+        tuned = {n: work.tuned(n) for n in used if tunable(used[n], chosen.tune)}
+        frozen = {name: tower for name, tower in used.items() if name not in tuned}
+        features = tower_features(catalog, frozen, shelves=shelves) if frozen else _no_features(catalog)
+        learner = work.learner(features, tuned)
+        rows = work.train(learner, cache)
     if metrics_path is not None:
         _write_lines(metrics_path, rows)
-    held = shelves if cache is None else None
-    return Encoder(used, heads, summary=_summary(rows, pairs=len(numbered)), shelves=held)
+    return Encoder(
+        {name: tuned[name].finished() if name in tuned else used[name] for name in used},
+        learner.heads.cpu(),
+        originals={name: partial(used.__getitem__, name) for name in tuned},
+        summary=_summary(rows, pairs=work.pairs),
+        shelves=shelves if cache is None and not tuned else None,
+    )
+
+
+class _Work:
+    """One training: what it learns from, and what it depends on."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        pairs: pl.DataFrame | Path | str,
+        towers: Mapping[str, Tower],
+        settings: EncoderConfig,
+        seed: int,
+        scratch: Path,
+    ) -> None:
+        self.catalog, self.settings, self.seed = catalog, settings, seed
+        self.towers = towers
+        self.device = default_device()
+        weights = settings.source_weights.model_dump(exclude_none=True)
+        self.lessons = read_pairs(pairs, catalog.item_ids, folder=scratch, seed=seed, source_weights=weights)
+        self.pairs = len(self.lessons[0]) + len(self.lessons[1])
+        self.scratch = None if isinstance(pairs, pl.DataFrame) else scratch
+        self._source = pairs
+
+    def tuned(self, name: str) -> Tuned:
+        tower: Any = self.towers[name]
+        chosen = self.settings
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return Tuned(tower, tune=chosen.tune, layers=chosen.tune_layers, rank=chosen.lora_rank)
+
+    def learner(self, features: Features, tuned: Mapping[str, Tuned]) -> Learner:
+        shapes = {name: values.shape[1:] for name, values in features.values.items()}
+        shapes |= {name: self._shape(tuned[name], name) for name in tuned}
+        chosen = self.settings
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            heads = Heads(
+                shapes, dim=chosen.dim, hidden=chosen.hidden, dropout=chosen.dropout, fusion=chosen.fusion
+            )
+        learner = Learner(
+            heads.to(self.device),
+            self.catalog,
+            features,
+            tuned,
+            device=self.device,
+            precision=chosen.precision,
+            chunk=chosen.chunk,
+        )
+        learner.fit_scales()
+        return learner
+
+    def _shape(self, tuned: Tuned, name: str) -> tuple[int, ...]:
+        """Of one item's feature, by trying the first that has one."""
+        first = int(readable(self.catalog, name, tuned.tower).argmax())
+        one = Catalog(self.catalog.frame[first : first + 1], self.catalog.folder)
+        found: tuple[int, ...] = tower_features(one, {name: self.towers[name]}).values[name].shape[1:]
+        return found
+
+    def train(self, learner: Learner, cache: Path | None) -> list[dict[str, Any]]:
+        """Go on from the cache's progress or start; it is removed in the end."""
+        here = world(self.device)
+        path = None if cache is None else cache / PROGRESS
+        rows = train(
+            learner,
+            *self.lessons,
+            self.settings,
+            seed=self.seed,
+            world=here,
+            progress=path,
+            key=self._key() if path is not None else "",
+            scratch=self.scratch,
+        )
+        here.wait()
+        if path is not None and here.rank == 0:
+            path.unlink(missing_ok=True)
+        return rows
+
+    def _key(self) -> str:
+        """Hash of everything that the weights depend on."""
+        source = self._source
+        if isinstance(source, pl.DataFrame):
+            names = [n for n in ("trigger_id", "target_id", "weight", "source") if n in source.columns]
+            content = [str(int(s.hash(seed=0).sum() or 0)) for s in source.select(names)]
+        else:
+            content = [sha256_file(Path(source))]
+        items = pl.Series(self.catalog.item_ids).hash(seed=0).sum()
+        return digest(
+            {
+                "settings": self.settings.model_dump(mode="json", exclude=NOT_LEARNED),
+                "seed": self.seed,
+                "pairs": content,
+                "items": str(items),
+                "towers": {name: tower.fingerprint for name, tower in self.towers.items()},
+            }
+        )
+
+
+def _no_features(catalog: Catalog) -> Features:
+    return Features(catalog.item_ids, {}, {})
 
 
 def _towers(
@@ -72,31 +190,19 @@ def _towers(
     """Encoders of the modalities that some item has; the others are not even opened."""
     there = {modality for modality, count in catalog.counts().items() if count}
     if given is not None:
-        used: Mapping[str, Tower] = {m: tower for m, tower in sorted(given.items()) if m in there}
+        used = {n: tower for n, tower in sorted(given.items()) if there & {*reads(n, tower)}}
+    elif settings.model is not None:
+        opened = open_towers(model=settings.model)
+        used = {n: tower for n, tower in opened.items() if there & {*reads(n, tower)}}
     else:
         named = {m: getattr(settings, m) for m in MODALITIES}
         used = open_towers(**{m: name if m in there else None for m, name in named.items()})
     if not used:
         raise InputError(
             f"the items have {', '.join(sorted(there))} and no encoder is named for it; "
-            "set encoder.text, encoder.image or encoder.audio"
+            "set encoder.text, encoder.image or encoder.audio, or an encoder.model that reads it"
         )
     return used
-
-
-def _train(
-    features: Features, pairs: TrainingPairs, settings: EncoderConfig, seed: int
-) -> tuple[Heads, list[dict[str, Any]]]:
-    device = default_device()
-    shapes = {modality: values.shape[1:] for modality, values in features.values.items()}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        heads = Heads(shapes, dim=settings.dim, hidden=settings.hidden, dropout=settings.dropout)
-    heads.to(device)
-    pool = Pool(features, heads.modalities, device=device)
-    pool.fit_scales(heads)
-    rows = train_heads(heads, pool, pairs, settings, seed=seed)
-    return heads.cpu(), rows
 
 
 def _settings(given: Mapping[str, Any]) -> EncoderConfig:
@@ -106,55 +212,6 @@ def _settings(given: Mapping[str, Any]) -> EncoderConfig:
         raise InputError(
             [f"encoder.{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
         ) from None
-
-
-def _number(pairs: pl.DataFrame, item_ids: Sequence[str]) -> TrainingPairs:
-    """Pairs as positions in `item_ids`, checked."""
-    if pairs.height == 0:
-        raise InputError("no pairs to learn from; mine more of them: a longer log, or a wider pairs.window")
-    problems = Problems()
-    place = pl.DataFrame({"id": item_ids, "place": np.arange(len(item_ids))})
-    sides = [_places(pairs, name, place, problems) for name in ("trigger_id", "target_id")]
-    weights = _weights(pairs, problems)
-    problems.raise_any()
-    numbered = TrainingPairs(sides[0], sides[1], weights)
-    same = np.flatnonzero(numbered.triggers == numbered.targets)
-    if len(same):
-        raise InputError(f"pairs of an item with itself in rows {shown(same)}; remove them")
-    if len(numbered) < 2:
-        raise InputError("got 1 pair, need at least 2: a pair is told apart from others; mine more")
-    return numbered
-
-
-def _places(pairs: pl.DataFrame, name: str, place: pl.DataFrame, problems: Problems) -> Any:
-    ids = column(pairs, name, table="pairs", problems=problems)
-    if ids is not None:
-        ids = as_ids(ids, table="pairs", problems=problems)
-    if ids is None:
-        return None
-    found = pl.DataFrame({"id": ids}).join(place, on="id", how="left", maintain_order="left")
-    unknown = found.filter(pl.col("place").is_null())["id"].unique(maintain_order=True)
-    if len(unknown):
-        problems.add(
-            f"pairs.{name}: items {shown(unknown)} are not in the catalogue; mine the pairs from events "
-            "of its items, or add the items"
-        )
-        return None
-    return found["place"].to_numpy()
-
-
-def _weights(pairs: pl.DataFrame, problems: Problems) -> Any:
-    if "weight" not in pairs.columns:
-        return np.ones(pairs.height, dtype=np.float32)
-    series = pairs["weight"]
-    if not series.dtype.is_numeric():
-        problems.add(f"pairs.weight is {series.dtype}, need numbers")
-        return None
-    weights = series.cast(pl.Float32).fill_null(float("nan")).to_numpy()
-    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights > 0)))
-    if len(wrong):
-        problems.add(f"pairs.weight: not a positive number in rows {shown(wrong)}; drop those pairs")
-    return weights
 
 
 def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,8 +1,9 @@
-"""The composite encoder: frozen towers, trained heads, and the folder that holds both."""
+"""The encoder: towers, trained heads over them, and the folder that holds both."""
 
 import copy
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from qarm.artifacts import Embeddings, atomic, read_json, sha256_file, write_jso
 from qarm.content.audio import LOGMEL, LogMel
 from qarm.content.card import model_card
 from qarm.content.catalog import Catalog
-from qarm.content.features import Shelf, feature_shards, open_shelves
+from qarm.content.checkpoint import Checkpoint
+from qarm.content.features import Shelf, feature_shards, open_shelves, readable
 from qarm.content.heads import Batch, Heads, as_batch
 from qarm.content.image import PACKAGED_IMAGE, ImageTower
+from qarm.content.item import ItemTower
 from qarm.content.text import TextTower
-from qarm.content.towers import Tower
+from qarm.content.towers import Tower, reads
 from qarm.errors import ArtifactError, InputError, shown
 
 __all__ = ["Encoder", "open_towers"]
@@ -30,22 +33,28 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 SAVED: dict[str, Callable[[Path], Tower]] = {
     "TextTower": TextTower,
     "ImageTower": ImageTower,
+    "ItemTower": ItemTower,
     "LogMel": lambda folder: LogMel(),
 }
 
 
-def open_towers(*, text: str | None, image: str | None, audio: str | None) -> dict[str, Tower]:
+def open_towers(
+    *, text: str | None = None, image: str | None = None, audio: str | None = None, model: str | None = None
+) -> dict[str, Tower]:
     """The towers that a config names; None leaves a modality out.
 
     Args:
         text: `all-minilm-l6-v2`, or the folder or hub name of a sentence-transformers checkpoint.
         image: `efficientnet-lite0`.
         audio: `logmel`.
+        model: folder or hub name of a checkpoint that reads whole items, in place of the three.
 
     Raises:
         InputError: no such encoder.
         MissingExtraError: a packaged encoder is not installed.
     """
+    if model is not None:
+        return {"item": ItemTower(model)}
     if image not in (None, PACKAGED_IMAGE):
         raise InputError(f"encoder.image = {image!r}, need {PACKAGED_IMAGE!r}, or null to go without")
     if audio not in (None, LOGMEL):
@@ -63,7 +72,9 @@ def open_towers(*, text: str | None, image: str | None, audio: str | None) -> di
 class Encoder:
     """Turns items into vectors of unit length; made by `align`, or read by `from_pretrained`.
 
-    towers: modality to its frozen encoder; heads: the trained part; summary: figures of its training.
+    towers: name to its encoder, a modality or "item" for one that reads several; heads: the fusion over them;
+    originals: for each tower that was tuned, what opens it as it was before; summary: figures of the
+    training.
     """
 
     def __init__(
@@ -71,11 +82,13 @@ class Encoder:
         towers: Mapping[str, Tower],
         heads: Heads,
         *,
+        originals: Mapping[str, Callable[[], Tower]] | None = None,
         summary: Mapping[str, Any] | None = None,
         shelves: Mapping[str, Shelf] | None = None,
     ) -> None:
         self.towers = dict(towers)
         self.heads = heads.eval()
+        self.originals = dict(originals or {})
         self.summary = dict(summary or {})
         self._shelves = dict(shelves) if shelves is not None else None
         # In double precision an item's vector, rounded to single, is the same in any batch.
@@ -83,7 +96,8 @@ class Encoder:
 
     @property
     def modalities(self) -> list[str]:
-        return self.heads.modalities
+        """What it reads of an item."""
+        return sorted({m for name, tower in self.towers.items() for m in reads(name, tower)})
 
     @property
     def dim(self) -> int:
@@ -100,33 +114,41 @@ class Encoder:
         Raises:
             InputError: items without any of the encoder's modalities, unreadable pictures or sounds.
         """
-        return self._vectors(catalog, self._exact.forward, cache=cache)
+        return self._vectors(catalog, self._exact.forward, self.towers, cache=cache)
 
     def raw(self, catalog: Catalog, *, cache: Path | None = None) -> Embeddings:
         """Vectors before alignment, float32 [n, d], of unit length.
 
-        The towers' features, standardised over the items of the training, each modality at unit length
-        (zeros where it is missing), side by side. Arguments and errors as in `embed`.
+        The features of the towers as they were before tuning, standardised over the items of the training,
+        each at unit length (zeros where it is missing), side by side. Arguments and errors as in `embed`.
         """
-        return self._vectors(catalog, self._exact.raw, cache=cache)
+        before = {name: opened() for name, opened in self.originals.items()}
+        return self._vectors(catalog, self._exact.raw, self.towers | before, cache=cache)
 
     def _vectors(
-        self, catalog: Catalog, function: Callable[[Batch], torch.Tensor], *, cache: Path | None
+        self,
+        catalog: Catalog,
+        function: Callable[[Batch], torch.Tensor],
+        towers: Mapping[str, Tower],
+        *,
+        cache: Path | None,
     ) -> Embeddings:
         self._check_modalities(catalog)
-        own = self._shelves if cache is None else None
-        shelves = own if own is not None else open_shelves(self.towers, cache)
-        shards = feature_shards(catalog, self.towers, shelves, keep=cache is not None)
+        own = self._shelves if cache is None and towers == self.towers else None
+        shelves = own if own is not None else open_shelves(towers, cache)
+        shards = feature_shards(catalog, towers, shelves, keep=cache is not None)
+        names = self.heads.modalities
         with torch.inference_mode():
-            vectors = [function(as_batch(shard, self.modalities)).float().numpy() for shard in shards]
+            vectors = [function(as_batch(shard, names)).float().numpy() for shard in shards]
         return Embeddings(catalog.item_ids, np.concatenate(vectors))
 
     def _check_modalities(self, catalog: Catalog) -> None:
-        frame = catalog.frame
-        nothing = np.logical_and.reduce([frame[m].is_null().to_numpy() for m in self.modalities])
+        something = [readable(catalog, name, tower) for name, tower in self.towers.items()]
+        nothing = ~np.logical_or.reduce(something)
         if nothing.any():
             raise InputError(
-                f"items {shown(frame['item_id'].filter(nothing))} have no {', '.join(self.modalities)}, "
+                f"items {shown(catalog.frame['item_id'].filter(nothing))} "
+                f"have no {', '.join(self.modalities)}, "
                 "which is all this encoder reads; leave them out, or align with their modality"
             )
 
@@ -134,9 +156,9 @@ class Encoder:
         """Write a folder that needs nothing else: heads, towers, config and model card, no pickle."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for modality in self.modalities:
-            shutil.rmtree(folder / modality, ignore_errors=True)
-            self.towers[modality].save(folder / modality)
+        for name, tower in self.towers.items():
+            shutil.rmtree(folder / name, ignore_errors=True)
+            tower.save(folder / name)
         with atomic(folder / WEIGHTS) as temporary:
             save_file({n: t.cpu().contiguous() for n, t in self.heads.state_dict().items()}, temporary)
         config = self._config() | {"weights_sha256": sha256_file(folder / WEIGHTS)}
@@ -152,10 +174,16 @@ class Encoder:
                 "name": self.towers[modality].name,
                 "fingerprint": self.towers[modality].fingerprint,
                 "shape": list(shape),
+                "tuned": modality in self.originals,
             }
             for modality, shape in heads.shapes.items()
         }
-        settings = {"dim": heads.dim, "hidden": heads.hidden, "dropout": heads.dropout}
+        settings = {
+            "dim": heads.dim,
+            "hidden": heads.hidden,
+            "dropout": heads.dropout,
+            "fusion": heads.fusion,
+        }
         return {
             "format": FORMAT,
             "qarm": version("qarm"),
@@ -183,14 +211,13 @@ class Encoder:
         config = read_json(folder / CONFIG)
         if not isinstance(config, dict) or config.get("format") != FORMAT:
             raise InputError(f"{folder}: {CONFIG} is not of format {FORMAT!r}; align again with this version")
-        opened = {
-            modality: _open_saved(folder, modality, entry, towers or {})
-            for modality, entry in config["towers"].items()
-        }
+        entries = config["towers"].items()
+        opened = {name: _open_saved(folder, name, entry, towers or {}) for name, entry in entries}
+        originals = {name: _original(entry) for name, entry in entries if entry.get("tuned")}
         shapes = {modality: tuple(entry["shape"]) for modality, entry in config["towers"].items()}
         heads = Heads(shapes, **config["heads"])
         heads.load_state_dict(_weights(folder / WEIGHTS, config["weights_sha256"]))
-        return cls(opened, heads, summary=config["summary"])
+        return cls(opened, heads, originals=originals, summary=config["summary"])
 
 
 def _open_saved(folder: Path, modality: str, entry: Mapping[str, Any], given: Mapping[str, Tower]) -> Tower:
@@ -200,11 +227,20 @@ def _open_saved(folder: Path, modality: str, entry: Mapping[str, Any], given: Ma
             f"pass it as towers={{{modality!r}: ...}}"
         )
     tower = given[modality] if modality in given else SAVED[entry["kind"]](folder / modality)
+    if isinstance(tower, Checkpoint):
+        tower.name = entry["name"]
     if tower.fingerprint != entry["fingerprint"]:
         raise ArtifactError(
             f"{folder}: the {modality} tower is not the one that was saved; restore it or align again"
         )
     return tower
+
+
+def _original(entry: Mapping[str, Any]) -> Callable[[], Tower]:
+    """Opens the tower that a tuned one came from, by the name it had."""
+    kinds: dict[str, Callable[[str], Tower]] = {"TextTower": TextTower, "ItemTower": ItemTower}
+    kinds["ImageTower"] = lambda name: ImageTower()
+    return partial(kinds[entry["kind"]], entry["name"])
 
 
 def _weights(path: Path, expected: str) -> dict[str, torch.Tensor]:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,10 +17,21 @@ from tqdm import tqdm
 from qarm.artifacts import atomic
 from qarm.content.catalog import Catalog
 from qarm.content.media import blame, read_media
-from qarm.content.towers import Tower
+from qarm.content.towers import Tower, reads
 from qarm.errors import ArtifactError, InputError, Problems
 
-__all__ = ["SHARD", "Features", "Shelf", "feature_shards", "open_shelves", "tower_features"]
+__all__ = [
+    "SHARD",
+    "Features",
+    "Shelf",
+    "ahead",
+    "content_of",
+    "feature_shards",
+    "load_item",
+    "open_shelves",
+    "readable",
+    "tower_features",
+]
 
 SHARD = 256
 Array = npt.NDArray[np.floating[Any]]
@@ -32,8 +43,9 @@ Made = TypeVar("Made")
 class Features:
     """Tower outputs of n items.
 
-    item_ids: n strings; present: modality to bool [n]; values: modality to float [k, ...], the features
-    of its k items that are present, in order; a modality that none has is in neither.
+    item_ids: n strings; present: tower's name to bool [n]; values: name to float [k, ...], the features of
+    the k items that it can read, in order; a tower that can read none is in neither. A tower of one modality
+    has its name.
     """
 
     item_ids: list[str]
@@ -108,7 +120,7 @@ def tower_features(
     """Features of all items of a catalogue; content that is in the cache is not encoded again.
 
     Args:
-        towers: modality (text, image or audio) to its encoder.
+        towers: name to encoder: text, image or audio, or a name of one that reads several (`towers.reads`).
         cache: folder of the features, keyed by tower and content; None computes them in memory.
         shelves: opened shelves to use and fill instead of `cache`.
 
@@ -135,7 +147,7 @@ def feature_shards(
     """
     starts = range(0, len(catalog), SHARD)
     with tqdm(total=len(catalog), disable=None, desc="encode items", unit="item") as bar:
-        for shard in _ahead(lambda start: _Shard(catalog, start, towers, shelves), starts):
+        for shard in ahead(lambda start: _Shard(catalog, start, towers, shelves), starts):
             values = {m: shard.features(m, towers[m], shelves[m], keep=keep) for m in towers if shard.keys[m]}
             yield Features(shard.item_ids, values, shard.present)
             bar.update(len(shard.item_ids))
@@ -147,22 +159,22 @@ class _Shard:
     def __init__(
         self, catalog: Catalog, start: int, towers: Mapping[str, Tower], shelves: Mapping[str, Shelf]
     ) -> None:
-        frame = catalog.frame[start : start + SHARD]
-        self.item_ids: list[str] = frame["item_id"].to_list()
-        self.present = {m: frame[m].is_not_null().to_numpy() for m in towers}
+        part = replace(catalog, frame=catalog.frame[start : start + SHARD])
+        self.item_ids: list[str] = part.item_ids
+        self.present = {name: readable(part, name, tower) for name, tower in towers.items()}
         self.keys: dict[str, list[bytes]] = {}
         self.loaded: dict[str, dict[bytes, Any]] = {}
         problems = Problems()
         with ThreadPoolExecutor() as pool:
-            for modality, tower in towers.items():
-                rows = frame.select("item_id", modality).drop_nulls().rows()
-                found = list(pool.map(_loader(catalog, modality, tower, shelves[modality]), rows))
+            for name, tower in towers.items():
+                rows = part.frame.filter(self.present[name]).rows(named=True)
+                found = list(pool.map(_loader(catalog, name, tower, shelves[name]), rows))
                 for made in found:
                     if isinstance(made, InputError):
                         problems.extend(made)
                 good = [made for made in found if not isinstance(made, InputError)]
-                self.keys[modality] = [key for key, _ in good]
-                self.loaded[modality] = {key: ready for key, ready in good if ready is not None}
+                self.keys[name] = [key for key, _ in good]
+                self.loaded[name] = {key: ready for key, ready in good if ready is not None}
         problems.raise_any()
 
     def features(self, modality: str, tower: Tower, shelf: Shelf, *, keep: bool) -> Array:
@@ -177,26 +189,75 @@ class _Shard:
         return np.stack([values[rows[k]] if k in rows else shelf.take([k])[0] for k in keys])
 
 
-def _loader(
-    catalog: Catalog, modality: str, tower: Tower, shelf: Shelf
-) -> Callable[[tuple[str, str | bytes]], tuple[bytes, Any] | InputError]:
-    """A function from (item id, source) to the content's key and its input if it is new, or the problem."""
+def readable(catalog: Catalog, name: str, tower: Tower) -> npt.NDArray[np.bool_]:
+    """Which items have something that the tower reads, bool [n]."""
+    there = [catalog.frame[modality].is_not_null().to_numpy() for modality in reads(name, tower)]
+    found: npt.NDArray[np.bool_] = np.logical_or.reduce(there)
+    return found
 
-    def load(row: tuple[str, str | bytes]) -> tuple[bytes, Any] | InputError:
-        item, source = row
+
+def content_of(catalog: Catalog, name: str, tower: Tower, row: Mapping[str, Any]) -> Any:
+    """What a tower loads of an item: str or bytes, or for a tower of several modalities those by name.
+
+    Raises:
+        InputError: a file cannot be read, by name of the item.
+    """
+    own = reads(name, tower)
+    parts = {m: _content(catalog, m, row) for m in own if row[m] is not None}
+    return parts if own != (name,) else parts[name]
+
+
+def _content(catalog: Catalog, modality: str, row: Mapping[str, Any]) -> str | bytes:
+    source: str | bytes = row[modality]
+    if modality == "text":
+        return source
+    try:
+        return read_media(catalog, source)
+    except InputError as error:
+        raise _blamed(row, modality, blame(source, error)) from None
+
+
+def load_item(catalog: Catalog, name: str, tower: Tower, row: Mapping[str, Any], content: Any) -> Any:
+    """`tower.load(content)`, its errors with the name of the item and the file."""
+    try:
+        return tower.load(content)
+    except InputError as error:
+        media = [m for m in reads(name, tower) if m != "text" and row[m] is not None]
+        reason = blame(row[media[0]], error) if len(media) == 1 else str(error)
+        raise _blamed(row, media[0] if len(media) == 1 else name, reason) from None
+
+
+def _blamed(row: Mapping[str, Any], modality: str, reason: str) -> InputError:
+    return InputError(
+        f"item {row['item_id']!r}: {modality} {reason}; repair it, or use Catalog.without_media"
+    )
+
+
+def _key(content: Any) -> bytes:
+    """SHA-256 of a content; of several parts, over their names and hashes."""
+    if isinstance(content, Mapping):
+        lines = b"".join(name.encode() + b"\0" + _key(part) for name, part in content.items())
+        return hashlib.sha256(lines).digest()
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).digest()
+
+
+def _loader(
+    catalog: Catalog, name: str, tower: Tower, shelf: Shelf
+) -> Callable[[Mapping[str, Any]], tuple[bytes, Any] | InputError]:
+    """A function from a catalogue row to the content's key and its input if it is new, or the problem."""
+
+    def load(row: Mapping[str, Any]) -> tuple[bytes, Any] | InputError:
         try:
-            content = source if modality == "text" else read_media(catalog, source)
-            data = content.encode() if isinstance(content, str) else content
-            key = hashlib.sha256(data).digest()
-            return key, None if key in shelf else tower.load(content)
+            content = content_of(catalog, name, tower, row)
+            key = _key(content)
+            return key, None if key in shelf else load_item(catalog, name, tower, row, content)
         except InputError as error:
-            reason = str(error) if modality == "text" else blame(source, error)
-            return InputError(f"item {item!r}: {modality} {reason}; repair it, or use Catalog.without_media")
+            return error
 
     return load
 
 
-def _ahead(function: Callable[[Given], Made], inputs: Sequence[Given]) -> Iterator[Made]:
+def ahead(function: Callable[[Given], Made], inputs: Sequence[Given]) -> Iterator[Made]:
     """`map(function, inputs)`, the next one made in a thread while the caller works on this one."""
     with ThreadPoolExecutor(1) as pool:
         waiting = [pool.submit(function, first) for first in inputs[:1]]

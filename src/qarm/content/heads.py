@@ -1,7 +1,8 @@
-"""The trainable part of the composite encoder: projections, a small sound network, and their fusion."""
+"""The trainable part over the towers: projections, a small sound network, and their fusion."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -9,9 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qarm.content.features import Features
+from qarm.errors import InputError
 
-__all__ = ["Batch", "Heads", "as_batch", "flat"]
+__all__ = ["Batch", "Fusion", "Heads", "as_batch", "flat"]
 
+Fusion = Literal["concat", "attention", "none"]
+ATTENTION_HEADS = 4
 CHANNELS = 64
 FRAMES = 4
 SMALLEST_STD = 1e-4
@@ -21,8 +25,8 @@ SMALLEST_STD = 1e-4
 class Batch:
     """Tower features of n items.
 
-    values: modality to float [k, ...], those of the k items that have it, in order; present: bool
-    [n, modalities], in the order of the heads' modalities.
+    values: tower's name to float [k, ...], those of the k items that it reads, in order; present: bool
+    [n, towers], in the order of the heads' `modalities`.
     """
 
     values: Mapping[str, Tensor]
@@ -47,28 +51,47 @@ def flat(features: Tensor) -> Tensor:
 
 
 class Heads(nn.Module):
-    """Fuses the modalities of an item into one vector of unit length.
+    """Fuses the features of an item's towers into one vector of unit length.
 
-    Each modality is standardised and projected to `dim`; a missing one is replaced by a learned vector;
-    their sum is the skip connection around a two-layer network over their concatenation. That network
-    starts at zero, so that training starts from a random projection of the pretrained features.
+    Each feature is standardised and projected to `dim`; a missing one is replaced by a learned vector.
+    `concat`: their sum is the skip connection around a two-layer network over their concatenation.
+    `attention`: the mean of those present is the skip connection around what a learned query attends to
+    among them. Either network starts at zero, so that training starts from a random projection of the
+    pretrained features. `none`: the feature of the only tower is the vector, and there is nothing to train
+    here.
 
     Args:
-        shapes: modality to the shape of one item's feature, (d,) or (frames, bands).
+        shapes: tower's name to the shape of one item's feature, (d,) or (frames, bands).
         dim, hidden, dropout: length of the vectors, width of the network, its dropout.
+        fusion: as above.
     """
 
     def __init__(
-        self, shapes: Mapping[str, tuple[int, ...]], *, dim: int, hidden: int, dropout: float
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        *,
+        dim: int,
+        hidden: int,
+        dropout: float,
+        fusion: Fusion = "concat",
     ) -> None:
         super().__init__()
+        if fusion not in get_args(Fusion):
+            raise InputError(f"fusion = {fusion!r}, need one of {', '.join(get_args(Fusion))}")
         self.shapes = {m: tuple(shape) for m, shape in sorted(shapes.items())}
-        self.dim, self.hidden, self.dropout = dim, hidden, dropout
+        self.fusion: Fusion = fusion
+        self.dim = _only_width(self.shapes) if fusion == "none" else dim
+        self.hidden, self.dropout = hidden, dropout
         self.scale = nn.ModuleDict({m: Standardize(_width(s)) for m, s in self.shapes.items()})
+        if fusion == "none":
+            return
         self.project = nn.ModuleDict({m: _projection(_width(s), dim) for m, s in self.shapes.items()})
         sequences = {m: s for m, s in self.shapes.items() if len(s) == 2}
         self.listen = nn.ModuleDict({m: Listen(s[1], dim) for m, s in sequences.items()})
         self.missing = nn.Parameter(torch.zeros(len(self.shapes), dim))
+        if fusion == "attention":
+            self.attend = Attend(len(self.shapes), dim, hidden, dropout)
+            return
         width = dim * len(self.shapes)
         self.fuse = nn.Sequential(
             nn.LayerNorm(width),
@@ -81,6 +104,7 @@ class Heads(nn.Module):
 
     @property
     def modalities(self) -> list[str]:
+        """Names of the towers; a tower of one modality has its name."""
         return list(self.shapes)
 
     def fit_scale(self, modality: str, values: Tensor) -> None:
@@ -98,19 +122,25 @@ class Heads(nn.Module):
 
         Args:
             batch: features of n items.
-            keep: bool [n, modalities]; where False, a modality is treated as missing.
+            keep: bool [n, towers]; where False, a tower counts as missing.
         """
+        if self.fusion == "none":
+            return functional.normalize(batch.values[self.modalities[0]], dim=1)
         there = batch.present if keep is None else batch.present & keep
-        parts = []
-        for column, modality in enumerate(self.modalities):
-            part = self.missing[column].expand(len(there), -1)
-            if modality in batch.values:
-                rows = batch.present[:, column].nonzero()[:, 0]
-                found = part.index_copy(0, rows, self._project(modality, batch.values[modality]))
-                part = torch.where(there[:, column, None], found, part)
-            parts.append(part)
+        parts = [self._part(column, name, batch, there) for column, name in enumerate(self.modalities)]
+        if self.fusion == "attention":
+            return functional.normalize(self.attend(torch.stack(parts, dim=1), there), dim=1)
         fused = torch.stack(parts).sum(0) + self.fuse(torch.cat(parts, dim=1))
         return functional.normalize(fused, dim=1)
+
+    def _part(self, column: int, name: str, batch: Batch, there: Tensor) -> Tensor:
+        """The projected feature of one tower, its stand-in where it is missing, [n, dim]."""
+        part = self.missing[column].expand(len(there), -1)
+        if name not in batch.values:
+            return part
+        rows = batch.present[:, column].nonzero()[:, 0]
+        found = part.index_copy(0, rows, self._project(name, batch.values[name]))
+        return torch.where(there[:, column, None], found, part)
 
     def _project(self, modality: str, values: Tensor) -> Tensor:
         values = values.to(self.missing.dtype)
@@ -126,8 +156,11 @@ class Heads(nn.Module):
     def raw(self, batch: Batch) -> Tensor:
         """Vectors before alignment, unit length, [n, sum of the features' lengths].
 
-        Each modality's standardised feature at unit length, zeros where it is missing, side by side.
+        Each tower's standardised feature at unit length, zeros where it is missing, side by side; with fusion
+        `none`, the feature itself.
         """
+        if self.fusion == "none":
+            return self(batch)  # type: ignore[no-any-return]
         parts = []
         for column, (modality, shape) in enumerate(self.shapes.items()):
             part = self.missing.new_zeros(len(batch.present), _width(shape))
@@ -136,6 +169,33 @@ class Heads(nn.Module):
                 part[batch.present[:, column]] = functional.normalize(self.scale[modality](values), dim=1)
             parts.append(part)
         return functional.normalize(torch.cat(parts, dim=1), dim=1)
+
+
+class Attend(nn.Module):
+    """What a learned query finds among the towers' projected features, [n, towers, dim] to [n, dim]."""
+
+    def __init__(self, towers: int, dim: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        heads = next(h for h in range(min(ATTENTION_HEADS, dim), 0, -1) if dim % h == 0)
+        self.kind = nn.Parameter(torch.randn(towers, dim) * dim**-0.5)
+        self.query = nn.Parameter(torch.randn(1, 1, dim) * dim**-0.5)
+        self.norm = nn.LayerNorm(dim)
+        self.attention = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
+        self.out = nn.Sequential(
+            nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim)
+        )
+        _zero(self.out[-1])
+
+    def forward(self, parts: Tensor, there: Tensor) -> Tensor:
+        """Items with nothing at all get the mean of their stand-ins, and attend to those."""
+        there = there | ~there.any(1, keepdim=True)
+        weights = there.to(parts.dtype)[:, :, None]
+        mean = (parts * weights).sum(1) / weights.sum(1)
+        tokens = self.norm(parts) + self.kind
+        query = self.query.expand(len(parts), -1, -1)
+        found, _ = self.attention(query, tokens, tokens, key_padding_mask=~there, need_weights=False)
+        fused: Tensor = mean + self.out(found[:, 0])
+        return fused
 
 
 class Standardize(nn.Module):
@@ -175,6 +235,16 @@ class Listen(nn.Module):
         heard = functional.gelu(self.wide(heard.reshape(items, -1, 2 * CHANNELS)))
         pooled: Tensor = self.out(torch.cat([heard.mean(1), heard.amax(1)], dim=1))
         return pooled
+
+
+def _only_width(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """The length of the vectors where there is no fusion."""
+    if len(shapes) != 1 or len(next(iter(shapes.values()))) != 1:
+        raise InputError(
+            f"fusion = 'none' takes one tower of vectors, got {', '.join(shapes)}; "
+            "take 'concat' or 'attention'"
+        )
+    return next(iter(shapes.values()))[0]
 
 
 def _width(shape: tuple[int, ...]) -> int:

@@ -1,5 +1,6 @@
 """The picture tower: EfficientNet-lite0 (https://arxiv.org/abs/1905.11946), frozen, as packaged."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
@@ -65,11 +66,15 @@ class ImageTower:
         """The network, its normalisation folded into its convolutions."""
         net = import_module(CODE).EfficientNet.from_name(PACKAGED_IMAGE, image_size=SIZE)
         net._fc = torch.nn.Identity()  # the ImageNet classifier is not used
-        net.load_state_dict(dict(self._weights))
+        plain = "_bn0.weight" in self._weights
+        if plain:
+            net.load_state_dict(dict(self._weights))
         net.eval()
         _fuse(net, FUSED)
         for block in net._blocks:
             _fuse(block, FUSED_BLOCK)
+        if not plain:  # tuned, when its normalisation was already folded in
+            net.load_state_dict(dict(self._weights))
         return net.to(self.device, memory_format=torch.channels_last)
 
     def load(self, content: bytes) -> npt.NDArray[np.uint8]:
@@ -87,9 +92,46 @@ class ImageTower:
 
     @torch.inference_mode()
     def _encode(self, net: Any, pixels: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-        images = torch.from_numpy(np.stack(pixels)).to(self.device).permute(0, 3, 1, 2).float()
-        found = net.extract_features((images / 255 - MEAN) / STD).mean((2, 3))
-        return np.asarray(found.cpu().numpy(), dtype=np.float32)
+        return np.asarray(self._features(net, self.collate(pixels)).cpu().numpy(), dtype=np.float32)
+
+    def _features(self, net: Any, images: torch.Tensor) -> torch.Tensor:
+        scaled = images.to(self.device).permute(0, 3, 1, 2).float() / 255
+        found: torch.Tensor = net.extract_features((scaled - MEAN) / STD).mean((2, 3))
+        return found
+
+    # ---- learning -------------------------------------------------------------------------------
+
+    @property
+    def network(self) -> torch.nn.Module:
+        net: torch.nn.Module = self.net
+        return net
+
+    @property
+    def adaptable(self) -> None:
+        return None
+
+    def fresh(self) -> "ImageTower":
+        """The same network with weights of its own, for tuning."""
+        return self._with(self._weights)
+
+    def _with(self, weights: Mapping[str, torch.Tensor]) -> "ImageTower":
+        made = copy.copy(self)
+        made.__dict__.pop("net", None)
+        made.__dict__.pop("fingerprint", None)
+        made._weights = dict(weights)
+        return made
+
+    def collate(self, inputs: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
+        """Loaded pictures as one batch, on the host."""
+        return torch.from_numpy(np.stack(inputs))
+
+    def vectors(self, batch: torch.Tensor) -> torch.Tensor:
+        """Features of a collated batch, float [n, 1280], with their gradient."""
+        return self._features(self.net, batch)
+
+    def learned(self) -> "ImageTower":
+        """A frozen tower with the weights as they are now."""
+        return self._with({name: t.detach().cpu().clone() for name, t in self.net.state_dict().items()})
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True)

@@ -14,7 +14,7 @@ from qarm.content.geometry import alignment, held_out_pairs, pair_trial, uniform
 from qarm.content.retrieval import EACH, QUERIES, Trial, by_clicks, by_popularity, by_vectors, places, trial
 from qarm.content.trials import Bools, Ints, hit_rates
 
-__all__ = ["ALIGNED", "RAW", "embedding_quality"]
+__all__ = ["ALIGNED", "RAW", "cutoffs_of", "embedding_quality", "joined", "slices_of"]
 
 RAW, ALIGNED = "raw", "aligned"
 POPULARITY, ITEM_KNN = "popularity", "item-kNN"
@@ -57,18 +57,18 @@ def embedding_quality(
         method the share whose target is among the 10 and 50 items nearest to the trigger. geometry: by
         method, alignment over those pairs and uniformity over all items.
     """
-    past, later = _joined(split.train, split.valid), _joined(split.valid, split.test)
+    past, later = joined(split.train, split.valid), joined(split.valid, split.test)
     asked = trial(past, split.test, item_ids)
     shown = held_out_pairs(later, pairs, item_ids, seed=seed)
     answers = pair_trial(shown, item_ids)
-    cutoffs = _cutoffs(len(item_ids))
+    cutoffs = cutoffs_of(len(item_ids))
     found = {name: places(asked, by_vectors(vectors, item_ids)) for name, vectors in versions.items()}
     found[ITEM_KNN] = places(asked, by_clicks(split.train, item_ids))
     found[POPULARITY] = places(asked, by_popularity(split.train, item_ids), each=max(cutoffs.values()))
     judged = hit_rates(
         found,
         asked.askers,
-        slices=_slices(asked, split.train),
+        slices=slices_of(asked, split.train),
         cutoffs=cutoffs,
         draws=draws,
         seed=seed,
@@ -99,18 +99,20 @@ def embedding_quality(
     }
 
 
-def _joined(first: Log, second: Log) -> Log:
+def joined(first: Log, second: Log) -> Log:
+    """The events of both, in a log's order."""
     frame = pl.concat([first.frame, second.frame]).sort("user_id", "time", "row")
     return replace(first, frame=frame)
 
 
-def _cutoffs(items: int) -> dict[str, int]:
+def cutoffs_of(items: int) -> dict[str, int]:
+    """Candidates looked at, by name: counts, and shares of the items."""
     return {str(count): count for count in CUTOFFS} | {
         f"{share}%": max(1, round(items * share / 100)) for share in SHARES
     }
 
 
-def _slices(asked: Trial, train: Log) -> dict[str, Bools]:
+def slices_of(asked: Trial, train: Log) -> dict[str, Bools]:
     """Which later clicks fall on which items."""
     group = _groups(asked.item_ids, train)[asked.truth.values]
     slices = {"all": np.ones(len(group), dtype=np.bool_), "warm": group > 0, "cold": group == 0}

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-__all__ = ["Tower", "default_device", "side_by_side", "tensors_digest"]
+__all__ = ["Learnable", "Tower", "default_device", "reads", "side_by_side", "tensors_digest"]
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -42,6 +42,36 @@ class Tower(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write everything the tower needs, without pickle, to a folder that does not exist yet."""
+
+
+class Learnable(Tower, Protocol):
+    """A tower whose weights can learn; `Learnable.fresh` is what is tuned, the tower itself stays frozen."""
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """What learns."""
+
+    @property
+    def adaptable(self) -> torch.nn.Module | None:
+        """The transformer in it that LoRA is put into; None where there is none."""
+
+    def fresh(self) -> "Learnable":
+        """The same tower with weights of its own."""
+
+    def collate(self, inputs: Sequence[Any]) -> Any:
+        """Loaded inputs as one batch, on the host; is called from threads."""
+
+    def vectors(self, batch: Any) -> torch.Tensor:
+        """Features of a collated batch, float [n, ...], with their gradient."""
+
+    def learned(self) -> "Learnable":
+        """A frozen tower with the weights as they are now."""
+
+
+def reads(name: str, tower: Tower) -> tuple[str, ...]:
+    """The modalities that a tower of that name reads: its own word for it, else its name."""
+    found: tuple[str, ...] = getattr(tower, "modalities", (name,))
+    return found
 
 
 def default_device() -> str:

@@ -4,12 +4,9 @@ Every process holds, or maps, all rows and works on its own stretch of them. Wha
 one, two and three processes come to the same bytes.
 """
 
-import atexit
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -17,11 +14,10 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
+from qarm.engines.distributed import PATIENCE, join
 from qarm.errors import InputError
 
 __all__ = ["Shard", "alone", "current", "sharded"]
-
-_PATIENCE = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
@@ -98,30 +94,18 @@ def alone() -> Iterator[None]:
 def sharded() -> Iterator[Shard]:
     """Divide what follows among the processes of torchrun, over gloo; alone where there are none.
 
-    An initialised process group is used as it is; else one is made from torchrun's variables and kept until
-    the process ends. All processes have to come here.
+    All processes have to come here.
     """
     if len(_current) > 1:
         yield current()
         return
-    own = not (dist.is_available() and dist.is_initialized())
-    if own and (
-        not dist.is_available() or int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ
-    ):
+    if not join():
         yield _alone
         return
-    if own:
-        dist.init_process_group("gloo", timeout=_PATIENCE)
-        atexit.register(_end)  # not before: a second group would find the addresses of the first
-    group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)
     _current.append(Shard(dist.get_rank(), dist.get_world_size(), group))
     try:
         yield current()
     finally:
         _current.pop()
         dist.destroy_process_group(group)
-
-
-def _end() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()

@@ -1,0 +1,232 @@
+"""What alignment is worth on later behaviour, against controls: `python benchmarks/alignment.py DATA`.
+
+DATA is the folder of `movielens_mm_full`, `amazon14_beauty` or any other set with the same columns. Every
+seed draws its own cold items, mines, trains and embeds anew; users are resampled over all seeds at once. The
+controls see the same number of pairs and the same training: `shuffled` keeps how often each item is a trigger
+and a target and breaks who goes with whom; `random` draws both ends among equally popular items; `look-alike`
+takes the items nearest in the raw text. `--try` judges settings on the validation part instead, one seed.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from qarm.artifacts import Embeddings
+from qarm.behavior.log import read_log
+from qarm.behavior.pairs import mine_pairs
+from qarm.behavior.split import Split, split_log
+from qarm.content.align import align
+from qarm.content.catalog import Catalog, read_catalog
+from qarm.content.features import tower_features
+from qarm.content.quality import cutoffs_of, joined, slices_of
+from qarm.content.retrieval import by_clicks, by_popularity, by_vectors, places, trial
+from qarm.content.trials import hit_rates
+
+CUTOFFS = ("10", "50", "200", "1%", "5%")
+
+
+# ---- controls: as many pairs, and no behaviour in them --------------------------------------------
+
+
+def shuffled(pairs: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+    """Targets permuted within each source: every item keeps its number of pairs on either side."""
+    parts = []
+    for part in pairs.partition_by("source", maintain_order=True):
+        triggers, targets = part["trigger_id"].to_numpy(), rng.permutation(part["target_id"].to_numpy())
+        while (same := np.flatnonzero(triggers == targets)).size:
+            other = rng.integers(len(targets), size=len(same))
+            for a, b in zip(same, other, strict=True):
+                targets[a], targets[b] = targets[b], targets[a]
+        parts.append(part.with_columns(target_id=pl.Series(targets, dtype=pl.String)))
+    return pl.concat(parts)
+
+
+def random_pairs(pairs: pl.DataFrame, clicks: dict[str, int], rng: np.random.Generator) -> pl.DataFrame:
+    """Both ends replaced by items with within a factor of two as many clicks."""
+    items = np.array(sorted(clicks))
+    octave = np.array([int(np.log2(clicks[item])) for item in items])
+    groups = {group: items[octave == group] for group in np.unique(octave)}
+    of = dict(zip(items, octave, strict=True))
+
+    def drawn(side: str) -> list[str]:
+        return [str(rng.choice(groups[of[item]])) for item in pairs[side]]
+
+    made = pairs.with_columns(
+        trigger_id=pl.Series(drawn("trigger_id")), target_id=pl.Series(drawn("target_id"))
+    )
+    return made.filter(pl.col("trigger_id") != pl.col("target_id"))
+
+
+def look_alikes(pairs: pl.DataFrame, vectors: Embeddings) -> pl.DataFrame:
+    """Each trigger's targets replaced by as many of the items whose text is nearest to its own."""
+    place = {item: row for row, item in enumerate(vectors.item_ids)}
+    unit = vectors.vectors / np.linalg.norm(vectors.vectors, axis=1, keepdims=True)
+    parts = []
+    for (trigger,), part in pairs.group_by("trigger_id", maintain_order=True):
+        scores = unit @ unit[place[trigger]]
+        scores[place[trigger]] = -np.inf
+        nearest = np.argsort(-scores, kind="stable")[: part.height]
+        targets = pl.Series([vectors.item_ids[row] for row in nearest])
+        parts.append(part[: len(targets)].with_columns(target_id=targets))
+    return pl.concat(parts)
+
+
+# ---- one seed ---------------------------------------------------------------------------------------
+
+
+def read(data: Path) -> tuple[Catalog, Any, dict[str, Any]]:
+    table = pl.read_parquet(data / "interactions.parquet")
+    ordered = "order" in table.columns and table["timestamp"].equals(table["order"])
+    catalog = read_catalog(data / "items.parquet", **_columns(data / "items.parquet"))
+    log = read_log(
+        data / "interactions.parquet",
+        order="order" if ordered else None,
+        label="label" if "label" in table.columns else None,
+        known_items=catalog.item_ids,
+    )
+    kind = {"kind": "last_out"} if ordered else {"kind": "user_tail", "test": 0.2, "valid": 0.1}
+    return catalog, log, kind
+
+
+def _columns(path: Path) -> dict[str, Any]:
+    names = pl.read_parquet_schema(path).keys()
+    text = [name for name in ("title", "description") if name in names]
+    media = {kind: f"{kind}_path" if f"{kind}_path" in names else None for kind in ("image", "audio")}
+    return {"text": text, **media}
+
+
+def plain_vectors(known: Catalog, encoder: Any, catalog: Catalog, cache: Path | None) -> Embeddings:
+    """The towers' vectors as they come, each of length 1, side by side: not even standardised."""
+    towers = {m: t for m, t in encoder.towers.items() if m != "audio"}
+    features = tower_features(catalog, towers, cache=cache)
+    parts = []
+    for modality, values in features.values.items():
+        part = np.zeros((len(features), values.shape[1]), dtype=np.float32)
+        part[features.present[modality]] = values / np.linalg.norm(values, axis=1, keepdims=True)
+        parts.append(part)
+    return Embeddings(features.item_ids, np.concatenate(parts, axis=1))
+
+
+def versions(
+    catalog: Catalog, split: Split, settings: dict[str, Any], mining: dict[str, Any], seed: int, options: Any
+) -> dict[str, Embeddings]:
+    """Vectors of all items by method."""
+    known = catalog.only(split.train.items)
+    pairs = mine_pairs(split.train, **mining, seed=seed).filter(
+        pl.col("trigger_id").is_in(known.item_ids) & pl.col("target_id").is_in(known.item_ids)
+    )
+    rng = np.random.default_rng([seed, 7])
+    made: dict[str, Embeddings] = {}
+    clicks = dict(split.train.positives().frame.group_by("item_id").len().rows())
+    ways: dict[str, Callable[[], pl.DataFrame]] = {
+        "aligned": lambda: pairs,
+        "shuffled": lambda: shuffled(pairs, rng),
+        "random": lambda: random_pairs(pairs, clicks, rng),
+        "look-alike": lambda: look_alikes(pairs, made["text"]),
+    }
+    for name in ways if not options.settings else ["aligned"]:
+        clock = time.perf_counter()
+        encoder = align(known, ways[name](), seed=seed, cache=options.cache, **settings)
+        if name == "aligned":
+            made["raw"] = encoder.raw(catalog, cache=options.cache)
+            made["plain"] = plain_vectors(known, encoder, catalog, options.cache)
+            text = {"text": encoder.towers["text"]}
+            found = tower_features(known, text, cache=options.cache)
+            made["text"] = Embeddings(found.item_ids, found.values["text"])
+        made[name] = encoder.embed(catalog, cache=options.cache)
+        print(f"  {name}: {pairs.height:,} pairs, {time.perf_counter() - clock:.0f} s", flush=True)
+    del made["text"]
+    return made
+
+
+def judged(data: Path, seeds: list[int], options: Any, settings: dict[str, Any]) -> Any:
+    catalog, log, kind = read(data)
+    found: dict[str, list[Any]] = {}
+    users: list[str] = []
+    slices: dict[str, list[Any]] = {}
+    for seed in seeds:
+        split = split_log(log, **kind, cold_items=options.cold, seed=seed)
+        mining = json.loads(options.pairs)
+        made = versions(catalog, split, settings, mining, seed, options)
+        on_valid = bool(options.settings)
+        past = split.train if on_valid else joined(split.train, split.valid)
+        asked = trial(past, split.valid if on_valid else split.test, catalog.item_ids)
+        cutoffs = cutoffs_of(len(catalog))
+        scorers = {name: by_vectors(vectors, catalog.item_ids) for name, vectors in made.items()}
+        for name, scorer in scorers.items():
+            found.setdefault(name, []).append(places(asked, scorer))
+        if not on_valid:
+            found.setdefault("item-kNN", []).append(places(asked, by_clicks(split.train, catalog.item_ids)))
+            popular = by_popularity(split.train, catalog.item_ids)
+            found.setdefault("popularity", []).append(places(asked, popular, each=max(cutoffs.values())))
+        users += [asked.users[k] for k in asked.askers]
+        for name, part in slices_of(asked, split.train).items():
+            slices.setdefault(name, []).append(part)
+    numbers = np.unique(users, return_inverse=True)[1]
+    return hit_rates(
+        {name: np.concatenate(parts) for name, parts in found.items()},
+        numbers,
+        slices={name: np.concatenate(slices[name]) for name in ("all", "warm", "cold")},
+        cutoffs=cutoffs,
+    )
+
+
+# ---- tables -----------------------------------------------------------------------------------------
+
+
+def show(result: Any) -> None:
+    for k, part in enumerate(result.slices):
+        print(f"\n{part}: {result.clicks[k]:,} later clicks of {result.users[k]:,} users, all seeds\n")
+        print("| | " + " | ".join(CUTOFFS) + " |\n|---|" + "---|" * len(CUTOFFS))
+        rows = {entry["method"]: entry["hit_rate"] for entry in result.table() if entry["slice"] == part}
+        for method, rates in rows.items():
+            print(f"| {method} | " + " | ".join(f"{rates[c]:.4f}" for c in CUTOFFS) + " |")
+        for against in [m for m in ("raw", "plain", "shuffled", "random", "look-alike") if m in rows]:
+            entries = [e for e in result.differences("aligned", against) if e["slice"] == part]
+            cells = []
+            for cut in CUTOFFS:
+                entry = next(e for e in entries if e["cutoff"] == cut)
+                low, high = entry["ratio_interval"] or (float("nan"), float("nan"))
+                ratio = entry["ratio"]
+                cells.append(f"{ratio:.2f} [{low:.2f}, {high:.2f}]" if ratio is not None else "-")
+            print(f"| aligned over {against} | " + " | ".join(cells) + " |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--cold", type=float, default=0.1, help="share of items that training never sees")
+    parser.add_argument("--encoder", default="{}", help="encoder settings, JSON")
+    parser.add_argument("--pairs", default="{}", help="mining settings, JSON")
+    parser.add_argument("--try", dest="settings", nargs="+", default=[], help="settings to judge, JSON each")
+    parser.add_argument("--cache", type=Path, help="folder of tower features")
+    options = parser.parse_args()
+    base = json.loads(options.encoder)
+    if options.settings:
+        for text in options.settings:
+            result = judged(options.data, options.seeds[:1], options, base | json.loads(text))
+            rates = {(e["method"], e["slice"]): e["hit_rate"] for e in result.table()}
+            line = "  ".join(
+                f"{part}@{cut} {rates['aligned', part][cut]:.4f}, "
+                f"{rates['aligned', part][cut] / rates['raw', part][cut]:.2f} x raw"
+                for part in ("all", "cold")
+                for cut in ("50", "200")
+            )
+            print(f"{text}: {line}", flush=True)
+        return
+    clock = time.perf_counter()
+    show(judged(options.data, options.seeds, options, base))
+    print(f"\n{time.perf_counter() - clock:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
