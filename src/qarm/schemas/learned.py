@@ -90,14 +90,22 @@ class Tower(Shape):
     name: str
     fingerprint: str
     shape: list[Count]
+    tuned: bool
+
+
+class HeadsSettings(Shape):
+    dim: Count
+    hidden: Count
+    dropout: Share
+    fusion: str
 
 
 class EncoderCard(Shape):
-    """`encoder/config.json`: the trained heads and the frozen towers below them."""
+    """`encoder/config.json`: the trained heads and the towers below them."""
 
     format: str
     qarm: str
-    heads: dict[str, float]
+    heads: HeadsSettings
     towers: dict[str, Tower]
     summary: AlignSummary
     weights_sha256: str
