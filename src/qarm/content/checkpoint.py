@@ -2,12 +2,13 @@
 
 import re
 import shutil
+import weakref
 from collections.abc import Mapping
 from functools import cached_property
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -58,7 +59,6 @@ class Checkpoint:
         self.name = str(source)
         self.folder = _locate(source, self.key)
         self.device = device or default_device()
-        self._kept: Any = None  # holds a temporary folder as long as this lives
         if not any(path.suffix == ".safetensors" for path in _kept(self.folder)):
             raise InputError(
                 f"{self.key} = {self.name!r}: {self.folder} has no *.safetensors; "
@@ -153,10 +153,11 @@ class Checkpoint:
 
     def learned(self) -> Self:
         """A frozen tower with the weights as they are now."""
-        holder = TemporaryDirectory(prefix="qarm-")
-        self.model.save_pretrained(holder.name, create_model_card=False, safe_serialization=True)
-        made = type(self)(holder.name, device=self.device)
-        made.name, made._kept = self.name, holder
+        folder = mkdtemp(prefix="qarm-")
+        self.model.save_pretrained(folder, create_model_card=False, safe_serialization=True)
+        made = type(self)(folder, device=self.device)
+        made.name = self.name
+        weakref.finalize(made, shutil.rmtree, folder, ignore_errors=True)
         return made
 
     def save(self, folder: Path) -> None:

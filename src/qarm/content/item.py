@@ -50,10 +50,12 @@ class ItemTower(Checkpoint):
         return "message" in self.model.modalities
 
     @cached_property
-    def _rate(self) -> int:
+    def _hearing(self) -> tuple[int, float]:
+        """Samples a second that the model hears, and how many seconds; it would crop longer sounds at random."""
         processor = self.model.processor
         extractor = getattr(processor, "feature_extractor", processor)
-        return int(getattr(extractor, "sampling_rate", RATE))
+        longest = getattr(extractor, "max_length_s", None) or SECONDS
+        return int(getattr(extractor, "sampling_rate", RATE)), min(SECONDS, float(longest))
 
     def load(self, content: Mapping[str, str | bytes]) -> dict[str, Any]:
         """The item's message: text with special tokens broken up, picture and sound decoded."""
@@ -67,8 +69,8 @@ class ItemTower(Checkpoint):
             elif part == "image":
                 message[part] = load_image(given)
             else:
-                samples = load_audio(given, self._rate, seconds=SECONDS)
-                message[part] = {"array": samples, "sampling_rate": self._rate}
+                rate, seconds = self._hearing
+                message[part] = {"array": load_audio(given, rate, seconds=seconds), "sampling_rate": rate}
         return message
 
     def encode(self, inputs: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float32]:

@@ -96,8 +96,10 @@ class Learner:
         for name, tuned in self.tuned.items():
             for modality in reads(name, tuned.tower):
                 column = self.catalog.frame[modality]
-                each = column.str.len_chars() if modality == "text" else column.is_not_null() * 2**16
-                costs += each.fill_null(0).to_numpy().astype(np.int64)
+                if modality == "text":
+                    costs += column.str.len_chars().fill_null(0).to_numpy().astype(np.int64)
+                else:
+                    costs += column.is_not_null().to_numpy().astype(np.int64) << 16
         return costs
 
     def there(self, items: Ints) -> Bools:

@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Collection
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -93,5 +94,15 @@ def _freeze_below(network: nn.Module, layers: int) -> None:
             reached.add(stack)
             if layer < depth[stack] - layers:
                 parameter.requires_grad_(False)
-        elif not reached:
+        elif not _comes_after(name, depth.keys(), reached):
             parameter.requires_grad_(False)
+
+
+def _comes_after(name: str, stacks: Collection[str], reached: Collection[str]) -> bool:
+    """Whether a parameter follows the stacks of layers that it shares the nearest module with."""
+    parts = name.split(".")
+    for cut in range(len(parts) - 1, -1, -1):
+        near = [stack for stack in stacks if stack.startswith("".join(f"{part}." for part in parts[:cut]))]
+        if near:
+            return all(stack in reached for stack in near)
+    return False
