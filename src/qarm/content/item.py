@@ -51,7 +51,7 @@ class ItemTower(Checkpoint):
 
     @cached_property
     def _hearing(self) -> tuple[int, float]:
-        """Samples a second that the model hears, and how many seconds; it would crop longer sounds at random."""
+        """Samples a second that the model hears, and for how long; more it would crop at random."""
         processor = self.model.processor
         extractor = getattr(processor, "feature_extractor", processor)
         longest = getattr(extractor, "max_length_s", None) or SECONDS
