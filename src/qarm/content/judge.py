@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,10 @@ class LanguageModelJudge:
         return tokenizer, model.to(self.device).eval()
 
     @cached_property
+    def _takes(self) -> set[str]:
+        return set(signature(self._loaded[1].forward).parameters)
+
+    @cached_property
     def _answers(self) -> tuple[list[int], list[int]]:
         """Tokens that begin a yes, and a no."""
         tokenizer, _ = self._loaded
@@ -182,6 +187,8 @@ class LanguageModelJudge:
         tokenizer, model = self._loaded
         given = tokenizer(prompts, return_tensors="pt", padding=True).to(self.device)
         given.pop("token_type_ids", None)
+        if "position_ids" in self._takes:  # some models count the padding on the left unless they are told
+            given["position_ids"] = (given["attention_mask"].cumsum(1) - 1).clamp(min=0)
         shares = model(**given).logits[:, -1].float().softmax(-1)
         yes, no = (shares[:, tokens].sum(1) for tokens in self._answers)
         return np.asarray((yes / (yes + no).clamp(min=1e-30)).cpu().numpy(), dtype=np.float32)

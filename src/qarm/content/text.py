@@ -13,7 +13,7 @@ from qarm.content.towers import side_by_side
 
 __all__ = ["TextTower"]
 
-BATCH = 16
+BATCH = 4
 
 
 class TextTower(Checkpoint):
@@ -24,7 +24,11 @@ class TextTower(Checkpoint):
         return self.plain(content)
 
     def encode(self, inputs: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Sentence vectors, float32 [n, d]; batches hold texts of one length, so nothing is padded."""
+        """Sentence vectors, float32 [n, d].
+
+        Texts of one length go four at a time, and never fewer: a matrix product's last bits depend on its
+        shape, and a vector shall not depend on what stands beside it.
+        """
         batches = list(self._batches(inputs))
         made = side_by_side(lambda rows: self._encode([inputs[i] for i in rows]), batches)
         vectors = np.empty((len(inputs), made[0].shape[1]), dtype=np.float32)
@@ -33,8 +37,9 @@ class TextTower(Checkpoint):
         return vectors
 
     def _encode(self, texts: list[str]) -> npt.NDArray[np.float32]:
-        found = self.model.encode(_messages(texts), batch_size=len(texts), show_progress_bar=False)
-        return np.asarray(found, dtype=np.float32)
+        full = texts + texts[:1] * (BATCH - len(texts))
+        found = self.model.encode(_messages(full), batch_size=BATCH, show_progress_bar=False)
+        return np.asarray(found, dtype=np.float32)[: len(texts)]
 
     def _batches(self, texts: Sequence[str]) -> Iterator[list[int]]:
         by_length = defaultdict(list)
