@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-large demo-proof bench-codes bench-pairs test lint setup clean
+.PHONY: demo demo-large demo-proof bench-align bench-codes bench-pairs test lint setup clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -16,6 +16,10 @@ demo-large: setup
 
 demo-proof: setup
 	$(BIN)/python benchmarks/demo_proof.py --out runs/demo-proof
+
+bench-align: setup
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt "torch==2.13.0" -e ".[bench]"
+	$(BIN)/python benchmarks/align.py
 
 bench-codes: setup
 	$(BIN)/python benchmarks/codes.py

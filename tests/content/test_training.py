@@ -42,7 +42,7 @@ def trainer(world: World, fake: Any, tmp_path: Path, **settings: Any) -> Any:
     learner.fit_scales()
     pairs, valid = read_pairs(frame, catalog.item_ids, folder=tmp_path, seed=0)
     chosen = EncoderConfig.model_validate(FEW | settings)
-    return training._Training(learner, pairs, valid, chosen, 0, training.World(), None)
+    return training.Trainer(learner, pairs, valid, chosen, 0, training.World(), None)
 
 
 def gradients(made: Any, plan: training.Plan) -> dict[str, torch.Tensor]:
@@ -122,7 +122,7 @@ def test_an_interruption_leaves_no_trace(
     towers = {m: fake(m) for m in ("text", "image")}
     settings = FEW | {"checkpoint_steps": 2, "hard_negatives": 2, "log_q": True}
     straight = align(catalog, pairs, towers=towers, metrics_path=tmp_path / "one.jsonl", **settings)
-    step = training._Training._step
+    step = training.Trainer.step
 
     def dies(self: Any, plans: Any, number: int, path: Any) -> float:
         if number == stop:
@@ -130,7 +130,7 @@ def test_an_interruption_leaves_no_trace(
         return step(self, plans, number, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Training, "_step", dies)
+        patch.setattr(training.Trainer, "step", dies)
         with pytest.raises(KeyboardInterrupt):
             align(catalog, pairs, towers=towers, cache=tmp_path / "cache", **settings)
     left = [path.name for path in (tmp_path / "cache").glob("training*")]
@@ -154,7 +154,7 @@ def test_progress_of_another_training_is_not_gone_on_from(
     catalog, pairs = world
     towers = {m: fake(m) for m in ("text", "image")}
     with monkeypatch.context() as patch:
-        patch.setattr(training._Training, "_find_strangers", lambda self, state: state.step and 1 / 0)
+        patch.setattr(training.Trainer, "_find_strangers", lambda self, state: state.step and 1 / 0)
         with pytest.raises(ZeroDivisionError):
             align(catalog, pairs, towers=towers, cache=tmp_path, **FEW)
     assert (tmp_path / "training.safetensors").is_file()
@@ -168,13 +168,13 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_weights(
     world: World, fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     towers = {m: fake(m) for m in ("text", "image")}
-    loss = training._Training._loss
+    loss = training.Trainer._loss
     calls = iter(range(1000))
 
     def breaks(self: Any, plan: Any, vectors: Any) -> Any:
         return loss(self, plan, vectors) * (float("nan") if next(calls) > 7 else 1.0)
 
-    monkeypatch.setattr(training._Training, "_loss", breaks)
+    monkeypatch.setattr(training.Trainer, "_loss", breaks)
     with pytest.raises(
         InputError, match=r"the loss is nan at step \d+; lower encoder.lr .*the last good weights"
     ):
@@ -288,7 +288,7 @@ def test_an_items_batch_place_is_found_by_hand(make_catalog: Callable[..., Catal
     catalog = make_catalog(np.arange(10.0).reshape(5, 2))
     features = tower_features(catalog, {"text": fake("text")})
     heads = Heads({"text": (2,)}, dim=4, hidden=4, dropout=0.0)
-    made = training._Training(
+    made = training.Trainer(
         Learner(heads, catalog, features, {}, device="cpu"),
         TrainingPairs(np.array([3, 1, 3]), np.array([1, 0, 4]), np.ones(3, dtype=np.float32)),
         TrainingPairs(np.empty(0, dtype=int), np.empty(0, dtype=int), np.empty(0, dtype=np.float32)),

@@ -25,7 +25,7 @@ from qarm.content.tuning import Tuned, tunable
 from qarm.engines.distributed import world
 from qarm.errors import InputError
 
-__all__ = ["align"]
+__all__ = ["Work", "align", "no_features"]
 
 PROGRESS = "training.safetensors"
 NOT_LEARNED = {"cache", "filter", "checkpoint_steps", "chunk"}  # settings that the weights do not depend on
@@ -68,10 +68,10 @@ def align(
     used = _towers(catalog, chosen, towers)
     shelves = open_shelves(used, cache)
     with TemporaryDirectory(prefix="qarm-pairs-") as scratch:
-        work = _Work(catalog, pairs, used, chosen, seed, Path(scratch))
+        work = Work(catalog, pairs, used, chosen, seed, Path(scratch))
         tuned = {n: work.tuned(n) for n in used if tunable(used[n], chosen.tune)}
         frozen = {name: tower for name, tower in used.items() if name not in tuned}
-        features = tower_features(catalog, frozen, shelves=shelves) if frozen else _no_features(catalog)
+        features = tower_features(catalog, frozen, shelves=shelves) if frozen else no_features(catalog)
         learner = work.learner(features, tuned)
         rows = work.train(learner, cache)
     if metrics_path is not None:
@@ -85,8 +85,8 @@ def align(
     )
 
 
-class _Work:
-    """One training: what it learns from, and what it depends on."""
+class Work:
+    """One alignment: what it learns from, what it trains, and what it depends on."""
 
     def __init__(
         self,
@@ -107,6 +107,7 @@ class _Work:
         self._source = pairs
 
     def tuned(self, name: str) -> Tuned:
+        """A copy of a tower that learns."""
         tower: Any = self.towers[name]
         chosen = self.settings
         with torch.random.fork_rng(devices=[]):
@@ -114,6 +115,7 @@ class _Work:
             return Tuned(tower, tune=chosen.tune, layers=chosen.tune_layers, rank=chosen.lora_rank)
 
     def learner(self, features: Features, tuned: Mapping[str, Tuned]) -> Learner:
+        """New heads over the features of frozen towers and over those that learn."""
         shapes = {name: values.shape[1:] for name, values in features.values.items()}
         shapes |= {name: self._shape(tuned[name], name) for name in tuned}
         chosen = self.settings
@@ -180,7 +182,8 @@ class _Work:
         )
 
 
-def _no_features(catalog: Catalog) -> Features:
+def no_features(catalog: Catalog) -> Features:
+    """Where every tower learns."""
     return Features(catalog.item_ids, {}, {})
 
 

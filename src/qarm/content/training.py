@@ -28,7 +28,7 @@ from qarm.content.shuffle import Shuffle
 from qarm.engines.distributed import World
 from qarm.errors import InputError
 
-__all__ = ["recall_at", "train"]
+__all__ = ["Trainer", "recall_at", "train"]
 
 COLDEST, HOTTEST = 0.01, 1.0
 RECALL_AT = 10
@@ -98,13 +98,15 @@ def train(
     Raises:
         InputError: the loss is no finite number any more; `progress` holds the last good weights.
     """
-    training = _Training(learner, pairs, valid, settings, seed, world or World(), scratch)
+    training = Trainer(learner, pairs, valid, settings, seed, world or World(), scratch)
     devices = [torch.cuda.current_device()] if learner.device == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         return training.run(progress, key)
 
 
-class _Training:
+class Trainer:
+    """One training of a learner: its batches, steps and figures; arguments as of `train`."""
+
     def __init__(
         self,
         learner: Learner,
@@ -189,8 +191,8 @@ class _Training:
     ) -> Progress:
         self._find_strangers(state)
         losses = list(state.losses)
-        for step, plans in zip(range(state.step, end), self._planned(state.step, end, pool), strict=True):
-            losses.append(self._step(plans, step, path))
+        for step, plans in zip(range(state.step, end), self.batches(state.step, end, pool), strict=True):
+            losses.append(self.step(plans, step, path))
             bar.update()
             if path is not None and (step + 1) % self.settings.checkpoint_steps == 0 and step + 1 < end:
                 self._write(path, key, Progress(step + 1, state.rows, losses, self.strangers))
@@ -214,8 +216,8 @@ class _Training:
 
     # ---- batches --------------------------------------------------------------------------------
 
-    def _planned(self, start: int, end: int, pool: ThreadPoolExecutor) -> Iterator[list[Plan]]:
-        """The batches of each step; the next ones are read and decoded while the model works."""
+    def batches(self, start: int, end: int, pool: ThreadPoolExecutor) -> Iterator[list[Plan]]:
+        """The batches of steps start..end-1; the next ones are read and decoded while the model works."""
         accumulate = self.settings.accumulate
 
         def plan(step: int) -> list[Plan]:
@@ -259,7 +261,8 @@ class _Training:
 
     # ---- gradients ------------------------------------------------------------------------------
 
-    def _step(self, plans: list[Plan], step: int, path: Path | None) -> float:
+    def step(self, plans: list[Plan], step: int, path: Path | None = None) -> float:
+        """One update from the batches of a step; returns their loss."""
         self.learner.train(True)
         self.optimizer.zero_grad()
         values = [
