@@ -1,9 +1,9 @@
-"""Full fine-tuning of a text encoder, ours beside sentence-transformers': `python benchmarks/align.py [DATA]`.
+"""Full fine-tuning of a text encoder beside sentence-transformers' trainer: `python benchmarks/align.py [DATA]`.
 
 The same checkpoint (all-MiniLM-L6-v2), the same pairs in batches of the same size, the same precision and
 mini-batch: pairs a second of our trainer and of `SentenceTransformerTrainer` with its cached loss
 (`CachedMultipleNegativesSymmetricRankingLoss`). The two take turns; the median of the rounds' ratios counts.
-DATA is a folder with items.parquet and interactions.parquet; without it, the demo world. Needs the extra `bench`.
+DATA is a folder with items.parquet and interactions.parquet; without it, the demo world. Needs extra `bench`.
 """
 
 import argparse
