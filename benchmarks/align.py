@@ -1,4 +1,4 @@
-"""Full fine-tuning of a text encoder beside sentence-transformers' trainer: `python benchmarks/align.py [DATA]`.
+"""Full fine-tuning of a text encoder next to sentence-transformers: `python benchmarks/align.py [DATA]`.
 
 The same checkpoint (all-MiniLM-L6-v2), the same pairs in batches of the same size, the same precision and
 mini-batch: pairs a second of our trainer and of `SentenceTransformerTrainer` with its cached loss
