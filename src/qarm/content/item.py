@@ -92,17 +92,13 @@ class ItemTower(Checkpoint):
             kinds: dict[tuple[str, ...], list[int]] = {}
             for row, message in enumerate(inputs):
                 kinds.setdefault(tuple(message), []).append(row)
-            return [(rows, self._read([dict(inputs[r]) for r in rows])) for rows in kinds.values()]
+            return [(rows, self.preprocessed([inputs[r] for r in rows])) for rows in kinds.values()]
         groups = []
         for part in self.modalities:
             rows = [row for row, message in enumerate(inputs) if part in message]
             if rows:
-                groups.append((rows, self._read([{part: inputs[row][part]} for row in rows])))
+                groups.append((rows, self.preprocessed([{part: inputs[row][part]} for row in rows])))
         return groups
-
-    def _read(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
-        given: Any = messages
-        return dict(self.model.preprocess(given))
 
     def vectors(self, batch: list[tuple[list[int], dict[str, Any]]]) -> Tensor:
         """Vectors of a collated batch, float [n, d], with their gradient."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from qarm.content.checkpoint import Checkpoint
@@ -38,19 +39,20 @@ class TextTower(Checkpoint):
 
     def _encode(self, texts: list[str]) -> npt.NDArray[np.float32]:
         full = texts + texts[:1] * (BATCH - len(texts))
-        found = self.model.encode(_messages(full), batch_size=BATCH, show_progress_bar=False)
-        return np.asarray(found, dtype=np.float32)[: len(texts)]
+        with torch.inference_mode():
+            found = self.sentence_vectors(self.preprocessed(_messages(full)))
+        return np.asarray(found.float().cpu().numpy(), dtype=np.float32)[: len(texts)]
 
     def _batches(self, texts: Sequence[str]) -> Iterator[list[int]]:
         by_length = defaultdict(list)
         for row, text in enumerate(texts):
-            by_length[self.model.preprocess(_messages([text]))["input_ids"].shape[1]].append(row)
+            by_length[self.preprocessed(_messages([text]))["input_ids"].shape[1]].append(row)
         for _, rows in sorted(by_length.items(), reverse=True):
             yield from (rows[i : i + BATCH] for i in range(0, len(rows), BATCH))
 
     def collate(self, inputs: Sequence[str]) -> dict[str, Any]:
         """Loaded texts as one padded batch, on the host."""
-        return dict(self.model.preprocess(_messages(inputs)))
+        return self.preprocessed(_messages(inputs))
 
     def vectors(self, batch: dict[str, Any]) -> Tensor:
         """Features of a collated batch, float [n, d], with their gradient."""
@@ -58,5 +60,4 @@ class TextTower(Checkpoint):
 
 
 def _messages(texts: Sequence[str]) -> Any:
-    # {"text": ...}: a bare string that looks like a path or a URL would be opened as media.
     return [{"text": text} for text in texts]
