@@ -112,8 +112,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, nargs="?")
-    parser.add_argument("--batch", type=int, default=512)
-    parser.add_argument("--chunk", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--chunk", type=int, default=32)
     parser.add_argument("--steps", type=int, default=1, help="of each side in a round")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()

@@ -151,7 +151,8 @@ class EncoderConfig(Page):
     epochs: Count = 5
     batch: Annotated[int, Field(ge=2)] = 512
     accumulate: Count = 1
-    chunk: Count = 64
+    chunk: Count = 32
+    kept_chunks: Annotated[int, Field(ge=0)] = 4
     lr: Positive = 3e-3
     tower_lr: Positive = 1e-4
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2

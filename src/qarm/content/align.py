@@ -28,7 +28,12 @@ from qarm.errors import InputError
 __all__ = ["Work", "align", "no_features"]
 
 PROGRESS = "training.safetensors"
-NOT_LEARNED = {"cache", "filter", "checkpoint_steps", "chunk"}  # settings that the weights do not depend on
+NOT_LEARNED = {
+    "cache",
+    "filter",
+    "checkpoint_steps",
+    "kept_chunks",
+}  # settings that the weights do not depend on
 
 
 def align(

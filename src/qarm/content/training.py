@@ -291,7 +291,8 @@ class Trainer:
 
         A batch of several chunks goes through the model twice (gradient caching, Gao et al. 2021): once for
         the vectors, from which the loss and its gradient by vector follow, and once, chunk by chunk, to take
-        that gradient on. Memory is bounded by the chunk, whatever the batch.
+        that gradient on. Memory is bounded by the chunk, whatever the batch; the last `kept_chunks` are small
+        enough to be kept as they are, and need no second pass.
         """
         if plan.whole and self.world.size == 1:
             ((_, chunk),) = plan.chunks
@@ -299,7 +300,8 @@ class Trainer:
             loss = self._loss(plan, self.learner.vectors(chunk))
             (share * loss).backward()  # type: ignore[no-untyped-call]
             return float(loss.detach())
-        vectors = self._gathered(plan, number).requires_grad_()
+        vectors, kept = self._gathered(plan, number, keep=self.settings.kept_chunks)
+        vectors.requires_grad_()
         loss = self._loss(plan, vectors)
         (share * loss).backward()  # type: ignore[no-untyped-call]
         if not math.isfinite(float(loss.detach())):
@@ -308,10 +310,10 @@ class Trainer:
         before = {p: p.grad for p in self._shared()} if self.world.size > 1 else {}
         for parameter in before:
             parameter.grad = None
-        for k, chunk in plan.chunks:
-            torch.manual_seed(self._dropout_seed(number, k))
+        for k, chunk in reversed(plan.chunks):
+            found = kept.pop(k) if k in kept else self._forward(chunk, number, k)
             places = torch.from_numpy(chunk.places).to(vectors.device)
-            self.learner.vectors(chunk).backward(vectors.grad.index_select(0, places))  # type: ignore[no-untyped-call]
+            found.backward(vectors.grad.index_select(0, places))  # type: ignore[no-untyped-call]
         if self.world.size > 1:
             self.world.add_up_gradients(before)
             for parameter, earlier in before.items():
@@ -323,15 +325,25 @@ class Trainer:
         """Parameters whose gradients the processes add up; the temperature's is the same on all."""
         return [p for name, p in self.parameters.items() if name != "log_temperature"]
 
-    @torch.no_grad()
-    def _gathered(self, plan: Plan, number: int | None) -> Tensor:
-        """Vectors of all items of a batch, each computed by one process, float [m, dim]."""
-        found = torch.zeros(len(plan.items), self.learner.heads.dim, device=self.learner.device)
-        for k, chunk in plan.chunks:
-            if number is not None:
-                torch.manual_seed(self._dropout_seed(number, k))
-            found[torch.from_numpy(chunk.places).to(found.device)] = self.learner.vectors(chunk).float()
-        return self.world.add_up(found)
+    def _gathered(self, plan: Plan, number: int | None, *, keep: int = 0) -> tuple[Tensor, dict[int, Tensor]]:
+        """Vectors of all items of a batch, each computed by one process, float [m, dim], without a gradient.
+
+        Those of this process's last `keep` chunks come with theirs as well, by number of the chunk.
+        """
+        table = torch.zeros(len(plan.items), self.learner.heads.dim, device=self.learner.device)
+        kept = {}
+        for place, (k, chunk) in enumerate(plan.chunks):
+            with torch.set_grad_enabled(place >= len(plan.chunks) - keep):
+                found = self._forward(chunk, number, k).float()
+            if found.requires_grad:
+                kept[k] = found
+            table[torch.from_numpy(chunk.places).to(table.device)] = found.detach()
+        return self.world.add_up(table), kept
+
+    def _forward(self, chunk: Chunk, number: int | None, k: int) -> Tensor:
+        if number is not None:
+            torch.manual_seed(self._dropout_seed(number, k))
+        return self.learner.vectors(chunk)
 
     def _dropout_seed(self, number: int, chunk: int) -> int:
         return int(np.random.SeedSequence([self.seed, 4, number, chunk]).generate_state(1, np.uint64)[0] >> 1)
@@ -378,5 +390,5 @@ class Trainer:
         losses = []
         for chunk in chunks:
             plan = self.plan(chunk, None)
-            losses.append(float(self._loss(plan, self._gathered(plan, None))))
+            losses.append(float(self._loss(plan, self._gathered(plan, None)[0])))
         return float(np.average(losses, weights=[len(chunk) for chunk in chunks]))
