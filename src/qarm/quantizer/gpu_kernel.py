@@ -5,8 +5,6 @@ runs through the centroids block by block; the best and the second best are kept
 lie closer together than rounding explains, the row is marked, and `gpu.py` codes it again.
 """
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
@@ -14,23 +12,23 @@ __all__ = ["nearest_levels"]
 
 
 @triton.jit
-def nearest_levels(
-    residuals: Any,
-    codes: Any,
-    doubts: Any,
-    books: Any,
-    half_norms: Any,
-    reaches: Any,
-    starts: Any,
-    n: Any,
-    dim: Any,
-    error: Any,
+def nearest_levels(  # type: ignore[no-untyped-def]  # triton compiles annotations too
+    residuals,
+    codes,
+    doubts,
+    books,
+    half_norms,
+    reaches,
+    starts,
+    n,
+    dim,
+    error,
     LEVELS: tl.constexpr,
     ROWS: tl.constexpr,
     WIDE: tl.constexpr,
     DIMS: tl.constexpr,
     PRECISION: tl.constexpr,
-) -> None:
+):
     """Code rows [n, dim] at every level (QARM, arXiv 2411.11739: RQ code).
 
     Args:
