@@ -14,7 +14,7 @@ from qarm.content.towers import side_by_side
 
 __all__ = ["TextTower"]
 
-BATCH = 4
+BATCH, BATCH_ON_GPU = 4, 256
 
 
 class TextTower(Checkpoint):
@@ -27,28 +27,30 @@ class TextTower(Checkpoint):
     def encode(self, inputs: Sequence[str]) -> npt.NDArray[np.float32]:
         """Sentence vectors, float32 [n, d].
 
-        Texts of one length go four at a time, and never fewer: a matrix product's last bits depend on its
-        shape, and a vector shall not depend on what stands beside it.
+        Texts of one length go together. On a CPU four at a time, and never fewer: a matrix product's last
+        bits depend on its shape, and a vector shall not depend on what stands beside it.
         """
-        batches = list(self._batches(inputs))
-        made = side_by_side(lambda rows: self._encode([inputs[i] for i in rows]), batches)
+        tokens = [self.preprocessed(_messages([text])) for text in inputs]
+        batches = list(_batches([t["input_ids"].shape[1] for t in tokens], self._at_once))
+        made = side_by_side(lambda rows: self._encode([tokens[i] for i in rows]), batches)
         vectors = np.empty((len(inputs), made[0].shape[1]), dtype=np.float32)
         for rows, found in zip(batches, made, strict=True):
             vectors[rows] = found
         return vectors
 
-    def _encode(self, texts: list[str]) -> npt.NDArray[np.float32]:
-        full = texts + texts[:1] * (BATCH - len(texts))
-        with torch.inference_mode():
-            found = self.sentence_vectors(self.preprocessed(_messages(full)))
-        return np.asarray(found.float().cpu().numpy(), dtype=np.float32)[: len(texts)]
+    @property
+    def _at_once(self) -> int:
+        return BATCH if self.device == "cpu" else BATCH_ON_GPU
 
-    def _batches(self, texts: Sequence[str]) -> Iterator[list[int]]:
-        by_length = defaultdict(list)
-        for row, text in enumerate(texts):
-            by_length[self.preprocessed(_messages([text]))["input_ids"].shape[1]].append(row)
-        for _, rows in sorted(by_length.items(), reverse=True):
-            yield from (rows[i : i + BATCH] for i in range(0, len(rows), BATCH))
+    def _encode(self, tokens: list[dict[str, Any]]) -> npt.NDArray[np.float32]:
+        full = tokens + tokens[:1] * (BATCH - len(tokens))
+        batch = {
+            key: torch.cat([one[key] for one in full]) if isinstance(value, Tensor) else value
+            for key, value in full[0].items()
+        }
+        with torch.inference_mode():
+            found = self.sentence_vectors(batch)
+        return np.asarray(found.float().cpu().numpy(), dtype=np.float32)[: len(tokens)]
 
     def collate(self, inputs: Sequence[str]) -> dict[str, Any]:
         """Loaded texts as one padded batch, on the host."""
@@ -61,3 +63,12 @@ class TextTower(Checkpoint):
 
 def _messages(texts: Sequence[str]) -> Any:
     return [{"text": text} for text in texts]
+
+
+def _batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Rows of one length, the longest first, so many at a time."""
+    by_length = defaultdict(list)
+    for row, length in enumerate(lengths):
+        by_length[length].append(row)
+    for _, rows in sorted(by_length.items(), reverse=True):
+        yield from (rows[i : i + size] for i in range(0, len(rows), size))
