@@ -96,6 +96,21 @@ def test_a_text_is_encoded_alike_beside_any_other(bert: Path) -> None:
     assert np.abs(together[0] - together[1]).max() > 0.01
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_texts_are_collated_as_the_tokenizer_pads_them(bert: Path, side: str) -> None:
+    tower = TextTower(bert, device="cpu")
+    tower.model.tokenizer.padding_side = side
+    texts = ["a", "a soft cream", "soap", "cream a a soft"]
+    wanted = tower.preprocessed([{"text": text} for text in texts])
+    for made in (tower.collate(texts), tower.collate(texts)):
+        assert made.keys() == wanted.keys()
+        for key, values in wanted.items():
+            same = torch.equal(made[key], values) if isinstance(values, torch.Tensor) else made[key] == values
+            assert same, key
+    assert tower._padding is not None
+    assert tower._padding[0] == side
+
+
 def test_special_tokens_in_a_text_are_read_as_text(bert: Path) -> None:
     tower = TextTower(bert, device="cpu")
     text = tower.load("a [MASK] hat [SEP]")

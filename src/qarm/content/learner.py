@@ -159,7 +159,8 @@ class Learner:
             content = content_of(self.catalog, name, tower, row)
             return load_item(self.catalog, name, tower, row, content)
 
-        return tower.collate(list(pool.map(load, readers) if pool else map(load, readers)))
+        media = reads(name, tower) != ("text",)  # a text loads faster than a thread is told to
+        return tower.collate(list(pool.map(load, readers) if pool and media else map(load, readers)))
 
     # ---- vectors --------------------------------------------------------------------------------
 
