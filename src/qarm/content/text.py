@@ -1,8 +1,8 @@
 """The text tower: any sentence-transformers checkpoint, read through its text side."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,21 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from qarm.content.checkpoint import Checkpoint
-from qarm.content.towers import side_by_side
 
 __all__ = ["TextTower"]
 
 BATCH, BATCH_ON_GPU = 4, 256
+READ_AT_ONCE = 256
 REMEMBERED = 1 << 17  # texts, whose tokens take about a kilobyte each
 PROBE = "a few words, and some more"
 
 
 class TextTower(Checkpoint):
     """Sentence vectors of a checkpoint; arguments and errors as in `Checkpoint`."""
+
+    @cached_property
+    def _memory(self) -> dict[str, dict[str, Any]]:
+        return {}
 
     def load(self, content: str) -> str:
         """The text with the model's special tokens broken up."""
@@ -34,9 +38,9 @@ class TextTower(Checkpoint):
         Texts of one length go together. On a CPU four at a time, and never fewer: a matrix product's last
         bits depend on its shape, and a vector shall not depend on what stands beside it.
         """
-        tokens = [self.preprocessed(_messages([text])) for text in inputs]
+        tokens = self._tokens(inputs)
         batches = list(_batches([t["input_ids"].shape[1] for t in tokens], self._at_once))
-        made = side_by_side(lambda rows: self._encode([tokens[i] for i in rows]), batches)
+        made = self.each(lambda rows: self._encode([tokens[i] for i in rows]), batches)
         vectors = np.empty((len(inputs), made[0].shape[1]), dtype=np.float32)
         for rows, found in zip(batches, made, strict=True):
             vectors[rows] = found
@@ -61,16 +65,34 @@ class TextTower(Checkpoint):
         if self._padding is None:
             return self.preprocessed(_messages(inputs))
         side, fills = self._padding
-        tokens = [self._tokens(text) for text in inputs]
+        tokens = self._remembered(inputs)
         made = dict(tokens[0])
         for key, fill in fills.items():
             rows = [one[key][0] for one in tokens]
             made[key] = pad_sequence(rows, batch_first=True, padding_value=fill, padding_side=side)
         return made
 
-    @cached_property
-    def _tokens(self) -> Callable[[str], dict[str, Any]]:
-        return lru_cache(REMEMBERED)(lambda text: self.preprocessed(_messages([text])))
+    def _remembered(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        new = [text for text in dict.fromkeys(texts) if text not in self._memory]
+        found = dict(zip(new, self._tokens(new), strict=True))
+        found |= {text: self._memory[text] for text in set(texts).difference(new)}
+        if len(self._memory) + len(new) > REMEMBERED:
+            self._memory.clear()
+        self._memory.update((text, found[text]) for text in new[:REMEMBERED])
+        return [found[text] for text in texts]
+
+    def _tokens(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """The model's tensors for each text alone, [1, length]; read many at a time, then cut apart."""
+        if self._padding is None:
+            return [self.preprocessed(_messages([text])) for text in texts]
+        right, found = self._padding[0] == "right", []
+        for start in range(0, len(texts), READ_AT_ONCE):
+            batch = self.preprocessed(_messages(texts[start : start + READ_AT_ONCE]))
+            tensors = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
+            for row, length in enumerate(batch["attention_mask"].sum(dim=1).tolist()):
+                own = slice(0, length) if right else slice(-length, None)
+                found.append(batch | {key: v[row : row + 1, own].clone() for key, v in tensors.items()})
+        return found
 
     @cached_property
     def _padding(self) -> tuple[str, dict[str, float]] | None:
