@@ -28,6 +28,7 @@ from qarm.content.quality import cutoffs_of, joined, slices_of
 from qarm.content.retrieval import by_clicks, by_popularity, by_vectors, places, trial
 from qarm.content.trials import hit_rates
 
+WAYS = ("aligned", "shuffled", "random", "look-alike")
 CUTOFFS = ("10", "50", "200", "1%", "5%")
 
 
@@ -114,11 +115,11 @@ def plain_vectors(known: Catalog, encoder: Any, catalog: Catalog, cache: Path | 
 
 
 def versions(
-    catalog: Catalog, split: Split, settings: dict[str, Any], mining: dict[str, Any], seed: int, options: Any
+    catalog: Catalog, split: Split, settings: dict[str, Any], seed: int, options: Any
 ) -> dict[str, Embeddings]:
     """Vectors of all items by method."""
     known = catalog.only(split.train.items)
-    pairs = mine_pairs(split.train, **mining, seed=seed).filter(
+    pairs = mine_pairs(split.train, **json.loads(options.pairs), seed=seed).filter(
         pl.col("trigger_id").is_in(known.item_ids) & pl.col("target_id").is_in(known.item_ids)
     )
     rng = np.random.default_rng([seed, 7])
@@ -130,7 +131,7 @@ def versions(
         "random": lambda: random_pairs(pairs, clicks, rng),
         "look-alike": lambda: look_alikes(pairs, made["text"]),
     }
-    for name in ways if not options.settings else ["aligned"]:
+    for name in options.ways if not options.settings else ["aligned"]:
         clock = time.perf_counter()
         encoder = align(known, ways[name](), seed=seed, cache=options.cache, **settings)
         if name == "aligned":
@@ -145,35 +146,49 @@ def versions(
     return made
 
 
-def judged(data: Path, seeds: list[int], options: Any, settings: dict[str, Any]) -> Any:
+def one_seed(data: Path, seed: int, options: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """Where every later click's item stands by method, whose click it is, and its slices."""
     catalog, log, kind = read(data)
-    found: dict[str, list[Any]] = {}
-    users: list[str] = []
-    slices: dict[str, list[Any]] = {}
+    split = split_log(log, **kind, cold_items=options.cold, seed=seed)
+    made = versions(catalog, split, settings, seed, options)
+    on_valid = bool(options.settings)
+    past = split.train if on_valid else joined(split.train, split.valid)
+    asked = trial(past, split.valid if on_valid else split.test, catalog.item_ids)
+    found = {f"places {m}": places(asked, by_vectors(v, catalog.item_ids)) for m, v in made.items()}
+    if not on_valid:
+        found["places item-kNN"] = places(asked, by_clicks(split.train, catalog.item_ids))
+        deepest = max(cutoffs_of(len(catalog)).values())
+        popular = by_popularity(split.train, catalog.item_ids)
+        found["places popularity"] = places(asked, popular, each=deepest)
+    slices = slices_of(asked, split.train)
+    found |= {f"slice {name}": slices[name] for name in ("all", "warm", "cold")}
+    return found | {"users": np.array([asked.users[k] for k in asked.askers]), "items": len(catalog)}
+
+
+def judged(data: Path, seeds: list[int], options: Any, settings: dict[str, Any]) -> Any:
+    """Hit rates over all seeds; a seed that lies in the folder of cells is not computed again."""
+    cells = []
     for seed in seeds:
-        split = split_log(log, **kind, cold_items=options.cold, seed=seed)
-        mining = json.loads(options.pairs)
-        made = versions(catalog, split, settings, mining, seed, options)
-        on_valid = bool(options.settings)
-        past = split.train if on_valid else joined(split.train, split.valid)
-        asked = trial(past, split.valid if on_valid else split.test, catalog.item_ids)
-        cutoffs = cutoffs_of(len(catalog))
-        scorers = {name: by_vectors(vectors, catalog.item_ids) for name, vectors in made.items()}
-        for name, scorer in scorers.items():
-            found.setdefault(name, []).append(places(asked, scorer))
-        if not on_valid:
-            found.setdefault("item-kNN", []).append(places(asked, by_clicks(split.train, catalog.item_ids)))
-            popular = by_popularity(split.train, catalog.item_ids)
-            found.setdefault("popularity", []).append(places(asked, popular, each=max(cutoffs.values())))
-        users += [asked.users[k] for k in asked.askers]
-        for name, part in slices_of(asked, split.train).items():
-            slices.setdefault(name, []).append(part)
-    numbers = np.unique(users, return_inverse=True)[1]
+        file = None if options.cells is None else options.cells / f"{data.resolve().name}-{seed}.npz"
+        if file is None or not file.is_file():
+            cell = one_seed(data, seed, options, settings)
+            if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                np.savez_compressed(file, **cell)
+        else:
+            cell = dict(np.load(file))
+        cells.append(cell)
+
+    def merged(kind: str) -> dict[str, Any]:
+        names = [name for name in cells[0] if name.startswith(kind)]
+        return {n.removeprefix(kind): np.concatenate([cell[n] for cell in cells]) for n in names}
+
+    users = np.concatenate([cell["users"] for cell in cells])
     return hit_rates(
-        {name: np.concatenate(parts) for name, parts in found.items()},
-        numbers,
-        slices={name: np.concatenate(slices[name]) for name in ("all", "warm", "cold")},
-        cutoffs=cutoffs,
+        merged("places "),
+        np.unique(users, return_inverse=True)[1],
+        slices=merged("slice "),
+        cutoffs=cutoffs_of(int(cells[0]["items"])),
     )
 
 
@@ -209,6 +224,8 @@ def main() -> None:
     parser.add_argument("--pairs", default="{}", help="mining settings, JSON")
     parser.add_argument("--try", dest="settings", nargs="+", default=[], help="settings to judge, JSON each")
     parser.add_argument("--cache", type=Path, help="folder of tower features")
+    parser.add_argument("--cells", type=Path, help="folder where finished seeds are kept")
+    parser.add_argument("--ways", nargs="+", default=WAYS, help="aligned, and the controls to train")
     options = parser.parse_args()
     base = json.loads(options.encoder)
     if options.settings:

@@ -108,7 +108,8 @@ def main() -> None:
             show(f"{name}, {part}", vectors)
     spent = time.perf_counter() - clock
     print(
-        f"\n{world.items:,} items, {len(train):,} events, {pairs.height:,} pairs, {len(new):,} new items, {spent:.0f} s"
+        f"\n{world.items:,} items, {len(train):,} events, {pairs.height:,} pairs, "
+        f"{len(new):,} new items, {spent:.0f} s"
     )
 
 
