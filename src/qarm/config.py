@@ -160,7 +160,7 @@ class EncoderConfig(Page):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     temperature: Positive = 0.2
     symmetric: bool = True
-    log_q: bool = False
+    log_q: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     hard_negatives: Annotated[int, Field(ge=0)] = 0
     source_weights: PerSource = PerSource()
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -121,7 +121,7 @@ def test_an_interruption_leaves_no_trace(
 ) -> None:
     catalog, pairs = world
     towers = {m: fake(m) for m in ("text", "image")}
-    settings = FEW | {"checkpoint_steps": 2, "hard_negatives": 2, "log_q": True}
+    settings = FEW | {"checkpoint_steps": 2, "hard_negatives": 2, "log_q": 1}
     straight = align(catalog, pairs, towers=towers, metrics_path=tmp_path / "one.jsonl", **settings)
     step = training.Trainer.step
 
@@ -199,10 +199,11 @@ def test_the_schedules(world: World, fake: Any, tmp_path: Path) -> None:
     assert shares["cosine"][15] == pytest.approx(0.5)
 
 
-def test_log_q_is_the_share_of_pairs(world: World, fake: Any, tmp_path: Path) -> None:
-    made = trainer(world, fake, tmp_path, log_q=True)
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_log_q_is_the_share_of_pairs(world: World, fake: Any, tmp_path: Path, share: float) -> None:
+    made = trainer(world, fake, tmp_path, log_q=share)
     targets = np.bincount(made.pairs.targets, minlength=80)
-    expected = np.log(np.maximum(targets, 1) / len(made.pairs))
+    expected = share * np.log(np.maximum(targets, 1) / len(made.pairs))
     assert np.allclose(made.log_q[0].numpy(), expected, atol=1e-6)
 
 
@@ -219,7 +220,7 @@ def test_hard_negatives_are_the_nearest_strangers() -> None:
     "settings",
     [
         {"symmetric": False},
-        {"log_q": True},
+        {"log_q": 1},
         {"hard_negatives": 3},
         {"fusion": "attention"},
         {"accumulate": 2},
@@ -258,7 +259,7 @@ pairs = pl.DataFrame([(f"i{{a}}", f"i{{b}}") for a in range(40) for b in range(a
     schema=["trigger_id", "target_id"], orient="row")
 catalog = Catalog(frame, Path("."))
 encoder = align(catalog, pairs, towers={{"text": FakeTower("text")}}, dim=8, hidden=8, batch=32, epochs=3,
-    min_steps=1, lr=0.01, log_q=True)
+    min_steps=1, lr=0.01, log_q=1)
 print(json.dumps(encoder.embed(catalog).vectors.tolist()))
 """
 

@@ -144,7 +144,10 @@ class Trainer:
         return groups
 
     def _log_q(self) -> Tensor:
-        """Log of the share of pairs that have the item as target, and as trigger, float32 [2, items]."""
+        """`log_q` times the log of the share of pairs that have the item as target, and as trigger.
+
+        float32 [2, items].
+        """
         counts = np.stack(
             [
                 sum(np.bincount(side, minlength=self.learner.size) for side in sides)
@@ -155,7 +158,8 @@ class Trainer:
             ]
         )
         shares = np.maximum(counts, 1) / len(self.pairs)
-        return torch.from_numpy(np.log(shares).astype(np.float32)).to(self.learner.device)
+        logs = self.settings.log_q * np.log(shares)
+        return torch.from_numpy(logs.astype(np.float32)).to(self.learner.device)
 
     def _share_of_rate(self, step: int) -> float:
         """Share of the learning rate: a linear warm-up, then the schedule."""
