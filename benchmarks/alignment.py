@@ -4,7 +4,8 @@ DATA is the folder of `movielens_mm_full`, `amazon14_beauty` or any other set wi
 seed draws its own cold items, mines, trains and embeds anew; users are resampled over all seeds at once. The
 controls see the same number of pairs and the same training: `shuffled` keeps how often each item is a trigger
 and a target and breaks who goes with whom; `random` draws both ends among equally popular items; `look-alike`
-takes the items nearest in the raw text. `--try` judges settings on the validation part instead, one seed.
+takes the items nearest in the raw text. `--try` judges settings, one seed, on a split of what precedes the
+test part.
 """
 
 import argparse
@@ -149,13 +150,14 @@ def versions(
 def one_seed(data: Path, seed: int, options: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """Where every later click's item stands by method, whose click it is, and its slices."""
     catalog, log, kind = read(data)
+    if options.settings:  # as if the test part had not happened yet
+        earlier = split_log(log, **kind, seed=seed)
+        log = joined(earlier.train, earlier.valid)
     split = split_log(log, **kind, cold_items=options.cold, seed=seed)
     made = versions(catalog, split, settings, seed, options)
-    on_valid = bool(options.settings)
-    past = split.train if on_valid else joined(split.train, split.valid)
-    asked = trial(past, split.valid if on_valid else split.test, catalog.item_ids)
+    asked = trial(joined(split.train, split.valid), split.test, catalog.item_ids)
     found = {f"places {m}": places(asked, by_vectors(v, catalog.item_ids)) for m, v in made.items()}
-    if not on_valid:
+    if not options.settings:
         found["places item-kNN"] = places(asked, by_clicks(split.train, catalog.item_ids))
         deepest = max(cutoffs_of(len(catalog)).values())
         popular = by_popularity(split.train, catalog.item_ids)

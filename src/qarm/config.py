@@ -7,19 +7,46 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qarm.errors import ConfigError
 
-__all__ = ["Config", "load_config"]
+__all__ = ["FEATURES", "Config", "features_of", "load_config"]
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0.0)]
-Variant = Literal["id", "id+frozen", "id+rq", "id+vq", "id+rq+vq"]
-VARIANTS: tuple[Variant, ...] = ("id", "id+frozen", "id+rq", "id+vq", "id+rq+vq")
+VARIANTS = ("id", "id+frozen", "id+rq", "id+vq", "id+rq+vq")
+FEATURES = ("id", "raw", "frozen", "rq", "vq", "cross")
 ENVIRONMENT_PREFIX = "QARM_"
+
+
+def features_of(variant: str) -> list[str]:
+    """What a variant such as `id+rq+vq` lets the ranker know of an item.
+
+    Raises:
+        ValueError: a feature is unknown, named twice, or needs another one.
+    """
+    features = variant.split("+")
+    unknown = [name for name in features if name not in FEATURES]
+    if unknown or len(set(features)) < len(features):
+        raise ValueError(
+            f"got variant {variant!r}, need {', '.join(FEATURES)}, each at most once, joined by +"
+        )
+    if "cross" in features and "rq" not in features:
+        raise ValueError(f"variant {variant}: cross searches by RQ code; add rq")
+    if {"raw", "frozen"} <= {*features}:
+        raise ValueError(f"variant {variant}: raw and frozen are two versions of one vector; take one")
+    return features
+
+
+def _named(variant: str) -> str:
+    features_of(variant)
+    return variant
+
+
+Variant = Annotated[str, AfterValidator(_named)]
 
 
 class Page(BaseModel):
@@ -209,12 +236,17 @@ class Negatives(Page):
 
 
 class RankerConfig(Page):
-    """One architecture for all variants; `batch` counts rows, `patience` epochs without a better one."""
+    """One architecture for all variants; `batch` counts rows, `patience` epochs without a better one.
+
+    `cross` matches by code are attended to, from among the latest `long_history` events.
+    """
 
     variants: Annotated[list[Variant], Field(min_length=1)] = list(VARIANTS)
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     negatives: Negatives = Negatives()
     history: Count = 50
+    long_history: Count = 1000
+    cross: Count = 10
     dim: Count = 16
     hidden: list[Count] = [64]
     dropout: Share = 0.3

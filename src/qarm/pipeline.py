@@ -171,6 +171,8 @@ def _quantize(run: Run, work: Path) -> dict[str, Any]:
 
 
 def _train(run: Run, work: Path) -> dict[str, Any]:
+    import polars as pl
+
     from qarm.recommender.stage import run_variants
 
     return run_variants(
@@ -181,6 +183,7 @@ def _train(run: Run, work: Path) -> dict[str, Any]:
         raw=Embeddings.read(run.folder / "embeddings" / "raw.parquet"),
         config=run.config.ranker,
         folder=work,
+        pool=pl.read_parquet(run.folder / "codes" / "pool.parquet")["item_id"].to_list(),
         seed=run.config.seed,
     )
 

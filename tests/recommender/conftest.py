@@ -60,6 +60,7 @@ def make_examples() -> Callable[..., Examples]:
             history=np.array([i for _, _, part in events for i in part], dtype=np.int32),
             start=end - np.repeat(lengths, sizes),
             end=end,
+            begin=end - np.repeat(lengths, sizes),
         )
 
     return make

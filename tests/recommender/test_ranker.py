@@ -24,6 +24,7 @@ ITEMS = [f"i{n:02d}" for n in range(10)]
 COLD = [8, 9]
 ID = Shape(items=10, known=8, dim=4, attention=3, hidden=(6, 5), history=8)
 FULL = replace(ID, widths=(4, 3), nearest=2, pool=6, vector=5)
+CROSSED = replace(FULL, cross=3, ids=False)
 
 
 def item_numbers() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -48,6 +49,7 @@ def built(shape: Shape) -> Ranker:
         np.arange(shape.known),
         codes=columns if shape.widths else None,
         vectors=vectors if shape.vector else None,
+        pool=np.arange(2, 8) if shape.cross else None,
     )
     return ranker.eval()
 
@@ -162,7 +164,7 @@ def test_an_empty_history_gets_no_attention() -> None:
 # ---- what it must not depend on ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [ID, FULL])
+@pytest.mark.parametrize("shape", [ID, FULL, CROSSED])
 def test_a_row_alone_scores_as_in_its_batch(ragged: Examples, shape: Shape) -> None:
     ranker = built(shape)
     together = score_examples(ranker, ragged)
@@ -170,7 +172,7 @@ def test_a_row_alone_scores_as_in_its_batch(ragged: Examples, shape: Shape) -> N
     assert together.std() > 0.1
     for row in range(len(ragged)):
         cut = slice(row, row + 1)
-        names = ("users", "items", "labels", "times", "events", "cold", "start", "end")
+        names = ("users", "items", "labels", "times", "events", "cold", "start", "end", "begin")
         alone = replace(ragged, **{name: getattr(ragged, name)[cut] for name in names})
         assert score_examples(ranker, alone)[0] == pytest.approx(together[row], abs=1e-4)
     small = score_examples(ranker, ragged, rows=5)

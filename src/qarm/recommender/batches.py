@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from qarm.recommender.examples import Examples
+from qarm.recommender.search import CodeSearch
 
 __all__ = ["Batch", "batches"]
 
@@ -21,7 +23,8 @@ class Batch:
 
     items: int64 [g, c]; labels: float32 [g, c]; real: bool [g, c], False where padded;
     history: int64 [g, t], newest first; seen: bool [g, t], False where padded;
-    rows: int64 [g, c], the example of each candidate.
+    rows: int64 [g, c], the example of each candidate; matched, kinds: int64 [g, c, k] and counts: float32
+    [g, c, 3], what search by code found (see `Matches`), None without a search.
     """
 
     items: Tensor
@@ -30,15 +33,28 @@ class Batch:
     history: Tensor
     seen: Tensor
     rows: npt.NDArray[np.int64]
+    matched: Tensor | None = None
+    kinds: Tensor | None = None
+    counts: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on a device."""
-        names = ("items", "labels", "real", "history", "seen")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        there = {name: part for name, part in vars(self).items() if isinstance(part, Tensor)}
+        moved: dict[str, Any] = {name: part.to(device) for name, part in there.items()}
+        return replace(self, **moved)
 
 
-def batches(examples: Examples, size: int, *, random: np.random.Generator | None = None) -> Iterator[Batch]:
-    """Batches of about `size` rows; shuffled when there is a generator, else by history length."""
+def batches(
+    examples: Examples,
+    size: int,
+    *,
+    random: np.random.Generator | None = None,
+    search: CodeSearch | None = None,
+) -> Iterator[Batch]:
+    """Batches of about `size` rows; shuffled when there is a generator, else by history length.
+
+    search: an index of `examples.history`, for rankers that look into it by code.
+    """
     edges = examples.groups()
     if len(edges) < 2:
         return
@@ -49,7 +65,8 @@ def batches(examples: Examples, size: int, *, random: np.random.Generator | None
     if random is not None:
         random.shuffle(starts)
     for start in starts:
-        yield _batch(examples, edges, lengths, order[start : start + events])
+        batch = _batch(examples, edges, lengths, order[start : start + events])
+        yield batch if search is None else _searched(batch, examples, search)
 
 
 def _order(
@@ -86,4 +103,16 @@ def _batch(
         history=torch.from_numpy(np.where(seen, history, 0).astype(np.int64)),
         seen=torch.from_numpy(seen),
         rows=rows,
+    )
+
+
+def _searched(batch: Batch, examples: Examples, search: CodeSearch) -> Batch:
+    rows = batch.rows.ravel()
+    found = search.find(examples.items[rows].astype(np.int64), examples.begin[rows], examples.end[rows])
+    shape = *batch.rows.shape, -1
+    return replace(
+        batch,
+        matched=torch.from_numpy(found.items.reshape(shape)),
+        kinds=torch.from_numpy(found.kinds.reshape(shape)),
+        counts=torch.from_numpy(found.counts.astype(np.float32).reshape(shape)),
     )

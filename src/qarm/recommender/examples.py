@@ -13,6 +13,8 @@ from qarm.recommender.negatives import Untouched, draw
 
 __all__ = ["Examples", "TrainingRows", "evaluation_rows", "read_examples", "row_numbers"]
 
+LONG = 1000  # events that are searched by code
+
 Ints = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int32]
 
@@ -25,7 +27,8 @@ class Examples:
     times, events: int64 [n], event is the log's row number of the positive that a row belongs to;
     cold: bool [n], the candidate has no training event;
     history: int32 [m], item rows of every user's positive events by time; row i's history is
-    history[start[i]:end[i]], start and end int64 [n], oldest first.
+    history[start[i]:end[i]], start and end int64 [n], oldest first; begin: int64 [n], where the user's long
+    history begins, for search by code.
     """
 
     user_ids: list[str]
@@ -39,6 +42,7 @@ class Examples:
     history: Rows
     start: Ints
     end: Ints
+    begin: Ints
 
     def __len__(self) -> int:
         return len(self.items)
@@ -67,14 +71,14 @@ class _Past:
         offsets = np.searchsorted(users[order], np.arange(len(user_ids) + 1))
         return cls(row_numbers(frame["item_id"], item_ids)[order], times[order], offsets)
 
-    def before(self, users: Rows, times: Ints, limit: int) -> tuple[Ints, Ints]:
-        """Start and end of the latest `limit` events of each user strictly before each time."""
+    def before(self, users: Rows, times: Ints) -> tuple[Ints, Ints]:
+        """Start and end of the events of each user strictly before each time."""
         clock = np.unique(np.concatenate([self.times, times]))
         owners = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
         own = owners * len(clock) + np.searchsorted(clock, self.times)
         wanted = users.astype(np.int64) * len(clock) + np.searchsorted(clock, times)
         end = np.searchsorted(own, wanted)
-        return np.maximum(self.offsets[users], end - limit), end
+        return self.offsets[users], end
 
 
 class TrainingRows:
@@ -91,6 +95,7 @@ class TrainingRows:
         item_ids: Sequence[str],
         explicit: bool,
         history: int = 50,
+        long_history: int = LONG,
         negatives: int = 4,
         seed: int = 0,
     ) -> None:
@@ -107,7 +112,7 @@ class TrainingRows:
             _Past.of(train, user_ids, vocabulary),
             user_ids=user_ids,
             item_ids=vocabulary,
-            limit=history,
+            limits=(history, long_history),
         )
         _check_training(self.events, explicit)
         self.trained = np.unique(self.events.items)
@@ -165,7 +170,7 @@ def evaluation_rows(
     is_cold = ~np.isin(vocabulary, np.asarray(trained_items))
     frames = []
     for name, log in parts.items():
-        rows = _attach(_plain(log), nothing, user_ids=user_ids, item_ids=vocabulary, limit=0)
+        rows = _attach(_plain(log), nothing, user_ids=user_ids, item_ids=vocabulary, limits=(0, 0))
         rows = rows if explicit else _with_negatives(rows, source, negatives, seed)
         frames.append(_frame(name, rows, is_cold))
     return pl.concat(frames)
@@ -177,11 +182,13 @@ def read_examples(
     *,
     item_ids: Sequence[str],
     history: int = 50,
+    long_history: int = LONG,
 ) -> Examples:
     """Evaluation rows (as from `evaluation_rows`) with histories from the positive events of `past`.
 
     A row's history is everything of its user in `past` strictly before the row's time, the latest
-    `history` events of it; `past` may hold later events, they are not seen.
+    `history` events of it, or `long_history` where it is searched by code; `past` may hold later events,
+    they are not seen.
 
     Raises:
         InputError: an item is not in `item_ids`.
@@ -190,7 +197,7 @@ def read_examples(
     log = Log(pl.concat([part.frame for part in past]))
     user_ids = pl.concat([rows["user_id"], log.frame["user_id"]]).unique().sort().to_list()
     events = _Past.of(log, user_ids, vocabulary)
-    return _attach(rows, events, user_ids=user_ids, item_ids=vocabulary, limit=history)
+    return _attach(rows, events, user_ids=user_ids, item_ids=vocabulary, limits=(history, long_history))
 
 
 def row_numbers(ids: pl.Series, vocabulary: list[str]) -> Rows:
@@ -215,11 +222,12 @@ def _plain(log: Log) -> pl.DataFrame:
 
 
 def _attach(
-    rows: pl.DataFrame, past: _Past, *, user_ids: list[str], item_ids: list[str], limit: int
+    rows: pl.DataFrame, past: _Past, *, user_ids: list[str], item_ids: list[str], limits: tuple[int, int]
 ) -> Examples:
     users = row_numbers(rows["user_id"], user_ids)
     times = rows["time"].to_numpy()
-    start, end = past.before(users, times, limit)
+    first, end = past.before(users, times)
+    start, begin = (np.maximum(first, end - limit) for limit in limits)
     return Examples(
         user_ids=user_ids,
         item_ids=item_ids,
@@ -232,6 +240,7 @@ def _attach(
         history=past.items,
         start=start,
         end=end,
+        begin=begin,
     )
 
 
@@ -257,6 +266,7 @@ def _with_negatives(events: Examples, source: Untouched, count: int, seed: int) 
         history=events.history,
         start=events.start[row],
         end=events.end[row],
+        begin=events.begin[row],
     )
 
 

@@ -7,25 +7,29 @@ import numpy as np
 import numpy.typing as npt
 
 from qarm.artifacts import Codes, Embeddings
-from qarm.errors import Problems, shown
+from qarm.config import features_of
+from qarm.errors import InputError, Problems, shown
 
-__all__ = ["FEATURES", "ItemTable", "item_table"]
-
-FEATURES = ("id", "frozen", "rq", "vq")
+__all__ = ["ItemTable", "item_table"]
 
 
 @dataclass(frozen=True)
 class ItemTable:
     """Features of the vocabulary's items, each None where the variant goes without.
 
-    rq: int64 [n, levels]; vq: int64 [n, nearest], pool ids; vectors: float32 [n, d]: over the items that
-    they were scaled by, columns have mean 0 and rows a mean square of 1.
+    ids: whether items have an id of their own; cross: whether histories are searched by code;
+    rq: int64 [n, levels]; vq: int64 [n, nearest], pool ids; pool: int64 [pool], the row of every pool id's
+    item, -1 for one outside the vocabulary; vectors: float32 [n, d]: over the items that they were scaled by,
+    columns have mean 0 and rows a mean square of 1.
     """
 
     item_ids: list[str]
     rq: npt.NDArray[np.int64] | None = None
     vq: npt.NDArray[np.int64] | None = None
     vectors: npt.NDArray[np.float32] | None = None
+    pool: npt.NDArray[np.int64] | None = None
+    ids: bool = True
+    cross: bool = False
 
 
 def item_table(
@@ -34,32 +38,53 @@ def item_table(
     *,
     codes: Codes | None = None,
     embeddings: Embeddings | None = None,
+    raw: Embeddings | None = None,
+    pool: Sequence[str] | None = None,
     scale_by: Sequence[str] | None = None,
 ) -> ItemTable:
     """The features that a variant such as `id+rq+vq` or `id+frozen` uses, for sorted `item_ids`.
 
     Args:
-        item_ids: the catalogue; variant: `id`, then any of `frozen`, `rq`, `vq`.
-        codes, embeddings: of all these items, where the variant needs them.
+        item_ids: the catalogue.
+        variant: some of `id`, `raw` (vectors before alignment), `frozen` (aligned ones), `rq`, `vq`, `cross`
+            (search of the history by code), joined by +.
+        codes, embeddings, raw: of all these items, where the variant needs them.
+        pool: the items of the VQ code's pool, in the order of their pool ids; without it, `cross` searches by
+            RQ code only.
         scale_by: items of the training part, whose mean and size scale the vectors; by default all.
 
     Raises:
         InputError: an unknown feature, one that is asked for but not given, items without codes or a
             vector, codes below 0, or numbers that are not finite; every problem is listed.
     """
-    features = variant.split("+")
     vocabulary = sorted(item_ids)
     problems = Problems()
-    unknown = [name for name in features if name not in FEATURES]
-    if unknown or features[0] != "id":
-        problems.add(f"got variant {variant!r}, need id, then any of {', '.join(FEATURES[1:])} joined by +")
+    try:
+        features = features_of(variant)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     rq = vq = vectors = None
     if {"rq", "vq"} & set(features):
         rq, vq = _codes(vocabulary, features, codes, problems)
-    if "frozen" in features:
-        vectors = _vectors(vocabulary, embeddings, scale_by or vocabulary, problems)
+    for name, given in (("frozen", embeddings), ("raw", raw)):
+        if name in features:
+            vectors = _vectors(vocabulary, given, scale_by or vocabulary, name, problems)
     problems.raise_any()
-    return ItemTable(vocabulary, rq=rq, vq=vq, vectors=vectors)
+    cross = "cross" in features
+    return ItemTable(
+        vocabulary,
+        rq=rq,
+        vq=vq,
+        vectors=vectors,
+        pool=_pool_rows(vocabulary, pool) if cross and pool is not None and vq is not None else None,
+        ids="id" in features,
+        cross=cross,
+    )
+
+
+def _pool_rows(vocabulary: list[str], pool: Sequence[str]) -> npt.NDArray[np.int64]:
+    place = {item: row for row, item in enumerate(vocabulary)}
+    return np.fromiter((place.get(item, -1) for item in pool), dtype=np.int64, count=len(pool))
 
 
 def _codes(
@@ -85,10 +110,14 @@ def _codes(
 
 
 def _vectors(
-    vocabulary: list[str], embeddings: Embeddings | None, scale_by: Sequence[str], problems: Problems
+    vocabulary: list[str],
+    embeddings: Embeddings | None,
+    scale_by: Sequence[str],
+    name: str,
+    problems: Problems,
 ) -> npt.NDArray[np.float32] | None:
     if embeddings is None:
-        problems.add("the feature frozen needs embeddings; give them, or leave it out of the variant")
+        problems.add(f"the feature {name} needs embeddings; give them, or leave it out of the variant")
         return None
     rows = _rows(vocabulary, embeddings.item_ids, "vector", problems)
     if rows is None:

@@ -17,10 +17,10 @@ ID_INIT = 0.1  # ids meet only each other at first: from 0.02 their scalar produ
 class Shape:
     """What a ranker is built from.
 
-    items: size of the vocabulary; known: items with an id of their own; widths, nearest, pool: codes per
-    level, length of the VQ list and its table (empty or 0: none); vector: length of the frozen
-    vector (0: none); dim, attention, hidden: widths of embeddings, attention units and layers;
-    history: longest history.
+    items: size of the vocabulary; known: items with an id of their own; ids: whether ids are read; widths,
+    nearest, pool: codes per level, length of the VQ list and its table (empty or 0: none); vector: length of
+    the frozen vector (0: none); cross: matches by code that are attended to (0: no search); dim, attention,
+    hidden: widths of embeddings, attention units and layers; history: longest history.
     """
 
     items: int
@@ -29,6 +29,8 @@ class Shape:
     nearest: int = 0
     pool: int = 0
     vector: int = 0
+    ids: bool = True
+    cross: int = 0
     dim: int = 16
     attention: int = 16
     hidden: tuple[int, ...] = (32,)
@@ -47,19 +49,23 @@ class ItemFields(nn.Module):
     known: Tensor
     codes: Tensor
     vectors: Tensor
+    pool: Tensor
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        self.ids = nn.Embedding(shape.known + 1, shape.dim)
-        self.id_bias = nn.Embedding(shape.known + 1, 1)
-        nn.init.normal_(self.ids.weight, std=ID_INIT)
-        nn.init.zeros_(self.id_bias.weight)
+        self.ids = nn.Embedding(shape.known + 1, shape.dim) if shape.ids else None
+        self.id_bias = nn.Embedding(shape.known + 1, 1) if shape.ids else None
+        if self.ids is not None and self.id_bias is not None:
+            nn.init.normal_(self.ids.weight, std=ID_INIT)
+            nn.init.zeros_(self.id_bias.weight)
         self.register_buffer("known", torch.zeros(shape.items, dtype=torch.int64))
         self.register_buffer(
             "codes", torch.zeros(shape.items, len(shape.widths) + shape.nearest, dtype=torch.int64)
         )
         self.register_buffer("vectors", torch.zeros(shape.items, shape.vector))
+        pool = shape.pool if shape.cross else 0
+        self.register_buffer("pool", torch.full((pool,), -1, dtype=torch.int64))
         has_codes = bool(shape.widths or shape.pool)
         self.code = (
             CodeEmbedding(shape.widths, pool=shape.pool, dim=shape.dim, std=INIT) if has_codes else None
@@ -73,10 +79,10 @@ class ItemFields(nn.Module):
 
     @property
     def fields(self) -> int:
-        return 1 + (self.code.fields if self.code else 0) + (self.project is not None)
+        return self.shape.ids + (self.code.fields if self.code else 0) + (self.project is not None)
 
     def content(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Fields [n, fields - 1, dim] and bias [n] that do not depend on the id."""
+        """Fields [n, fields, dim], the id's left out, and bias [n] that do not depend on the id."""
         parts, bias = [], self.vectors.new_zeros(len(items))
         if self.code is not None:
             codes = self.codes[items]
@@ -95,8 +101,10 @@ class ItemFields(nn.Module):
             content = self.content(distinct)
         else:
             place = items
+        fields, bias = (part.index_select(0, place) for part in content)
+        if self.ids is None or self.id_bias is None:
+            return fields, bias
         ids = self.known[items]
         if self.training and self.shape.id_dropout:
             ids = torch.where(torch.rand(ids.shape, device=ids.device) < self.shape.id_dropout, 0, ids)
-        fields = torch.cat([self.ids(ids)[:, None], content[0].index_select(0, place)], dim=1)
-        return fields, self.id_bias(ids)[:, 0] + content[1].index_select(0, place)
+        return torch.cat([self.ids(ids)[:, None], fields], dim=1), self.id_bias(ids)[:, 0] + bias

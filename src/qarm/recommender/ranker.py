@@ -1,8 +1,9 @@
-"""The ranker: target attention over the history, with the same item fields on both sides."""
+"""The ranker: target attention over the history and search in it by code, with one set of item fields."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,10 @@ from qarm.artifacts import atomic, read_json, write_json, write_parquet
 from qarm.behavior.log import Log
 from qarm.errors import ArtifactError, InputError
 from qarm.recommender.batches import Batch, batches
-from qarm.recommender.examples import Examples, row_numbers
+from qarm.recommender.cross import Cross, Crossed
+from qarm.recommender.examples import LONG, Examples, row_numbers
 from qarm.recommender.fields import ItemFields, Shape
+from qarm.recommender.search import CodeSearch
 
 __all__ = ["Ranker", "score_examples", "set_items"]
 
@@ -38,7 +41,8 @@ class Ranker(nn.Module):
     """DIN (Zhou et al., KDD 2018) on item fields, with the fields' scalar products beside its network.
 
     A logit is the sum of a network over [candidate, attended history, their product, products by
-    field], a weighted sum of the products by field, and the candidate's biases.
+    field], a weighted sum of the products by field, and the candidate's biases. With `shape.cross` what
+    search by code found in a longer history stands beside the attended one (QARM, section 3.3).
 
     item_ids: sorted; prior: log-odds of a positive among the training rows;
     `past`: the log it was trained on, kept in memory so that it can be compared later.
@@ -61,27 +65,51 @@ class Ranker(nn.Module):
         self.gain_attended = nn.Parameter(torch.ones(fields))
         self.gain_mean = nn.Parameter(torch.ones(fields))
         self.bias = nn.Parameter(torch.zeros(()))
-        self.network = _network(3 * dim + 2 * fields, shape.hidden, shape.dropout)
+        self.cross = Cross(fields) if shape.cross else None
+        crossed = Cross.width(fields, dim) if shape.cross else 0
+        self.network = _network(3 * dim + 2 * fields + crossed, shape.hidden, shape.dropout)
 
     def forward(self, batch: Batch, content: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Logits [g, c]."""
         groups, candidates = batch.items.shape
         length = batch.history.shape[1]
-        fields, bias = self.item(torch.cat([batch.items.flatten(), batch.history.flatten()]), content)
+        items = [part.flatten() for part in (batch.items, batch.history, batch.matched) if part is not None]
+        fields, bias = self.item(torch.cat(items), content)
         split = groups * candidates
+        rest = split + groups * length
         own = fields[:split].view(groups, candidates, -1, self.shape.dim)
-        past = fields[split:].view(groups, length, -1, self.shape.dim)
+        past = fields[split:rest].view(groups, length, -1, self.shape.dim)
         attention = self.attention(own.sum(2), past.sum(2), batch.seen)
         attended = (attention @ past.flatten(2)).view_as(own)
         mean = _mean(past, batch.seen)
         by_field = (own * attended).sum(-1)
         by_mean = torch.einsum("gcfd,gfd->gcf", own, mean)
         candidate, history = own.sum(2), attended.sum(2)
-        wide = torch.cat([candidate, history, candidate * history, by_field, by_mean], dim=-1)
+        wide = [candidate, history, candidate * history, by_field, by_mean]
         bias = bias[:split].view(groups, candidates) + self.bias
         products = by_field @ self.gain_attended + by_mean @ self.gain_mean
-        logits: Tensor = self.network(wide)[..., 0] + products + bias
+        if self.cross is not None:
+            crossed = self._crossed(batch, own, fields[rest:])
+            wide += [crossed.history, crossed.products, crossed.counts]
+            products = products + crossed.logit
+        logits: Tensor = self.network(torch.cat(wide, dim=-1))[..., 0] + products + bias
         return logits
+
+    def _crossed(self, batch: Batch, own: Tensor, fields: Tensor) -> Crossed:
+        if self.cross is None or batch.matched is None or batch.kinds is None or batch.counts is None:
+            raise InputError("the ranker looks into histories by code; give `batches` its `search`")
+        matched = fields.view(*batch.matched.shape, -1, self.shape.dim)
+        found: Crossed = self.cross(own, matched, batch.kinds, batch.counts)
+        return found
+
+    def search(self, history: npt.NDArray[np.integer[Any]]) -> CodeSearch | None:
+        """An index of histories by code, for `batches`; None where the ranker does without."""
+        if not self.shape.cross:
+            return None
+        levels = len(self.shape.widths)
+        codes = self.item.codes.cpu().numpy()
+        lists = (codes[:, levels:], self.item.pool.cpu().numpy()) if self.shape.nearest else (None, None)
+        return CodeSearch(history, codes[:, :levels], vq=lists[0], pool=lists[1], most=self.shape.cross)
 
     def attention(self, queries: Tensor, keys: Tensor, seen: Tensor) -> Tensor:
         """Weights [g, c, t] of histories [g, t, d] for candidates [g, c, d]; zero where not seen.
@@ -104,7 +132,7 @@ class Ranker(nn.Module):
 
         Args:
             item_ids: candidates of each request; histories: items of its user, oldest first; only the
-                latest `shape.history` count.
+                latest `shape.history` count, or 1,000 where they are searched by code.
 
         Raises:
             InputError: lengths differ, or an item is not in the vocabulary.
@@ -156,7 +184,7 @@ def score_examples(ranker: Ranker, examples: Examples, *, rows: int = 4096) -> n
     # for many rows every item's content is worth having at hand; for a few only their own is computed
     many = len(examples) > ranker.shape.items
     content = ranker.item.content(torch.arange(ranker.shape.items, device=device)) if many else None
-    for batch in batches(examples, rows):
+    for batch in batches(examples, rows, search=ranker.search(examples.history)):
         found = ranker(batch.to(device), content).cpu().numpy()
         real = batch.real.numpy()
         logits[batch.rows[real]] = found[real]
@@ -170,9 +198,12 @@ def set_items(
     *,
     codes: npt.NDArray[np.int64] | None = None,
     vectors: npt.NDArray[np.float32] | None = None,
+    pool: npt.NDArray[np.int64] | None = None,
 ) -> None:
-    """Fill the item tables: rows with an id of their own, codes [n, c], vectors [n, d]."""
+    """Fill the item tables: rows with an id of their own, codes [n, c], vectors [n, d], the pool's rows."""
     ranker.item.known[torch.from_numpy(trained)] = torch.arange(1, len(trained) + 1)
+    if pool is not None:
+        ranker.item.pool.copy_(torch.from_numpy(pool))
     if codes is not None:
         ranker.item.codes.copy_(torch.from_numpy(codes))
     if vectors is not None:
@@ -183,7 +214,7 @@ def _requests(
     item_ids: Sequence[Sequence[str]], histories: Sequence[Sequence[str]], vocabulary: list[str], limit: int
 ) -> Examples:
     counts = [len(items) for items in item_ids]
-    recent = [list(history)[-limit:] for history in histories]
+    recent = [list(history)[-max(limit, LONG) :] for history in histories]
     names = [
         pl.Series("item_id", [i for part in parts for i in part], dtype=pl.String)
         for parts in (item_ids, recent)
@@ -203,8 +234,9 @@ def _requests(
         events=request,
         cold=zeros.astype(bool),
         history=past,
-        start=starts[request],
+        start=np.maximum(starts, ends - limit)[request],
         end=ends[request],
+        begin=starts[request],
     )
 
 

@@ -30,6 +30,7 @@ def run_variants(
     raw: Embeddings,
     config: RankerConfig,
     folder: Path,
+    pool: Sequence[str] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Train and judge every variant and seed of `config`, and the baselines.
@@ -40,7 +41,8 @@ def run_variants(
 
     Args:
         split: training, validation and test part; catalog_ids: all items, cold ones included.
-        codes, aligned: of all items, for the variants; raw: vectors for the content-kNN.
+        codes, aligned: of all items, for the variants; raw: vectors for the content-kNN and `id+raw`.
+        pool: items of the VQ code's pool, in the order of their pool ids, for `cross`.
         seed: of the evaluation rows; training draws by the seeds in `config`.
 
     Returns:
@@ -50,7 +52,15 @@ def run_variants(
         InputError: one label only, items without codes or vectors, numbers that are not finite.
     """
     tables = {
-        variant: item_table(catalog_ids, variant, codes=codes, embeddings=aligned, scale_by=split.train.items)
+        variant: item_table(
+            catalog_ids,
+            variant,
+            codes=codes,
+            embeddings=aligned,
+            raw=raw,
+            pool=pool,
+            scale_by=split.train.items,
+        )
         for variant in config.variants
     }
     valid, test = _evaluation(split, catalog_ids, config, seed, path=folder / "eval.parquet")
@@ -88,7 +98,11 @@ def _evaluation(
     past = [split.train, split.valid, split.test]
     valid, test = (
         read_examples(
-            frame.filter(pl.col("part") == part), past, item_ids=catalog_ids, history=config.history
+            frame.filter(pl.col("part") == part),
+            past,
+            item_ids=catalog_ids,
+            history=config.history,
+            long_history=config.long_history,
         )
         for part in ("valid", "test")
     )
@@ -101,6 +115,7 @@ def _training(split: Split, catalog_ids: Sequence[str], config: RankerConfig, se
         item_ids=catalog_ids,
         explicit=any(part.explicit for part in (split.train, split.valid, split.test)),
         history=config.history,
+        long_history=config.long_history,
         negatives=config.negatives.train,
         seed=seed,
     )

@@ -21,6 +21,7 @@ from qarm.recommender.features import ItemTable, item_table
 from qarm.recommender.fields import Shape
 from qarm.recommender.metrics import auc, logloss, prior_of
 from qarm.recommender.ranker import Ranker, score_examples, set_items
+from qarm.recommender.search import CodeSearch
 
 __all__ = ["Fitted", "fit_ranker", "thinned", "train_ranker"]
 
@@ -81,7 +82,7 @@ def train_ranker(
     Args:
         past: all that may be learned from; its last `valid_share` decides when to stop.
         codes: of every item that there is, with or without events.
-        variant: what the ranker knows of an item: `id`, then any of `frozen`, `rq`, `vq`; by default
+        variant: what the ranker knows of an item, features of `item_table` joined by +; by default
             all that `codes` holds: `id+rq+vq`, or `id+rq` without a VQ code.
         embeddings: vectors for `frozen`.
         config: the settings of training; defaults to `RankerConfig()`.
@@ -100,6 +101,7 @@ def train_ranker(
         item_ids=table.item_ids,
         explicit=past.explicit,
         history=settings.history,
+        long_history=settings.long_history,
         negatives=settings.negatives.train,
         seed=seed,
     )
@@ -111,7 +113,9 @@ def train_ranker(
         negatives=min(settings.negatives.eval, VALID_NEGATIVES),
         seed=seed,
     )
-    valid = read_examples(frame, [past], item_ids=table.item_ids, history=settings.history)
+    valid = read_examples(
+        frame, [past], item_ids=table.item_ids, history=settings.history, long_history=settings.long_history
+    )
     ranker = fit_ranker(rows, valid, table, settings=settings, seed=seed).ranker
     ranker.past = past
     return ranker
@@ -126,6 +130,8 @@ def _built(rows: TrainingRows, items: ItemTable, settings: RankerConfig) -> Rank
         nearest=0 if items.vq is None else items.vq.shape[1],
         pool=0 if items.vq is None else int(items.vq.max()) + 1,
         vector=0 if items.vectors is None else items.vectors.shape[1],
+        ids=items.ids,
+        cross=settings.cross if items.cross else 0,
         dim=settings.dim,
         hidden=tuple(settings.hidden),
         dropout=settings.dropout,
@@ -135,7 +141,13 @@ def _built(rows: TrainingRows, items: ItemTable, settings: RankerConfig) -> Rank
     ranker = Ranker(shape, items.item_ids)
     parts = [part for part in (items.rq, items.vq) if part is not None]
     codes = np.concatenate(parts, axis=1) if parts else None
-    set_items(ranker, rows.trained.astype(np.int64), codes=codes, vectors=items.vectors)
+    set_items(
+        ranker,
+        rows.trained.astype(np.int64),
+        codes=codes,
+        vectors=items.vectors,
+        pool=items.pool if items.cross else None,
+    )
     ranker.prior.fill_(prior_of(rows.epoch(0).labels))
     return ranker
 
@@ -145,8 +157,10 @@ def _run(ranker: Ranker, rows: TrainingRows, valid: Examples, settings: RankerCo
     optimizer = torch.optim.AdamW(ranker.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     mean = {name: value.detach().clone() for name, value in ranker.state_dict().items()}
     best, kept, top, history, step = -1, mean, -1.0, [], 0
+    search = ranker.search(rows.events.history)
     for epoch in (bar := tqdm(range(settings.epochs), disable=None, desc="train", unit="epoch")):
-        loss, step = _epoch(ranker, rows.epoch(epoch), optimizer, mean, settings.batch, random, step)
+        examples = rows.epoch(epoch)
+        loss, step = _epoch(ranker, examples, optimizer, mean, settings.batch, random, step, search)
         live = {name: value.detach().clone() for name, value in ranker.state_dict().items()}
         ranker.load_state_dict(mean)
         line = {"epoch": epoch, "loss": loss, **_validate(ranker, valid)}
@@ -171,11 +185,12 @@ def _epoch(
     size: int,
     random: np.random.Generator,
     step: int,
+    search: CodeSearch | None,
 ) -> tuple[float, int]:
     """One pass over the rows; keeps the running mean of the weights, returns mean loss and steps so far."""
     ranker.train()
     total = torch.zeros((), device=ranker.bias.device)
-    for batch in batches(examples, size, random=random):
+    for batch in batches(examples, size, random=random, search=search):
         batch = batch.to(ranker.bias.device)
         losses = functional.binary_cross_entropy_with_logits(ranker(batch), batch.labels, reduction="none")[
             batch.real
@@ -204,7 +219,7 @@ def thinned(examples: Examples, *, negatives: int = VALID_NEGATIVES) -> Examples
     edges = examples.groups()
     place = np.arange(len(examples)) - np.repeat(edges[:-1], np.diff(edges))
     keep = place <= negatives
-    fields = ("users", "items", "labels", "times", "events", "cold", "start", "end")
+    fields = ("users", "items", "labels", "times", "events", "cold", "start", "end", "begin")
     return replace(examples, **{name: getattr(examples, name)[keep] for name in fields})
 
 

@@ -55,6 +55,8 @@ class RankerShape(Shape):
     nearest: Count
     pool: Count
     vector: Count
+    ids: bool
+    cross: Count
     dim: Count
     attention: Count
     hidden: list[Count]
