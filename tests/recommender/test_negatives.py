@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from qarm.recommender.negatives import Untouched, draw
+from qarm.recommender.negatives import Untouched, draw, draw_popular
 
 ROWS = 40_000
 # 5 of 20 items are touched: 15 free. Two draws are searched for, ten are dealt from a shuffled deck.
@@ -117,3 +117,45 @@ def test_no_rows() -> None:
         source_of([[0]], [0, 1]), np.empty(0, np.int32), np.empty(0, np.int64), count=4, seed=0
     )
     assert (items.shape, drawn.shape) == ((0, 4), (0,))
+
+
+# ---- in proportion to popularity ----------------------------------------------------------------
+
+
+def test_popular_items_are_drawn_as_often_as_they_are_popular() -> None:
+    popularity = np.array([1, 0, 3, 6])
+    source = Untouched.of(
+        np.zeros(0, np.int32), np.zeros(0, np.int32), pool=np.arange(4, dtype=np.int32), n_users=1
+    )
+    rows = 20_000
+    items, drawn = draw_popular(
+        source, np.zeros(rows, np.int32), np.arange(rows), popularity=popularity, count=1, seed=0
+    )
+    assert (drawn == 1).all()
+    shares = np.bincount(items[:, 0], minlength=4) / rows
+    assert np.allclose(shares, popularity / 10, atol=0.015)
+    assert shares[1] == 0
+
+
+def test_popular_negatives_are_untouched_and_distinct() -> None:
+    random = np.random.default_rng(0)
+    users, items = random.integers(0, 20, 300).astype(np.int32), random.integers(0, 30, 300).astype(np.int32)
+    pool = np.arange(0, 30, 2, dtype=np.int32)
+    source = Untouched.of(users, items, pool=pool, n_users=20)
+    popularity = random.integers(0, 50, len(pool))
+    found, drawn = draw_popular(source, users, np.arange(300), popularity=popularity, count=5, seed=3)
+    for row, user in enumerate(users):
+        own = found[row, : drawn[row]].tolist()
+        free = set(pool[popularity > 0]) - set(items[users == user])
+        assert len(set(own)) == len(own)
+        assert set(own) <= free
+        assert drawn[row] == min(5, len(free))
+
+
+def test_nothing_popular_draws_nothing() -> None:
+    source = Untouched.of(
+        np.zeros(1, np.int32), np.zeros(1, np.int32), pool=np.arange(2, dtype=np.int32), n_users=1
+    )
+    asked = source, np.zeros(3, np.int32), np.arange(3)
+    for popularity in (np.array([0, 0]), np.array([7, 0])):  # none at all; only what the user touched
+        assert not draw_popular(*asked, popularity=popularity, count=2, seed=0)[1].any()

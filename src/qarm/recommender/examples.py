@@ -9,7 +9,7 @@ import polars as pl
 
 from qarm.behavior.log import Log
 from qarm.errors import InputError, shown
-from qarm.recommender.negatives import Untouched, draw
+from qarm.recommender.negatives import Untouched, draw, draw_popular
 
 __all__ = ["Examples", "TrainingRows", "evaluation_rows", "read_examples", "row_numbers"]
 
@@ -97,9 +97,12 @@ class TrainingRows:
         history: int = 50,
         long_history: int = LONG,
         negatives: int = 4,
+        since: Log | None = None,
         seed: int = 0,
     ) -> None:
         """Prepare rows of `train`; item_ids: the catalogue; explicit: labels 0 stand in the log.
+
+        since: the part of `train` whose events are rows; the rest is history only. None: all of it.
 
         Raises:
             InputError: no event, no positive, one label only in an explicit log, unknown items.
@@ -108,16 +111,17 @@ class TrainingRows:
         self.seed = seed
         user_ids, vocabulary = train.users, sorted(item_ids)
         self.events = _attach(
-            _plain(train),
+            _plain(train if since is None else since),
             _Past.of(train, user_ids, vocabulary),
             user_ids=user_ids,
             item_ids=vocabulary,
             limits=(history, long_history),
         )
         _check_training(self.events, explicit)
-        self.trained = np.unique(self.events.items)
+        touched = row_numbers(train.frame["item_id"], vocabulary)
+        self.trained = np.unique(touched)
         self._source = Untouched.of(
-            self.events.users, self.events.items, pool=self.trained, n_users=len(user_ids)
+            row_numbers(train.frame["user_id"], user_ids), touched, pool=self.trained, n_users=len(user_ids)
         )
 
     def epoch(self, number: int) -> Examples:
@@ -136,6 +140,7 @@ def evaluation_rows(
     trained_items: Sequence[str],
     touched: Sequence[Log] = (),
     negatives: int = 100,
+    popular: bool = False,
     seed: int = 0,
 ) -> pl.DataFrame:
     """The rows that variants are judged on, the content of `recommender/eval.parquet`.
@@ -148,6 +153,7 @@ def evaluation_rows(
         parts: logs by name, such as valid and test; past: all other events of these users.
         trained_items: items with a training event; the others are cold.
         touched: further events whose items are no negatives of their users.
+        popular: draw negatives in proportion to their events in all these logs instead of uniformly.
 
     Returns:
         part, user_id, item_id str, label i8, time, event i64 (row of the positive), cold bool.
@@ -166,12 +172,14 @@ def evaluation_rows(
         pool=np.arange(len(vocabulary), dtype=np.int32),
         n_users=len(user_ids),
     )
+    numbers = row_numbers(events["item_id"], vocabulary)
+    popularity = np.bincount(numbers, minlength=len(vocabulary)) if popular else None
     nothing = _Past(np.empty(0, np.int32), np.empty(0, np.int64), np.zeros(len(user_ids) + 1, np.int64))
     is_cold = ~np.isin(vocabulary, np.asarray(trained_items))
     frames = []
     for name, log in parts.items():
         rows = _attach(_plain(log), nothing, user_ids=user_ids, item_ids=vocabulary, limits=(0, 0))
-        rows = rows if explicit else _with_negatives(rows, source, negatives, seed)
+        rows = rows if explicit else _with_negatives(rows, source, negatives, seed, popularity)
         frames.append(_frame(name, rows, is_cold))
     return pl.concat(frames)
 
@@ -244,9 +252,15 @@ def _attach(
     )
 
 
-def _with_negatives(events: Examples, source: Untouched, count: int, seed: int) -> Examples:
+def _with_negatives(
+    events: Examples, source: Untouched, count: int, seed: int, popularity: Ints | None = None
+) -> Examples:
     """Every positive, followed by its negatives."""
-    drawn, valid = draw(source, events.users, events.events, count=count, seed=seed)
+    asked = source, events.users, events.events
+    if popularity is None:
+        drawn, valid = draw(*asked, count=count, seed=seed)
+    else:
+        drawn, valid = draw_popular(*asked, popularity=popularity, count=count, seed=seed)
     keep = np.arange(count) < valid[:, None]
     row = np.repeat(np.arange(len(events)), 1 + valid)
     first = np.cumsum(1 + valid) - 1 - valid

@@ -6,7 +6,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Untouched", "draw"]
+__all__ = ["Untouched", "draw", "draw_popular"]
+
+TRIES = 100
 
 Ints = npt.NDArray[np.int64]
 
@@ -57,6 +59,35 @@ def draw(
     """
     return _draw(  # type: ignore[no-any-return]
         source.pool, source.offsets, source.touched, users, events, count, np.uint64(seed % 2**64)
+    )
+
+
+def draw_popular(
+    source: Untouched,
+    users: npt.NDArray[np.int32],
+    events: Ints,
+    *,
+    popularity: Ints,
+    count: int,
+    seed: int,
+) -> tuple[npt.NDArray[np.int32], Ints]:
+    """As `draw`, each item with a chance in proportion to its popularity, drawn again when it is no use.
+
+    Args:
+        popularity: int64 [pool], 0 or more; what has 0 is never drawn.
+
+    Returns:
+        as `draw`; a positive whose further draws all fail (`TRIES` times) gets fewer.
+    """
+    return _draw_popular(  # type: ignore[no-any-return]
+        source.pool,
+        source.offsets,
+        source.touched,
+        users,
+        events,
+        np.cumsum(popularity),
+        count,
+        np.uint64(seed % 2**64),
     )
 
 
@@ -121,4 +152,27 @@ def _draw(pool, offsets, touched, users, events, count, seed):  # type: ignore[n
         _distinct(free, drawn[row], state, numbers)
         for j in range(drawn[row]):
             items[row, j] = pool[_nth_free(own, numbers[j])]
+    return items, drawn
+
+
+@numba.njit
+def _draw_popular(pool, offsets, touched, users, events, total, count, seed):  # type: ignore[no-untyped-def]
+    n = len(users)
+    items = np.zeros((n, count), np.int32)
+    drawn = np.zeros(n, np.int64)
+    for row in range(n):
+        own = touched[offsets[users[row]] : offsets[users[row] + 1]]
+        state = _mix(_mix(seed) ^ np.uint64(events[row]))
+        for _ in range(count * TRIES):
+            if drawn[row] == count or total[-1] == 0:
+                break
+            state = _mix(state)
+            place = np.searchsorted(total, np.int64(state % np.uint64(total[-1])), side="right")
+            near = np.searchsorted(own, place)
+            useless = near < len(own) and own[near] == place
+            for earlier in range(drawn[row]):
+                useless |= items[row, earlier] == pool[place]
+            if not useless:
+                items[row, drawn[row]] = pool[place]
+                drawn[row] += 1
     return items, drawn
