@@ -164,6 +164,21 @@ def _print_results(out: Path) -> None:
 
 
 @app.command
+def compare(config: ConfigFile, *, out: RunFolder, settings: Settings = None, as_json: Json = False) -> None:
+    """Compare what the ranker may know of an item, by docs/protocol.md; goes on where it was stopped."""
+    from qarm.study.compare import compare_variants
+
+    def told(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    found = compare_variants(_load(config, settings), out, told=told)
+    if as_json:
+        print(json.dumps({"path": str(out / "compare" / "results.json"), "primary": found["primary"]}))
+        return
+    print((out / "compare" / "results.md").read_text(encoding="utf-8"))
+
+
+@app.command
 def quantize(
     config: ConfigFile,
     *,

@@ -171,6 +171,7 @@ class EncoderConfig(Page):
     tune_layers: Count | None = None
     lora_rank: Count = 16
     fusion: Literal["concat", "attention", "none"] = "concat"
+    anchor: Share = 0.0
     dim: Count = 128
     hidden: Count = 512
     dropout: Share = 0.4
@@ -201,6 +202,10 @@ class EncoderConfig(Page):
     def _something_to_train(self) -> "EncoderConfig":
         if self.fusion == "none" and self.tune == "heads":
             raise ValueError("fusion=none leaves tune=heads nothing to train; set tune to lora or full")
+        if self.anchor and (self.tune != "heads" or self.fusion == "none"):
+            raise ValueError(
+                "an anchor is the vector of frozen towers; set tune=heads and a fusion, or anchor=0"
+            )
         return self
 
 
@@ -265,6 +270,17 @@ class RankerConfig(Page):
         return self
 
 
+class CompareConfig(Page):
+    """The comparison of docs/protocol.md; `variants` empty: the protocol's; `primary` minus its second."""
+
+    variants: list[str] = []
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0, 1, 2, 3, 4]
+    windows: Literal["three", "one"] = "three"
+    cold_items: Share = 0.15
+    negatives: Count = 50
+    primary: tuple[str, str] = ("id+rq+vq", "id")
+
+
 class Config(Page):
     """Everything a run depends on."""
 
@@ -275,6 +291,7 @@ class Config(Page):
     encoder: EncoderConfig = EncoderConfig()
     quantizer: QuantizerConfig = QuantizerConfig()
     ranker: RankerConfig = RankerConfig()
+    compare: CompareConfig = CompareConfig()
 
     @property
     def items_path(self) -> Path:

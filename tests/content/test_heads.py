@@ -123,3 +123,27 @@ def test_sounds_are_heard_wherever_they_are() -> None:
     listen = heads.listen["audio"]
     assert torch.allclose(listen(early), listen(late), atol=1e-5)
     assert torch.allclose(listen(torch.cat([early, torch.ones(1, 3, 4)], dim=1)), listen(early))
+
+
+@torch.no_grad()
+def test_an_anchor_is_the_raw_vectors_share_of_a_cosine() -> None:
+    plain = make_heads()
+    torch.manual_seed(0)
+    heads = Heads(SHAPES, dim=32, hidden=16, dropout=0.0, anchor=0.3).eval()
+    heads.load_state_dict(plain.state_dict())
+    batch = make_batch(without_text=(1, 3))
+    learned, raw, both = plain(batch), plain.raw(batch), heads(batch)
+    assert both.shape[1] == heads.length == 32 + 6 + 8
+    assert torch.allclose(both @ both.T, 0.7 * learned @ learned.T + 0.3 * raw @ raw.T, atol=1e-6)
+
+
+@torch.no_grad()
+def test_an_anchor_does_not_show_what_is_hidden() -> None:
+    heads = Heads(SHAPES, dim=8, hidden=4, dropout=0.0, anchor=0.5).eval()
+    keep = torch.ones(5, 2, dtype=torch.bool)
+    keep[2] = torch.tensor([True, False])  # the sound stays, the text does not
+    hidden = heads(make_batch(), keep)
+    missing = heads(make_batch(without_text=(2,)))
+    assert torch.allclose(hidden[2], missing[2], atol=1e-6)
+    keep[2] = False
+    assert not heads(make_batch(), keep)[2, 8:].any()

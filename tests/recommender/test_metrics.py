@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
 from qarm.errors import InputError
-from qarm.recommender.metrics import auc, gauc, grouped_auc, logloss, measure, prior_of, uauc
+from qarm.recommender.metrics import auc, calibration, gauc, grouped_auc, logloss, measure, prior_of, uauc
 
 # user 0: 1 over 0, AUC 1. User 1: the positive ties one negative and is below the other, AUC 1/4.
 # User 2 has positives only. User 3: 3 of 4 pairs in order, AUC 3/4.
@@ -132,3 +132,10 @@ def test_bad_rows_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         grouped_auc(np.array(users), np.array(labels), np.array(scores))
+
+
+def test_calibration_by_hand() -> None:
+    logits = np.array([0.0, np.log(3.0), -np.log(3.0), 0.0])  # .5, .75, .25, .5: two of four expected
+    assert calibration(np.array([1, 0, 0, 0]), logits) == pytest.approx(2.0)
+    assert calibration(np.array([1, 1, 0, 0]), logits) == pytest.approx(1.0)
+    assert calibration(np.zeros(4), logits) is None

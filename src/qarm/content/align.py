@@ -127,7 +127,12 @@ class Work:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             heads = Heads(
-                shapes, dim=chosen.dim, hidden=chosen.hidden, dropout=chosen.dropout, fusion=chosen.fusion
+                shapes,
+                dim=chosen.dim,
+                hidden=chosen.hidden,
+                dropout=chosen.dropout,
+                fusion=chosen.fusion,
+                anchor=chosen.anchor,
             )
         learner = Learner(
             heads.to(self.device),

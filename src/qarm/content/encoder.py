@@ -102,7 +102,7 @@ class Encoder:
     @property
     def dim(self) -> int:
         """Length of the aligned vectors."""
-        return self.heads.dim
+        return self.heads.length
 
     def embed(self, catalog: Catalog, *, cache: Path | None = None) -> Embeddings:
         """Aligned vectors of all items, float32 [n, dim], of unit length.
@@ -183,6 +183,7 @@ class Encoder:
             "hidden": heads.hidden,
             "dropout": heads.dropout,
             "fusion": heads.fusion,
+            "anchor": heads.anchor,
         }
         return {
             "format": FORMAT,

@@ -58,12 +58,15 @@ class Heads(nn.Module):
     `attention`: the mean of those present is the skip connection around what a learned query attends to
     among them. Either network starts at zero, so that training starts from a random projection of the
     pretrained features. `none`: the feature of the only tower is the vector, and there is nothing to train
-    here.
+    here. With an anchor the raw vector stands beside what was learned: two items' cosine is then
+    (1 - anchor) times that of the learned parts and anchor times the raw one. Training goes without it: what
+    is learned beside it leans on it, and finds new items less well.
 
     Args:
         shapes: tower's name to the shape of one item's feature, (d,) or (frames, bands).
         dim, hidden, dropout: length of the vectors, width of the network, its dropout.
         fusion: as above.
+        anchor: the raw vector's share, from 0 to below 1.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Heads(nn.Module):
         hidden: int,
         dropout: float,
         fusion: Fusion = "concat",
+        anchor: float = 0.0,
     ) -> None:
         super().__init__()
         if fusion not in get_args(Fusion):
@@ -81,7 +85,7 @@ class Heads(nn.Module):
         self.shapes = {m: tuple(shape) for m, shape in sorted(shapes.items())}
         self.fusion: Fusion = fusion
         self.dim = _only_width(self.shapes) if fusion == "none" else dim
-        self.hidden, self.dropout = hidden, dropout
+        self.hidden, self.dropout, self.anchor = hidden, dropout, anchor
         self.scale = nn.ModuleDict({m: Standardize(_width(s)) for m, s in self.shapes.items()})
         if fusion == "none":
             return
@@ -107,6 +111,12 @@ class Heads(nn.Module):
         """Names of the towers; a tower of one modality has its name."""
         return list(self.shapes)
 
+    @property
+    def length(self) -> int:
+        """Of a vector; in training that of the learned part."""
+        anchored = self.anchor and not self.training
+        return self.dim + (sum(map(_width, self.shapes.values())) if anchored else 0)
+
     def fit_scale(self, modality: str, values: Tensor) -> None:
         """Standardise a modality by the mean and deviation of values [n, d], as `flat` gives them.
 
@@ -118,7 +128,7 @@ class Heads(nn.Module):
         std.copy_(torch.where(spread > SMALLEST_STD, spread, 1.0))
 
     def forward(self, batch: Batch, keep: Tensor | None = None) -> Tensor:
-        """Vectors of unit length, [n, dim].
+        """Vectors of unit length, [n, length].
 
         Args:
             batch: features of n items.
@@ -129,9 +139,18 @@ class Heads(nn.Module):
         there = batch.present if keep is None else batch.present & keep
         parts = [self._part(column, name, batch, there) for column, name in enumerate(self.modalities)]
         if self.fusion == "attention":
-            return functional.normalize(self.attend(torch.stack(parts, dim=1), there), dim=1)
-        fused = torch.stack(parts).sum(0) + self.fuse(torch.cat(parts, dim=1))
-        return functional.normalize(fused, dim=1)
+            fused = self.attend(torch.stack(parts, dim=1), there)
+        else:
+            fused = torch.stack(parts).sum(0) + self.fuse(torch.cat(parts, dim=1))
+        learned = functional.normalize(fused, dim=1)
+        return self._anchored(learned, batch, there) if self.anchor and not self.training else learned
+
+    def _anchored(self, learned: Tensor, batch: Batch, there: Tensor) -> Tensor:
+        """The raw vector beside the learned one; where all is missing, nothing stands there."""
+        with torch.no_grad():
+            raw = self.raw(batch, there)
+        both = torch.cat([(1 - self.anchor) ** 0.5 * learned, self.anchor**0.5 * raw], dim=1)
+        return functional.normalize(both, dim=1)
 
     def _part(self, column: int, name: str, batch: Batch, there: Tensor) -> Tensor:
         """The projected feature of one tower, its stand-in where it is missing, [n, dim]."""
@@ -153,11 +172,13 @@ class Heads(nn.Module):
             projected = projected + self.listen[modality](centred * bands)
         return projected
 
-    def raw(self, batch: Batch) -> Tensor:
+    def raw(self, batch: Batch, there: Tensor | None = None) -> Tensor:
         """Vectors before alignment, unit length, [n, sum of the features' lengths].
 
         Each tower's standardised feature at unit length, zeros where it is missing, side by side; with fusion
         `none`, the feature itself.
+
+        there: bool [n, towers], what counts as present; None: what is.
         """
         if self.fusion == "none":
             return self(batch)  # type: ignore[no-any-return]
@@ -167,6 +188,8 @@ class Heads(nn.Module):
             if modality in batch.values:
                 values = flat(batch.values[modality].to(part.dtype))
                 part[batch.present[:, column]] = functional.normalize(self.scale[modality](values), dim=1)
+            if there is not None:
+                part = part * there[:, column, None]
             parts.append(part)
         return functional.normalize(torch.cat(parts, dim=1), dim=1)
 

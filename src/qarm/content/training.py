@@ -334,7 +334,7 @@ class Trainer:
 
         Those of this process's last `keep` chunks come with theirs as well, by number of the chunk.
         """
-        table = torch.zeros(len(plan.items), self.learner.heads.dim, device=self.learner.device)
+        table = torch.zeros(len(plan.items), self.learner.heads.length, device=self.learner.device)
         kept = {}
         for place, (k, chunk) in enumerate(plan.chunks):
             with torch.set_grad_enabled(place >= len(plan.chunks) - keep):

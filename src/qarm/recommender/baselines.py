@@ -1,7 +1,8 @@
-"""Rankers that learn nothing: popularity, and the likeness of a candidate's content to the history."""
+"""Rankers that learn nothing: popularity, item-kNN, and the likeness of content to the history."""
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_matrix, diags
 
 from qarm.artifacts import Embeddings
 from qarm.errors import InputError, shown
@@ -9,9 +10,11 @@ from qarm.recommender.batches import Batch, batches
 from qarm.recommender.examples import Examples
 from qarm.recommender.metrics import auc
 
-__all__ = ["KINDS", "best_likeness", "likeness", "popularity"]
+__all__ = ["KINDS", "best_likeness", "item_knn", "likeness", "popularity"]
 
 KINDS = ("mean", "top3")
+AT_ONCE = 512
+
 Scores = npt.NDArray[np.float32]
 
 
@@ -19,6 +22,35 @@ def popularity(train: Examples, examples: Examples) -> npt.NDArray[np.int64]:
     """Training positives of each candidate, int64 [n]; both with one vocabulary."""
     counts = np.bincount(train.items[train.labels == 1], minlength=len(train.item_ids))
     return counts[examples.items]
+
+
+def item_knn(train: Examples, examples: Examples) -> Scores:
+    """Item-kNN: mean cosine, by training users in common, of the candidate and the history, float32 [n].
+
+    Both with one vocabulary; an empty history scores 0.
+    """
+    chosen, items = train.labels == 1, len(train.item_ids)
+    clicks = csr_matrix(
+        (np.ones(chosen.sum()), (train.users[chosen], train.items[chosen])),
+        shape=(len(train.user_ids), items),
+    )
+    clicks.data[:] = 1.0  # a user who comes again counts once
+    sizes = np.maximum(np.asarray(clicks.sum(axis=0)).ravel(), 1.0)
+    alike = clicks @ diags(1 / np.sqrt(sizes))
+    edges = examples.groups()
+    first, scores = edges[:-1], np.zeros(len(examples), dtype=np.float32)
+    lengths = (examples.end - examples.start)[first]
+    for begin in range(0, len(first), AT_ONCE):
+        some = slice(begin, begin + AT_ONCE)
+        owner = np.repeat(np.arange(len(lengths[some])), lengths[some])
+        offset = np.arange(len(owner)) - np.repeat(np.cumsum(lengths[some]) - lengths[some], lengths[some])
+        past = examples.history[np.repeat(examples.start[first[some]], lengths[some]) + offset]
+        asked = csr_matrix((1 / lengths[some][owner], (owner, past)), shape=(len(lengths[some]), items))
+        found = ((asked @ alike.T) @ alike).toarray()
+        rows = np.arange(edges[begin], edges[min(begin + AT_ONCE, len(first))])
+        group = np.repeat(np.arange(len(lengths[some])), np.diff(edges[begin : begin + AT_ONCE + 1]))
+        scores[rows] = found[group, examples.items[rows]]
+    return scores
 
 
 def likeness(vectors: Embeddings, examples: Examples, *, kind: str = "mean") -> Scores:

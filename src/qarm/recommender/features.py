@@ -17,7 +17,8 @@ __all__ = ["ItemTable", "item_table"]
 class ItemTable:
     """Features of the vocabulary's items, each None where the variant goes without.
 
-    ids: whether items have an id of their own; cross: whether histories are searched by code;
+    ids: whether items have an id of their own; cross: whether histories are searched by code; fixed: whether
+    the codes' embeddings stay as they were drawn;
     rq: int64 [n, levels]; vq: int64 [n, nearest], pool ids; pool: int64 [pool], the row of every pool id's
     item, -1 for one outside the vocabulary; vectors: float32 [n, d]: over the items that they were scaled by,
     columns have mean 0 and rows a mean square of 1.
@@ -30,6 +31,7 @@ class ItemTable:
     pool: npt.NDArray[np.int64] | None = None
     ids: bool = True
     cross: bool = False
+    fixed: bool = False
 
 
 def item_table(

@@ -7,7 +7,18 @@ import numpy.typing as npt
 
 from qarm.errors import InputError
 
-__all__ = ["Metrics", "UserAuc", "auc", "gauc", "grouped_auc", "logloss", "measure", "prior_of", "uauc"]
+__all__ = [
+    "Metrics",
+    "UserAuc",
+    "auc",
+    "calibration",
+    "gauc",
+    "grouped_auc",
+    "logloss",
+    "measure",
+    "prior_of",
+    "uauc",
+]
 
 Array = npt.NDArray[np.generic]
 
@@ -90,6 +101,18 @@ def logloss(labels: Array, logits: Array) -> float | None:
         return None
     z = logits.astype(np.float64)
     return float(np.mean(np.logaddexp(0.0, np.where(positive, -z, z))))
+
+
+def calibration(labels: Array, logits: Array) -> float | None:
+    """Mean of sigmoid(logits) over the mean label, 1 at best; None without a positive.
+
+    Raises:
+        InputError: lengths differ, a label is not 0 or 1, or a logit is NaN.
+    """
+    positive = _checked(labels, logits, labels)
+    if not positive.any():
+        return None
+    return float(np.mean(0.5 * (1 + np.tanh(logits.astype(np.float64) / 2))) / positive.mean())
 
 
 def measure(users: Array, labels: Array, scores: Array, *, logits: bool = True) -> Metrics:

@@ -23,7 +23,7 @@ from qarm.recommender.metrics import auc, logloss, prior_of
 from qarm.recommender.ranker import Ranker, score_examples, set_items
 from qarm.recommender.search import CodeSearch
 
-__all__ = ["Fitted", "fit_ranker", "thinned", "train_ranker"]
+__all__ = ["Fitted", "built", "fit_ranker", "thinned", "train_ranker"]
 
 AVERAGE = 0.99  # a step's share in the running mean falls by this factor with every later step
 WARM_UP = 10
@@ -63,7 +63,9 @@ def fit_ranker(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     valid = thinned(valid)
     with _seeded(seed, device):
-        ranker = _built(rows, items, settings).to(device)
+        ranker = built(rows, items, settings).to(device)
+        if items.fixed and ranker.item.code is not None:
+            ranker.item.code.requires_grad_(False)
         return _run(ranker, rows, valid, settings, seed)
 
 
@@ -121,7 +123,8 @@ def train_ranker(
     return ranker
 
 
-def _built(rows: TrainingRows, items: ItemTable, settings: RankerConfig) -> Ranker:
+def built(rows: TrainingRows, items: ItemTable, settings: RankerConfig) -> Ranker:
+    """The ranker of a variant, not trained yet; weights come from torch's own generator."""
     widths = () if items.rq is None else tuple(int(top) + 1 for top in items.rq.max(axis=0))
     shape = Shape(
         items=len(items.item_ids),
@@ -154,7 +157,8 @@ def _built(rows: TrainingRows, items: ItemTable, settings: RankerConfig) -> Rank
 
 def _run(ranker: Ranker, rows: TrainingRows, valid: Examples, settings: RankerConfig, seed: int) -> Fitted:
     random = np.random.default_rng(seed)
-    optimizer = torch.optim.AdamW(ranker.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    learning = [weight for weight in ranker.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=settings.lr, weight_decay=settings.weight_decay)
     mean = {name: value.detach().clone() for name, value in ranker.state_dict().items()}
     best, kept, top, history, step = -1, mean, -1.0, [], 0
     search = ranker.search(rows.events.history)

@@ -98,6 +98,7 @@ class HeadsSettings(Shape):
     hidden: Count
     dropout: Share
     fusion: str
+    anchor: float
 
 
 class EncoderCard(Shape):

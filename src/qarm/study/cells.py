@@ -1,0 +1,195 @@
+"""One seed of the comparison: its rows, its codes, and each variant's scores, kept as files."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+
+from qarm.artifacts import atomic, write_json
+from qarm.behavior.log import Log
+from qarm.config import Config, RankerConfig
+from qarm.recommender.baselines import best_likeness, item_knn, likeness, popularity
+from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
+from qarm.recommender.features import ItemTable, item_table
+from qarm.recommender.metrics import prior_of
+from qarm.recommender.ranker import Ranker, score_examples
+from qarm.recommender.train import built, fit_ranker, thinned
+from qarm.study.sources import Sources
+from qarm.study.variants import Variant
+from qarm.study.windows import Windows
+
+__all__ = ["ANCHORS", "Seed"]
+
+ANCHORS = ("popularity", "item-kNN", "content-kNN")
+WIDEST = 512
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Evaluation rows of one seed by how their negatives were drawn; `labels` for a log that has its own."""
+
+    valid: Examples
+    test: Mapping[str, Examples]
+
+
+class Seed:
+    """Everything of one seed; a variant whose scores lie in the folder is not trained again.
+
+    Args:
+        sources: vectors and codes of this seed.
+        config: ranker settings, and what is compared.
+        folder: of this seed's files.
+    """
+
+    def __init__(
+        self, sources: Sources, config: Config, folder: Path, *, variants: Sequence[Variant]
+    ) -> None:
+        self.sources, self.config, self.folder = sources, config, folder
+        self.variants, self.seed = variants, sources.seed
+        self.item_ids = sorted(sources.catalog.item_ids)
+        self.windows: Windows = sources.windows
+        split = self.windows.split
+        self.explicit = any(part.explicit for part in (split.train, split.valid, split.test))
+        self.judged = self._judged()
+        self._rows: TrainingRows | None = None
+
+    # ---- rows -----------------------------------------------------------------------------------
+
+    def _judged(self) -> Judged:
+        split, ranker = self.windows.split, self.config.ranker
+        parts: dict[str, Log] = {"valid": split.valid, "test": split.test}
+        past = [split.train, split.valid, split.test]
+        found: dict[str, Examples] = {}
+        for kind in ("labels",) if self.explicit else ("uniform", "popular"):
+            frame = evaluation_rows(
+                parts,
+                split.train,
+                item_ids=self.item_ids,
+                trained_items=split.train.items,
+                touched=[split.left_out],
+                negatives=self.config.compare.negatives,
+                popular=kind == "popular",
+                seed=self.seed,
+            )
+            for part in parts:
+                found[f"{part} {kind}"] = read_examples(
+                    frame.filter(pl.col("part") == part),
+                    past,
+                    item_ids=self.item_ids,
+                    history=ranker.history,
+                    long_history=ranker.long_history,
+                )
+        kinds = [name.removeprefix("test ") for name in found if name.startswith("test ")]
+        return Judged(thinned(found[f"valid {kinds[0]}"]), {kind: found[f"test {kind}"] for kind in kinds})
+
+    @property
+    def rows(self) -> TrainingRows:
+        if self._rows is None:
+            ranker = self.config.ranker
+            self._rows = TrainingRows(
+                self.windows.split.train,
+                item_ids=self.item_ids,
+                explicit=self.explicit,
+                history=ranker.history,
+                long_history=ranker.long_history,
+                negatives=ranker.negatives.train,
+                since=self.windows.rows,
+                seed=self.seed,
+            )
+        return self._rows
+
+    # ---- variants -------------------------------------------------------------------------------
+
+    def run(self, told: Callable[[str], None]) -> None:
+        """Train and score what is missing."""
+        for variant in self.variants:
+            self._kept(variant.name, partial(self._scores, variant), told)
+        for name, scores in self._anchors().items():
+            self._kept(name, scores, told)
+
+    def scores(self, name: str) -> dict[str, npt.NDArray[np.float32]]:
+        """A method's scores of the test rows, by how their negatives were drawn."""
+        return {kind: np.load(self._file(name, kind)) for kind in self.judged.test}
+
+    def _file(self, name: str, kind: str) -> Path:
+        return self.folder / "scores" / f"{name}-{kind}.npy"
+
+    def _kept(
+        self, name: str, made: Callable[[], dict[str, npt.NDArray[Any]]], told: Callable[[str], None]
+    ) -> None:
+        last = self._file(name, [*self.judged.test][-1])
+        if last.is_file():
+            return
+        for kind, values in made().items():
+            with atomic(self._file(name, kind)) as temporary, temporary.open("wb") as file:
+                np.save(file, values.astype(np.float32))
+        told(name)
+
+    def _scores(self, variant: Variant) -> dict[str, npt.NDArray[np.float32]]:
+        table, settings = self._table(variant), self.config.ranker
+        if variant.wide:
+            settings = settings.model_copy(update={"dim": self._wide()})
+        fitted = fit_ranker(self.rows, self.judged.valid, table, settings=settings, seed=self.seed)
+        content = {"best": fitted.best, "epochs": fitted.epochs, "dim": settings.dim}
+        content["parameters"] = sum(weight.numel() for weight in fitted.ranker.parameters())
+        write_json(self.folder / "cells" / f"{variant.name}.json", content)
+        return {kind: self._scored(fitted.ranker, rows) for kind, rows in self.judged.test.items()}
+
+    def _scored(self, ranker: Ranker, rows: Examples) -> npt.NDArray[np.float32]:
+        """Logits; where negatives are drawn, moved to the share of positives among these rows."""
+        logits = score_examples(ranker, rows)
+        return logits if self.explicit else logits + np.float32(prior_of(rows.labels) - float(ranker.prior))
+
+    def _table(self, variant: Variant) -> ItemTable:
+        codes = pool = None
+        if {"rq", "vq"} & set(variant.features.split("+")):
+            codes, pool = self.sources.codes(variant.source)
+        needs = variant.features.split("+")
+        table = item_table(
+            self.item_ids,
+            variant.features,
+            codes=codes,
+            pool=pool,
+            embeddings=self.sources.aligned if "frozen" in needs else None,
+            raw=self.sources.raw if "raw" in needs else None,
+            scale_by=self.windows.split.train.items,
+        )
+        return replace(table, fixed=variant.fixed)
+
+    def _wide(self) -> int:
+        """The smallest width with which `id` has as many parameters as the largest variant."""
+        settings = self.config.ranker
+        wanted = max(self._parameters(self._table(v), settings) for v in self.variants if not v.wide)
+        alone = item_table(self.item_ids, "id")
+        for dim in range(settings.dim, WIDEST):
+            if self._parameters(alone, settings.model_copy(update={"dim": dim})) >= wanted:
+                return dim
+        return WIDEST
+
+    def _parameters(self, table: ItemTable, settings: RankerConfig) -> int:
+        with torch.random.fork_rng(devices=[]):
+            return sum(weight.numel() for weight in built(self.rows, table, settings).parameters())
+
+    # ---- anchors --------------------------------------------------------------------------------
+
+    def _anchors(self) -> dict[str, Callable[[], dict[str, npt.NDArray[Any]]]]:
+        everything = TrainingRows(
+            self.windows.split.train, item_ids=self.item_ids, explicit=self.explicit, seed=self.seed
+        ).events
+        tests = self.judged.test
+        return {
+            "popularity": lambda: {k: popularity(everything, rows) for k, rows in tests.items()},
+            "item-kNN": lambda: {k: item_knn(everything, rows) for k, rows in tests.items()},
+            "content-kNN": self._by_content,
+        }
+
+    def _by_content(self) -> dict[str, npt.NDArray[Any]]:
+        raw = self.sources.raw
+        kind = best_likeness(raw, self.judged.valid)
+        return {name: likeness(raw, rows, kind=kind) for name, rows in self.judged.test.items()}

@@ -1,0 +1,102 @@
+"""`qarm compare`: every variant and seed by docs/protocol.md, with intervals, resumable."""
+
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qarm.artifacts import digest, read_json, run_lock, write_json, write_text
+from qarm.config import Config
+from qarm.errors import InputError, Problems
+from qarm.run import Run
+from qarm.study.cells import Seed
+from qarm.study.results import figures
+from qarm.study.sources import Sources
+from qarm.study.table import tables
+from qarm.study.variants import DEFAULT, Variant, parse_variant
+from qarm.study.windows import cut
+
+__all__ = ["compare_variants"]
+
+SECTIONS = ("data", "split", "pairs", "encoder", "quantizer", "ranker", "compare")
+
+
+def compare_variants(config: Config, folder: Path, *, told: Callable[[str], None] = print) -> dict[str, Any]:
+    """Run the comparison into `folder/compare`; returns the content of its `results.json`.
+
+    Finished cells are kept, and the same call goes on from them; other settings or data are refused.
+
+    Args:
+        config: of every stage; `compare` says what is compared.
+        folder: a run folder.
+        told: gets a line for each finished cell.
+
+    Raises:
+        InputError: a variant is unknown, the tables are wrong, or the folder belongs to another comparison.
+    """
+    variants = _variants(config)
+    with run_lock(folder):
+        run, out = Run(config, folder), folder / "compare"
+        catalog, log = run.tables
+        _claim(out, run)
+        clock, seeds = time.perf_counter(), []
+        for number in config.compare.seeds:
+            windows = cut(
+                log,
+                config.split.model_dump(include={"kind", "test", "valid"}),
+                windows=config.compare.windows,
+                cold_items=config.compare.cold_items,
+                seed=number,
+            )
+            sources = Sources(catalog, windows, config, cache=run.cache, seed=number)
+            seed = Seed(sources, config, out / f"seed-{number}", variants=variants)
+            seed.run(_teller(told, number, clock))
+            sources.forget()
+            seeds.append(seed)
+        found = figures(seeds, primary=config.compare.primary)
+        write_json(out / "results.json", found)
+        write_text(out / "results.md", tables(found))
+        _time(out, time.perf_counter() - clock)
+        return found
+
+
+def _variants(config: Config) -> list[Variant]:
+    problems, found = Problems(), []
+    names = config.compare.variants or list(DEFAULT)
+    for name in names:
+        try:
+            found.append(parse_variant(name))
+        except InputError as error:
+            problems.extend(error)
+    missing = [name for name in config.compare.primary if name not in names]
+    if missing:
+        problems.add(f"compare.primary names {', '.join(missing)}, which is not compared; add it to variants")
+    if len(set(names)) < len(names):
+        problems.add(f"compare.variants = {names} names one twice; remove it")
+    problems.raise_any()
+    return found
+
+
+def _claim(out: Path, run: Run) -> None:
+    """Write down what the folder belongs to, or see that it is this."""
+    read = [run.hash_of(name) for name in ("items", "interactions")]
+    key = digest({"settings": run.settings(SECTIONS), "tables": read})
+    file = out / "key.json"
+    if file.is_file() and read_json(file)["key"] != key:
+        raise InputError(f"{out} holds a comparison of other data or settings; give another --out")
+    write_json(file, {"key": key})
+
+
+def _teller(told: Callable[[str], None], number: int, clock: float) -> Callable[[str], None]:
+    return lambda name: told(f"seed {number}  {name}  {time.perf_counter() - clock:.0f} s")
+
+
+def _time(out: Path, spent: float) -> None:
+    """Seconds over all calls, and the machine; no part of any hash."""
+    file = out / "timing.json"
+    before = read_json(file)["seconds"] if file.is_file() else 0.0
+    machine = {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+    write_json(file, {"seconds": round(before + spent, 1), **machine})

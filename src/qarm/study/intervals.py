@@ -1,0 +1,100 @@
+"""Paired intervals: per-user figures averaged over seeds, users resampled; Holm's correction."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from qarm.recommender.metrics import UserAuc
+
+__all__ = ["POWER", "Difference", "Judge", "holm"]
+
+DRAWS = 2000
+POWER = 2.8  # standard errors: 1.96 for 5 % two-sided and .84 for 80 % power
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One method's figure minus another's, averaged over seeds.
+
+    low, high: the 95 % percentile interval; error: standard error; p: two-sided, from the same resamples.
+    """
+
+    mean: float
+    low: float
+    high: float
+    error: float
+    p: float
+
+    @property
+    def smallest_effect(self) -> float:
+        """What a set of this size could show with 80 % power."""
+        return POWER * self.error
+
+
+class Judge:
+    """Resamples users once, for all methods and seeds of a slice alike.
+
+    Args:
+        figures: of each method, for each seed the AUC of every user with both labels.
+        weighted: by the user's rows (GAUC), or each user alike (UAUC).
+        seed: of the resamples.
+    """
+
+    def __init__(
+        self, figures: Mapping[str, Sequence[UserAuc]], *, weighted: bool, draws: int = DRAWS, seed: int = 0
+    ) -> None:
+        users = np.unique(np.concatenate([each.users for seeds in figures.values() for each in seeds]))
+        random = np.random.default_rng(seed)
+        drawn = random.multinomial(len(users), np.full(len(users), 1 / len(users)), size=draws)
+        itself = np.ones((1, len(users)), dtype=np.float32)
+        self._draws = np.concatenate([itself, drawn.astype(np.float32)])
+        self._means = {
+            name: np.stack([self._mean(each, users, weighted) for each in seeds])
+            for name, seeds in figures.items()
+        }
+
+    def _mean(self, each: UserAuc, users: npt.NDArray[np.generic], weighted: bool) -> Floats:
+        """One seed's figure in every resample, [1 + draws]."""
+        place = np.searchsorted(users, each.users)
+        weights = np.zeros((len(users), 2), dtype=np.float32)
+        weights[place, 1] = each.impressions if weighted else 1
+        weights[place, 0] = weights[place, 1] * each.auc
+        sums = (self._draws @ weights).astype(np.float64)
+        sums[0] = weights.astype(np.float64).sum(axis=0)  # the sample itself, without float32's rounding
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found: Floats = sums[:, 0] / sums[:, 1]
+        return found
+
+    def mean(self, method: str) -> float:
+        """A method's figure, averaged over seeds."""
+        return float(self._means[method][:, 0].mean())
+
+    def spread(self, method: str) -> float | None:
+        """Standard deviation over seeds; None for one."""
+        own = self._means[method][:, 0]
+        return float(own.std(ddof=1)) if len(own) > 1 else None
+
+    def difference(self, method: str, against: str) -> Difference:
+        """Paired by user and seed."""
+        both = (self._means[method] - self._means[against]).mean(axis=0)
+        drawn = both[1:][np.isfinite(both[1:])]
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        below = (np.count_nonzero(drawn <= 0) + 1) / (len(drawn) + 1)
+        above = (np.count_nonzero(drawn >= 0) + 1) / (len(drawn) + 1)
+        return Difference(
+            float(both[0]), float(low), float(high), float(drawn.std(ddof=1)), min(1.0, 2 * min(below, above))
+        )
+
+
+def holm(p_values: Mapping[str, float], *, level: float = 0.05) -> dict[str, bool]:
+    """Which hypotheses Holm's step-down procedure (1979) rejects at a family-wise level."""
+    rejected = dict.fromkeys(p_values, False)
+    for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda entry: entry[1])):
+        if p > level / (len(p_values) - rank):
+            break
+        rejected[name] = True
+    return rejected

@@ -1,0 +1,143 @@
+"""From all seeds' scores to the comparison's figures: means, spreads, paired differences, Holm."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qarm.recommender.examples import Examples
+from qarm.recommender.metrics import UserAuc, auc, calibration, grouped_auc, logloss
+from qarm.study.cells import ANCHORS, Seed
+from qarm.study.intervals import POWER, Judge, holm
+from qarm.study.sources import FREQUENCY_GROUPS, frequency_groups
+
+__all__ = ["figures", "slices_of"]
+
+LENGTHS = ("short", "middle", "long")
+MEASURES = {"gauc": True, "uauc": False}
+
+Bools = npt.NDArray[np.bool_]
+
+
+def slices_of(seed: Seed, rows: Examples) -> dict[str, Bools]:
+    """Which rows belong to a slice: all, warm, cold, items by frequency, thirds of users by history."""
+    group = frequency_groups(rows.item_ids, seed.windows.split.train)[rows.items]
+    found = {"all": np.ones(len(rows), dtype=bool), "warm": group > 0, "cold": group == 0}
+    found |= {f"L{number}": group == number for number in range(1, FREQUENCY_GROUPS + 1)}
+    lengths = rows.end - rows.begin
+    longest = np.zeros(len(rows.user_ids), dtype=np.int64)
+    np.maximum.at(longest, rows.users, lengths)
+    there = np.unique(rows.users)
+    rank = np.argsort(np.argsort(longest[there], kind="stable"), kind="stable")
+    third = np.zeros(len(rows.user_ids), dtype=np.int64)
+    third[there] = rank * len(LENGTHS) // max(1, len(there))
+    return found | {f"{name} histories": third[rows.users] == n for n, name in enumerate(LENGTHS)}
+
+
+def figures(seeds: Sequence[Seed], *, primary: tuple[str, str]) -> dict[str, Any]:
+    """The content of `compare/results.json`.
+
+    Args:
+        seeds: finished ones, of one comparison.
+        primary: the two variants whose difference in GAUC over all items is the primary comparison.
+
+    Returns:
+        `means`: an entry for each kind of negatives, slice and method; `differences`: of each method from
+        each of `against`, with intervals; `primary`: the primary one, with the smallest effect that the set
+        could show; `holm`: whether each other difference in GAUC over all items stands at 5 %.
+    """
+    names = [variant.name for variant in seeds[0].variants]
+    methods = [*names, *ANCHORS]
+    means, differences = [], []
+    for kind in seeds[0].judged.test:
+        scores = [{m: seed.scores(m)[kind] for m in methods} for seed in seeds]
+        rows = [seed.judged.test[kind] for seed in seeds]
+        parts = [slices_of(seed, part) for seed, part in zip(seeds, rows, strict=True)]
+        for part in parts[0]:
+            chosen = [found[part] for found in parts]
+            entries, gains = _slice(methods, scores, rows, chosen, against=_against(names, primary))
+            means += [{"negatives": kind, "slice": part, **entry} for entry in entries]
+            differences += [{"negatives": kind, "slice": part, **gain} for gain in gains]
+    return {
+        "seeds": [seed.seed for seed in seeds],
+        "means": means,
+        "differences": differences,
+        **_tested(differences, primary, next(iter(seeds[0].judged.test))),
+    }
+
+
+def _against(names: Sequence[str], primary: tuple[str, str]) -> list[str]:
+    """What every method is compared with: the primary's second, the placebo, and the main variant."""
+    wanted = (primary[1], "id+frozen", f"{primary[0]}@placebo", f"{primary[0]}@raw", primary[0])
+    return [name for name in dict.fromkeys(wanted) if name in names]
+
+
+def _slice(
+    methods: Sequence[str],
+    scores: Sequence[Mapping[str, npt.NDArray[np.float32]]],
+    rows: Sequence[Examples],
+    chosen: Sequence[Bools],
+    *,
+    against: Sequence[str],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    each: dict[str, list[UserAuc]] = {}
+    entries = []
+    for method in methods:
+        own = [
+            (names(part)[keep], part.labels[keep], score[method][keep])
+            for part, keep, score in zip(rows, chosen, scores, strict=True)
+        ]
+        each[method] = [grouped_auc(*part) for part in own]
+        entries.append({"method": method, **_pooled(own, logits=method not in ANCHORS)})
+    if not any(len(part) for parts in each.values() for part in parts):
+        return [], []
+    gains = []
+    for measure, weighted in MEASURES.items():
+        judge = Judge(each, weighted=weighted)
+        for entry in entries:
+            method = entry["method"]
+            entry |= {measure: judge.mean(method), f"{measure}_spread": judge.spread(method)}
+            for base in against:
+                if base != method:
+                    found = judge.difference(method, base)
+                    gains.append({"method": method, "against": base, "measure": measure, **vars(found)})
+    return entries, gains
+
+
+def names(rows: Examples) -> npt.NDArray[np.str_]:
+    """Each row's user by id, so that seeds with other users can be joined."""
+    return np.asarray(rows.user_ids)[rows.users]
+
+
+def _pooled(parts: Sequence[tuple[Any, Any, Any]], *, logits: bool) -> dict[str, Any]:
+    """AUC, logloss and calibration over all rows of a slice, averaged over seeds, and its size."""
+    found: dict[str, list[float]] = {"auc": [], "logloss": [], "calibration": []}
+    for _, labels, scores in parts:
+        moved = scores.astype(np.float64)
+        measured = {"auc": auc(labels, scores)}
+        if logits:
+            measured |= {"logloss": logloss(labels, moved), "calibration": calibration(labels, moved)}
+        for name, value in measured.items():
+            if value is not None:
+                found[name].append(value)
+    means = {name: float(np.mean(values)) if values else None for name, values in found.items()}
+    return means | {
+        "rows": sum(len(labels) for _, labels, _ in parts),
+        "users": len({user for users, _, _ in parts for user in np.unique(users)}),
+    }
+
+
+def _tested(differences: Sequence[Mapping[str, Any]], primary: tuple[str, str], kind: str) -> dict[str, Any]:
+    overall = [
+        d for d in differences if d["slice"] == "all" and d["measure"] == "gauc" and d["negatives"] == kind
+    ]
+    main = next((d for d in overall if (d["method"], d["against"]) == primary), None)
+    others = {
+        f"{d['method']} minus {d['against']}": d["p"] for d in overall if d is not main and d["p"] is not None
+    }
+    smallest = None if main is None else POWER * main["error"]
+    return {
+        "primary": None if main is None else {**main, "smallest_effect": smallest},
+        "holm": holm(others),
+    }

@@ -1,0 +1,66 @@
+"""The comparison's figures as Markdown tables."""
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["tables"]
+
+MEASURES = ("gauc", "uauc", "auc", "logloss", "calibration")
+
+
+def tables(results: Mapping[str, Any]) -> str:
+    """Means by slice, differences in GAUC, and the primary comparison."""
+    parts = [_primary(results)]
+    kinds = dict.fromkeys(entry["negatives"] for entry in results["means"])
+    for kind in kinds:
+        means = [entry for entry in results["means"] if entry["negatives"] == kind]
+        for part in dict.fromkeys(entry["slice"] for entry in means):
+            own = [entry for entry in means if entry["slice"] == part]
+            parts += [f"### {part} ({kind})", _means(own), _gains(results, kind, part)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _primary(results: Mapping[str, Any]) -> str:
+    found = results["primary"]
+    if found is None:
+        return ""
+    stands = [name for name, stood in results["holm"].items() if stood]
+    return (
+        f"Primary: {found['method']} minus {found['against']}, GAUC, all items: {_gain(found)}; the smallest "
+        f"effect that this set could show is {found['smallest_effect']:.4f}. "
+        f"{len(results['seeds'])} seeds.\n\n"
+        f"Standing after Holm's correction: {'; '.join(stands) or 'none'}."
+    )
+
+
+def _means(entries: list[dict[str, Any]]) -> str:
+    size = f"{entries[0]['rows']:,} rows, {entries[0]['users']:,} users"
+    lines = [
+        f"| {size} | GAUC (spread over seeds) | {' | '.join(MEASURES[1:])} |",
+        "|---|---|---|---|---|---|",
+    ]
+    for entry in entries:
+        spread = "" if entry["gauc_spread"] is None else f" ({entry['gauc_spread']:.4f})"
+        rest = " | ".join("-" if entry[m] is None else f"{entry[m]:.4f}" for m in MEASURES[1:])
+        lines.append(f"| {entry['method']} | {entry['gauc']:.4f}{spread} | {rest} |")
+    return "\n".join(lines)
+
+
+def _gains(results: Mapping[str, Any], kind: str, part: str) -> str:
+    own = [
+        d
+        for d in results["differences"]
+        if (d["negatives"], d["slice"], d["measure"]) == (kind, part, "gauc")
+    ]
+    if not own:
+        return ""
+    bases = list(dict.fromkeys(d["against"] for d in own))
+    lines = ["| GAUC minus that of | " + " | ".join(bases) + " |", "|---|" + "---|" * len(bases)]
+    for method in dict.fromkeys(d["method"] for d in own):
+        cells = {d["against"]: _gain(d) for d in own if d["method"] == method}
+        lines.append(f"| {method} | " + " | ".join(cells.get(base, "") for base in bases) + " |")
+    return "\n".join(lines)
+
+
+def _gain(found: Mapping[str, Any]) -> str:
+    return f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"

@@ -1,0 +1,74 @@
+"""Which variants are compared, and where the codes of each come from."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from qarm.config import features_of
+from qarm.errors import InputError
+
+__all__ = ["DEFAULT", "Source", "Variant", "parse_variant"]
+
+Source = Literal["aligned", "raw", "rqvae", "als", "placebo"]
+WIDE = "id-wide"
+FIXED = "fixed"
+DEFAULT = (
+    "id",
+    WIDE,
+    "id+raw",
+    "id+frozen",
+    "id+rq",
+    "id+vq",
+    "id+rq+vq",
+    "id+rq+vq+cross",
+    "id+rq+vq@raw",
+    "id+rq+vq@rqvae",
+    "id+rq+vq@als",
+    "id+rq+vq@fixed",
+    "id+rq+vq@placebo",
+    "rq+vq",
+    "frozen",
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One column of the comparison.
+
+    name: as written; features: for `item_table`; source: of its codes; fixed: their embeddings do not learn;
+    wide: embeddings as wide as the largest variant's parameters allow.
+    """
+
+    name: str
+    features: str
+    source: Source = "aligned"
+    fixed: bool = False
+    wide: bool = False
+
+
+def parse_variant(name: str) -> Variant:
+    """`id+rq+vq@placebo` and the like.
+
+    Raises:
+        InputError: unknown features, or an unknown source.
+    """
+    if name == WIDE:
+        return Variant(name, "id", wide=True)
+    features, at, source = name.partition("@")
+    try:
+        held = features_of(features)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if not at:
+        return Variant(name, features)
+    if not {"rq", "vq"} & set(held):
+        raise InputError(
+            f"variant {name}: @{source} says where codes come from and there are none; add rq or vq"
+        )
+    if source == FIXED:
+        return Variant(name, features, fixed=True)
+    if source not in get_args(Source):
+        raise InputError(
+            f"variant {name}: got @{source}, need one of {', '.join((*get_args(Source), FIXED))}"
+        )
+    found: Source = source  # type: ignore[assignment]
+    return Variant(name, features, source=found)

@@ -1,0 +1,249 @@
+"""The comparison on a tiny world: windows, placebo, intervals by hand, resuming, and what may not leak."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from qarm.artifacts import Codes, read_json
+from qarm.behavior.log import Log, read_log
+from qarm.cli import main
+from qarm.config import Config, load_config
+from qarm.errors import ConfigError, InputError
+from qarm.recommender.metrics import UserAuc
+from qarm.study.compare import compare_variants
+from qarm.study.intervals import Judge, holm
+from qarm.study.sources import frequency_groups, permuted
+from qarm.study.variants import DEFAULT, parse_variant
+from qarm.study.windows import cut
+from qarm.world import WorldSpec, build_world
+
+TINY = {
+    "pairs.user2item.epochs": "1",
+    "encoder.image": "null",
+    "encoder.audio": "null",
+    "encoder.epochs": "1",
+    "encoder.min_steps": "1",
+    "encoder.dim": "16",
+    "quantizer.width": "4",
+    "quantizer.nearest": "3",
+    "ranker.epochs": "1",
+    "ranker.dim": "4",
+    "ranker.hidden": "[8]",
+    "compare.seeds": "[0, 1]",
+    "compare.negatives": "5",
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    return build_world(folder, seed=0, spec=WorldSpec(items=120, users=60, events_per_user=25)).folder
+
+
+def config_of(world: Path, **flags: str) -> Config:
+    return load_config(None, flags={"data.root": str(world), **TINY, **flags}, environment={})
+
+
+# ---- variants -----------------------------------------------------------------------------------
+
+
+def test_the_protocols_variants_are_read() -> None:
+    found = {name: parse_variant(name) for name in DEFAULT}
+    assert found["id+rq+vq@placebo"].source == "placebo"
+    assert found["id+rq+vq@fixed"].fixed
+    assert found["id+rq+vq@fixed"].source == "aligned"
+    assert found["id-wide"].wide
+    assert found["id-wide"].features == "id"
+
+
+@pytest.mark.parametrize("name", ["id@raw", "id+rq@other", "id+colour", "cross", "id-wide+rq"])
+def test_other_variants_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="variant"):
+        parse_variant(name)
+
+
+# ---- windows ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["time", "user_tail", "last_out"])
+def test_windows_follow_one_another(world: Path, kind: str) -> None:
+    log = read_log(world / "interactions.parquet")
+    split = {"kind": kind, "test": 0.2, "valid": 0.1}
+    found = cut(log, split, windows="three", cold_items=0.1, seed=0)
+    assert len(found.pairs) + len(found.rows) == len(found.split.train)
+    assert abs(len(found.pairs) - len(found.rows)) < 0.2 * len(found.split.train)
+    last = found.pairs.frame.group_by("user_id").agg(last=pl.col("time").max())
+    both = found.rows.frame.join(last, on="user_id")
+    assert (both["time"] >= both["last"]).all()
+    cold = set(log.items) - set(found.split.train.items)
+    assert cold
+    assert not cold & ({*found.pairs.items} | {*found.rows.items})
+
+
+def test_one_window_serves_both(world: Path) -> None:
+    log = read_log(world / "interactions.parquet")
+    found = cut(log, {"kind": "time", "test": 0.2, "valid": 0.1}, windows="one", cold_items=0.1, seed=0)
+    assert found.pairs is found.rows is found.split.train
+
+
+# ---- placebo ------------------------------------------------------------------------------------
+
+
+def test_the_placebo_deals_codes_out_anew_within_groups() -> None:
+    random = np.random.default_rng(0)
+    ids = [f"i{n:03d}" for n in range(200)]
+    codes = Codes(ids, random.integers(0, 9, (200, 2)).astype(np.int32), random.integers(0, 9, (200, 3)))
+    groups = random.integers(0, 4, 200)
+    found = permuted(codes, groups, seed=1)
+    assert (found.rq != codes.rq).any(axis=1).mean() > 0.5
+    assert found.vq is not None
+    assert codes.vq is not None
+    for group in range(4):
+        rows = [
+            sorted(map(tuple, np.concatenate([c.rq, c.vq], axis=1)[groups == group].tolist()))
+            for c in (codes, found)
+        ]
+        assert rows[0] == rows[1]
+
+
+def test_frequency_groups_by_hand() -> None:
+    rows = [(f"u{n}", item, n, 1, n) for n, item in enumerate("aabbbccccdddddeeeeeeffffffff")]
+    schema = ["user_id", "item_id", "time", "label", "row"]
+    log = Log(pl.DataFrame(rows, schema=schema, orient="row"))
+    assert frequency_groups("abcdefz", log).tolist() == [1, 2, 3, 4, 5, 6, 0]
+
+
+# ---- intervals ----------------------------------------------------------------------------------
+
+
+def each(users: list[int], values: list[float], rows: list[int]) -> UserAuc:
+    return UserAuc(np.array(users), np.array(values), np.array(rows))
+
+
+def test_means_and_differences_by_hand() -> None:
+    figures = {
+        "a": [each([0, 1], [1.0, 0.5], [10, 30]), each([1, 2], [0.5, 0.9], [10, 10])],
+        "b": [each([0, 1], [0.5, 0.5], [10, 30]), each([1, 2], [0.5, 0.5], [10, 10])],
+    }
+    plain, weighted = Judge(figures, weighted=False), Judge(figures, weighted=True)
+    assert plain.mean("a") == pytest.approx((0.75 + 0.7) / 2)
+    assert weighted.mean("a") == pytest.approx((25 / 40 + 0.7) / 2)
+    assert plain.spread("a") == pytest.approx(0.05 / np.sqrt(2), rel=1e-6)
+    found = plain.difference("a", "b")
+    assert found.mean == pytest.approx((0.25 + 0.2) / 2)
+    assert found.low <= found.mean <= found.high
+    assert plain.difference("a", "a").mean == 0
+    assert plain.difference("a", "a").p == 1
+
+
+def test_intervals_hold_what_they_should() -> None:
+    """Of a mean of normal figures: 1.96 standard errors each way."""
+    random = np.random.default_rng(0)
+    gains = random.normal(0.02, 0.1, 800)
+    base = random.uniform(0.3, 0.7, 800)
+    ones = np.ones(800, dtype=int)
+    judge = Judge(
+        {"a": [UserAuc(np.arange(800), base + gains, ones)], "b": [UserAuc(np.arange(800), base, ones)]},
+        weighted=True,
+    )
+    found = judge.difference("a", "b")
+    error = gains.std(ddof=1) / np.sqrt(800)
+    assert found.mean == pytest.approx(gains.mean())
+    assert found.error == pytest.approx(error, rel=0.1)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+    assert found.p < 0.01
+    assert found.smallest_effect == pytest.approx(2.8 * error, rel=0.1)
+
+
+def test_holm_by_hand() -> None:
+    # .01 <= .05 / 4, .013 <= .05 / 3, .03 > .05 / 2: the third and all after it stand for nothing
+    found = holm({"c": 0.03, "a": 0.01, "d": 0.04, "b": 0.013})
+    assert found == {"a": True, "b": True, "c": False, "d": False}
+
+
+# ---- the whole ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("compared")
+    compare_variants(config_of(world), out, told=lambda line: None)
+    return out
+
+
+def test_every_variant_and_anchor_has_its_figures(finished: Path) -> None:
+    results = read_json(finished / "compare" / "results.json")
+    methods = {entry["method"] for entry in results["means"]}
+    assert methods == {*DEFAULT, "popularity", "item-kNN", "content-kNN"}
+    assert {entry["negatives"] for entry in results["means"]} == {"uniform", "popular"}
+    assert {"all", "warm", "cold", "L1", "L6", "short histories"} <= {e["slice"] for e in results["means"]}
+    assert results["primary"]["method"] == "id+rq+vq"
+    assert results["primary"]["smallest_effect"] > 0
+    table = (finished / "compare" / "results.md").read_text()
+    assert all(name in table for name in methods)
+
+
+def test_the_wide_id_has_as_many_parameters_as_the_largest(finished: Path) -> None:
+    cells = finished / "compare" / "seed-0" / "cells"
+    sizes = {name: read_json(cells / f"{name}.json")["parameters"] for name in DEFAULT}
+    wide = sizes.pop("id-wide")
+    assert wide >= max(sizes.values())
+    assert wide < 1.5 * max(sizes.values())
+
+
+def test_finished_cells_are_kept(world: Path, finished: Path) -> None:
+    results = finished / "compare" / "results.json"
+    before, told = results.read_bytes(), []
+    gone = finished / "compare" / "seed-1" / "scores" / "id-popular.npy"
+    scores = gone.read_bytes()
+    gone.unlink()
+    compare_variants(config_of(world), finished, told=told.append)
+    assert len(told) == 1
+    assert "seed 1  id " in told[0]
+    assert gone.read_bytes() == scores
+    assert results.read_bytes() == before
+
+
+def test_another_comparison_does_not_go_on_from_it(world: Path, finished: Path) -> None:
+    with pytest.raises(InputError, match="other data or settings"):
+        compare_variants(config_of(world, **{"ranker.dim": "8"}), finished)
+
+
+def test_the_future_changes_no_code_and_no_training_row(world: Path, tmp_path: Path) -> None:
+    """Items of the test part are dealt out anew: what was learned, by its scores of the old rows, stays."""
+    log = pl.read_parquet(world / "interactions.parquet").sort("timestamp")
+    start = int(0.81 * log.height)
+    later = log[start:].with_columns(pl.col("item_id").shuffle(seed=1))
+    other = tmp_path / "world"
+    other.mkdir()
+    pl.concat([log[:start], later]).write_parquet(other / "interactions.parquet")
+    (other / "items.parquet").write_bytes((world / "items.parquet").read_bytes())
+    flags = {"compare.seeds": "[0]", "compare.variants": "[id, id+rq+vq]", "compare.cold_items": "0"}
+    cells = []
+    for root in (world, other):
+        out = tmp_path / root.parent.name / "out"
+        compare_variants(config_of(root, **flags), out, told=lambda line: None)
+        cells.append(
+            {path.name: read_json(path) for path in (out / "compare" / "seed-0" / "cells").glob("*.json")}
+        )
+    for name in cells[0]:
+        before, after = cells[0][name]["epochs"][0], cells[1][name]["epochs"][0]
+        assert before["loss"] == after["loss"], name
+
+
+def test_wrong_settings_are_all_told(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = config_of(world, **{"compare.variants": "[id, id, id@raw, colour]"})
+    with pytest.raises(InputError) as caught:
+        compare_variants(config, tmp_path / "out")
+    assert len(caught.value.problems) == 4
+    assert not (tmp_path / "out" / "compare").exists()
+    file = tmp_path / "config.yaml"
+    file.write_text(f"data: {{root: {world}}}\ncompare: {{windows: two}}\n")
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", str(file), "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert "compare.windows" in capsys.readouterr().err
+    with pytest.raises(ConfigError):
+        load_config(file, environment={})
