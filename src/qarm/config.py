@@ -278,6 +278,7 @@ class CompareConfig(Page):
     windows: Literal["three", "one"] = "three"
     cold_items: Share = 0.15
     negatives: Count = 50
+    catalogue_users: Count = 300
     primary: tuple[str, str] = ("id+rq+vq", "id")
 
 

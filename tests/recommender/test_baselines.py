@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from qarm.artifacts import Embeddings
 from qarm.behavior.log import Log
 from qarm.errors import InputError
-from qarm.recommender.baselines import best_likeness, likeness, popularity
+from qarm.recommender.baselines import best_likeness, item_knn, likeness, popularity
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
 
 MakeExamples = Callable[..., Examples]
@@ -107,3 +107,23 @@ def test_bad_input(make_examples: MakeExamples) -> None:
         likeness(vectors, examples)
     with pytest.raises(InputError, match="no vector for items i01"):
         likeness(Embeddings(["i00"], np.ones((1, 2), np.float32)), examples)
+
+
+def test_item_knn_is_the_mean_cosine_of_the_history(make_examples: MakeExamples) -> None:
+    """Against the cosines of scikit-learn, user by user."""
+    from sklearn.metrics.pairwise import cosine_similarity
+
+    random = np.random.default_rng(0)
+    train = make_examples(
+        [(random.integers(0, 8, 5), random.integers(0, 2, 5), []) for _ in range(20)], items=8
+    )
+    histories = [[0, 1], [], [3, 3, 7], [2]]
+    asked = make_examples([(random.integers(0, 8, 3), [1, 0, 0], h) for h in histories], items=8)
+    clicks = np.zeros((20, 8))
+    clicks[train.users[train.labels == 1], train.items[train.labels == 1]] = 1
+    alike = cosine_similarity(clicks.T)
+    found = item_knn(train, asked)
+    for row in range(len(asked)):
+        past = asked.history[asked.start[row] : asked.end[row]]
+        expected = alike[asked.items[row], past].mean() if len(past) else 0.0
+        assert found[row] == pytest.approx(expected, abs=1e-6)

@@ -33,6 +33,7 @@ TINY = {
     "ranker.hidden": "[8]",
     "compare.seeds": "[0, 1]",
     "compare.negatives": "5",
+    "compare.catalogue_users": "20",
 }
 
 
@@ -181,6 +182,8 @@ def test_every_variant_and_anchor_has_its_figures(finished: Path) -> None:
     assert {"all", "warm", "cold", "L1", "L6", "short histories"} <= {e["slice"] for e in results["means"]}
     assert results["primary"]["method"] == "id+rq+vq"
     assert results["primary"]["smallest_effect"] > 0
+    assert {entry["method"] for entry in results["catalogue"]} == methods
+    assert {"recall", "ndcg", "recall of cold items"} <= {*results["catalogue"][0]}
     table = (finished / "compare" / "results.md").read_text()
     assert all(name in table for name in methods)
 
@@ -196,7 +199,7 @@ def test_the_wide_id_has_as_many_parameters_as_the_largest(finished: Path) -> No
 def test_finished_cells_are_kept(world: Path, finished: Path) -> None:
     results = finished / "compare" / "results.json"
     before, told = results.read_bytes(), []
-    gone = finished / "compare" / "seed-1" / "scores" / "id-popular.npy"
+    gone = finished / "compare" / "seed-1" / "scores" / "id-catalogue.npy"
     scores = gone.read_bytes()
     gone.unlink()
     compare_variants(config_of(world), finished, told=told.append)

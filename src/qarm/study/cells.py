@@ -15,10 +15,11 @@ from qarm.artifacts import atomic, write_json
 from qarm.behavior.log import Log
 from qarm.config import Config, RankerConfig
 from qarm.recommender.baselines import best_likeness, item_knn, likeness, popularity
+from qarm.recommender.catalogue import catalogue_rows, top_figures
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
 from qarm.recommender.features import ItemTable, item_table
 from qarm.recommender.metrics import prior_of
-from qarm.recommender.ranker import Ranker, score_examples
+from qarm.recommender.ranker import score_examples
 from qarm.recommender.train import built, fit_ranker, thinned
 from qarm.study.sources import Sources
 from qarm.study.variants import Variant
@@ -26,16 +27,25 @@ from qarm.study.windows import Windows
 
 __all__ = ["ANCHORS", "Seed"]
 
+CATALOGUE = "catalogue"
 ANCHORS = ("popularity", "item-kNN", "content-kNN")
 WIDEST = 512
 
 
+Scores = npt.NDArray[Any]
+Scorer = Callable[[Examples], Scores]
+
+
 @dataclass(frozen=True)
 class Judged:
-    """Evaluation rows of one seed by how their negatives were drawn; `labels` for a log that has its own."""
+    """Evaluation rows of one seed by how their negatives were drawn; `labels` for a log that has its own.
+
+    catalogue: every unseen item for some users.
+    """
 
     valid: Examples
     test: Mapping[str, Examples]
+    catalogue: Examples
 
 
 class Seed:
@@ -86,7 +96,18 @@ class Seed:
                     long_history=ranker.long_history,
                 )
         kinds = [name.removeprefix("test ") for name in found if name.startswith("test ")]
-        return Judged(thinned(found[f"valid {kinds[0]}"]), {kind: found[f"test {kind}"] for kind in kinds})
+        catalogue = catalogue_rows(
+            [split.train, split.valid],
+            split.test,
+            item_ids=self.item_ids,
+            trained_items=split.train.items,
+            users=self.config.compare.catalogue_users,
+            history=ranker.history,
+            long_history=ranker.long_history,
+            seed=self.seed,
+        )
+        tests = {kind: found[f"test {kind}"] for kind in kinds}
+        return Judged(thinned(found[f"valid {kinds[0]}"]), tests, catalogue)
 
     @property
     def rows(self) -> TrainingRows:
@@ -109,42 +130,51 @@ class Seed:
     def run(self, told: Callable[[str], None]) -> None:
         """Train and score what is missing."""
         for variant in self.variants:
-            self._kept(variant.name, partial(self._scores, variant), told)
-        for name, scores in self._anchors().items():
-            self._kept(name, scores, told)
+            self._kept(variant.name, partial(self._scorer, variant), told)
+        for name, scorer in self._anchors().items():
+            self._kept(name, scorer, told)
 
     def scores(self, name: str) -> dict[str, npt.NDArray[np.float32]]:
         """A method's scores of the test rows, by how their negatives were drawn."""
         return {kind: np.load(self._file(name, kind)) for kind in self.judged.test}
 
+    def tops(self, name: str) -> npt.NDArray[np.float64]:
+        """A method's figures over the catalogue, of each user, as of `top_figures`."""
+        found: npt.NDArray[np.float64] = np.load(self._file(name, CATALOGUE))
+        return found
+
     def _file(self, name: str, kind: str) -> Path:
         return self.folder / "scores" / f"{name}-{kind}.npy"
 
-    def _kept(
-        self, name: str, made: Callable[[], dict[str, npt.NDArray[Any]]], told: Callable[[str], None]
-    ) -> None:
-        last = self._file(name, [*self.judged.test][-1])
-        if last.is_file():
+    def _kept(self, name: str, made: Callable[[], Scorer], told: Callable[[str], None]) -> None:
+        if self._file(name, CATALOGUE).is_file():
             return
-        for kind, values in made().items():
-            with atomic(self._file(name, kind)) as temporary, temporary.open("wb") as file:
-                np.save(file, values.astype(np.float32))
+        scorer = made()
+        for kind, rows in self.judged.test.items():
+            self._write(name, kind, scorer(rows).astype(np.float32))
+        self._write(name, CATALOGUE, top_figures(self.judged.catalogue, scorer(self.judged.catalogue)))
         told(name)
 
-    def _scores(self, variant: Variant) -> dict[str, npt.NDArray[np.float32]]:
+    def _write(self, name: str, kind: str, values: Scores) -> None:
+        with atomic(self._file(name, kind)) as temporary, temporary.open("wb") as file:
+            np.save(file, values)
+
+    def _scorer(self, variant: Variant) -> Scorer:
+        """A trained ranker's logits; where negatives are drawn, moved to the rows' share of positives."""
         table, settings = self._table(variant), self.config.ranker
         if variant.wide:
             settings = settings.model_copy(update={"dim": self._wide()})
         fitted = fit_ranker(self.rows, self.judged.valid, table, settings=settings, seed=self.seed)
+        ranker = fitted.ranker
         content = {"best": fitted.best, "epochs": fitted.epochs, "dim": settings.dim}
-        content["parameters"] = sum(weight.numel() for weight in fitted.ranker.parameters())
+        content["parameters"] = sum(weight.numel() for weight in ranker.parameters())
         write_json(self.folder / "cells" / f"{variant.name}.json", content)
-        return {kind: self._scored(fitted.ranker, rows) for kind, rows in self.judged.test.items()}
 
-    def _scored(self, ranker: Ranker, rows: Examples) -> npt.NDArray[np.float32]:
-        """Logits; where negatives are drawn, moved to the share of positives among these rows."""
-        logits = score_examples(ranker, rows)
-        return logits if self.explicit else logits + np.float32(prior_of(rows.labels) - float(ranker.prior))
+        def score(rows: Examples) -> Scores:
+            moved = 0.0 if self.explicit else prior_of(rows.labels) - float(ranker.prior)
+            return score_examples(ranker, rows) + np.float32(moved)
+
+        return score
 
     def _table(self, variant: Variant) -> ItemTable:
         codes = pool = None
@@ -178,18 +208,16 @@ class Seed:
 
     # ---- anchors --------------------------------------------------------------------------------
 
-    def _anchors(self) -> dict[str, Callable[[], dict[str, npt.NDArray[Any]]]]:
+    def _anchors(self) -> dict[str, Callable[[], Scorer]]:
         everything = TrainingRows(
             self.windows.split.train, item_ids=self.item_ids, explicit=self.explicit, seed=self.seed
         ).events
-        tests = self.judged.test
         return {
-            "popularity": lambda: {k: popularity(everything, rows) for k, rows in tests.items()},
-            "item-kNN": lambda: {k: item_knn(everything, rows) for k, rows in tests.items()},
+            "popularity": lambda: partial(popularity, everything),
+            "item-kNN": lambda: partial(item_knn, everything),
             "content-kNN": self._by_content,
         }
 
-    def _by_content(self) -> dict[str, npt.NDArray[Any]]:
+    def _by_content(self) -> Scorer:
         raw = self.sources.raw
-        kind = best_likeness(raw, self.judged.valid)
-        return {name: likeness(raw, rows, kind=kind) for name, rows in self.judged.test.items()}
+        return partial(likeness, raw, kind=best_likeness(raw, self.judged.valid))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qarm.recommender.catalogue import FIGURES
 from qarm.recommender.examples import Examples
 from qarm.recommender.metrics import UserAuc, auc, calibration, grouped_auc, logloss
 from qarm.study.cells import ANCHORS, Seed
@@ -59,8 +60,11 @@ def figures(seeds: Sequence[Seed], *, primary: tuple[str, str]) -> dict[str, Any
             entries, gains = _slice(methods, scores, rows, chosen, against=_against(names, primary))
             means += [{"negatives": kind, "slice": part, **entry} for entry in entries]
             differences += [{"negatives": kind, "slice": part, **gain} for gain in gains]
+    entries, gains = _catalogue(methods, seeds, against=_against(names, primary))
+    differences += gains
     return {
         "seeds": [seed.seed for seed in seeds],
+        "catalogue": entries,
         "means": means,
         "differences": differences,
         **_tested(differences, primary, next(iter(seeds[0].judged.test))),
@@ -103,6 +107,37 @@ def _slice(
                     found = judge.difference(method, base)
                     gains.append({"method": method, "against": base, "measure": measure, **vars(found)})
     return entries, gains
+
+
+def _catalogue(
+    methods: Sequence[str], seeds: Sequence[Seed], *, against: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Recall and NDCG at 10 over the catalogue: means, and differences in recall."""
+    entries: list[dict[str, Any]] = [{"method": method} for method in methods]
+    gains = []
+    for column, figure in enumerate(FIGURES):
+        each: dict[str, list[UserAuc]] = {}
+        for method in methods:
+            each[method] = [_of_users(seed, method, column) for seed in seeds]
+        if not any(len(part) for part in each[methods[0]]):
+            continue
+        judge = Judge(each, weighted=False)
+        for entry in entries:
+            entry[figure] = judge.mean(entry["method"])
+        for base in against:
+            for method in methods:
+                if base != method and figure.startswith("recall"):
+                    found = judge.difference(method, base)
+                    place = {"negatives": "catalogue", "slice": figure, "measure": "recall"}
+                    gains.append({**place, "method": method, "against": base, **vars(found)})
+    return entries, gains
+
+
+def _of_users(seed: Seed, method: str, column: int) -> UserAuc:
+    rows, found = seed.judged.catalogue, seed.tops(method)[:, column]
+    there = np.isfinite(found)
+    users = names(rows)[rows.groups()[:-1]][there]
+    return UserAuc(users, found[there], np.ones(len(users), dtype=np.int64))
 
 
 def names(rows: Examples) -> npt.NDArray[np.str_]:

@@ -17,6 +17,8 @@ def tables(results: Mapping[str, Any]) -> str:
         for part in dict.fromkeys(entry["slice"] for entry in means):
             own = [entry for entry in means if entry["slice"] == part]
             parts += [f"### {part} ({kind})", _means(own), _gains(results, kind, part)]
+    parts += ["### The whole catalogue, at 10", _tops(results["catalogue"])]
+    parts += [_gains(results, "catalogue", part, "recall") for part in ("recall", "recall of cold items")]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -46,16 +48,26 @@ def _means(entries: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _gains(results: Mapping[str, Any], kind: str, part: str) -> str:
+def _tops(entries: list[dict[str, Any]]) -> str:
+    figures = [name for name in entries[0] if name != "method"]
+    lines = ["| | " + " | ".join(figures) + " |", "|---" * (1 + len(figures)) + "|"]
+    lines += [
+        f"| {e['method']} | " + " | ".join(f"{e[name]:.4f}" for name in figures) + " |" for e in entries
+    ]
+    return "\n".join(lines)
+
+
+def _gains(results: Mapping[str, Any], kind: str, part: str, measure: str = "gauc") -> str:
     own = [
         d
         for d in results["differences"]
-        if (d["negatives"], d["slice"], d["measure"]) == (kind, part, "gauc")
+        if (d["negatives"], d["slice"], d["measure"]) == (kind, part, measure)
     ]
     if not own:
         return ""
     bases = list(dict.fromkeys(d["against"] for d in own))
-    lines = ["| GAUC minus that of | " + " | ".join(bases) + " |", "|---|" + "---|" * len(bases)]
+    what = "GAUC" if measure == "gauc" else part
+    lines = [f"| {what} minus that of | " + " | ".join(bases) + " |", "|---|" + "---|" * len(bases)]
     for method in dict.fromkeys(d["method"] for d in own):
         cells = {d["against"]: _gain(d) for d in own if d["method"] == method}
         lines.append(f"| {method} | " + " | ".join(cells.get(base, "") for base in bases) + " |")
