@@ -12,6 +12,7 @@ from qarm.cli import main
 from qarm.config import Config, load_config
 from qarm.errors import ConfigError, InputError
 from qarm.recommender.metrics import UserAuc
+from qarm.schemas import schema_of
 from qarm.study.compare import compare_variants
 from qarm.study.intervals import Judge, holm
 from qarm.study.sources import frequency_groups, permuted
@@ -186,6 +187,16 @@ def test_every_variant_and_anchor_has_its_figures(finished: Path) -> None:
     assert {"recall", "ndcg", "recall of cold items"} <= {*results["catalogue"][0]}
     table = (finished / "compare" / "results.md").read_text()
     assert all(name in table for name in methods)
+
+
+def test_every_json_file_has_the_shape_that_its_schema_says(finished: Path) -> None:
+    checked = set()
+    for path in finished.rglob("compare/**/*.json"):
+        schema = schema_of(path.relative_to(finished).as_posix())
+        assert schema is not None, path
+        schema.model_validate_json(path.read_text())
+        checked.add(schema.__name__)
+    assert checked == {"ComparedKey", "ComparedTiming", "Compared", "ComparedCell"}
 
 
 def test_the_wide_id_has_as_many_parameters_as_the_largest(finished: Path) -> None:

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from qarm.schemas.shape import Count, Shape, Share
 
-__all__ = ["Baselines", "Cell", "RankerShape", "Results", "Summary"]
+__all__ = ["Baselines", "Cell", "Epoch", "RankerShape", "Results", "Summary"]
 
 
 class Figures(Shape):

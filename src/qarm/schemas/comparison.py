@@ -1,0 +1,90 @@
+"""The comparison's cells and results."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from qarm.schemas.results import Epoch
+from qarm.schemas.shape import Count, Shape, Share
+
+__all__ = ["Compared", "ComparedCell", "ComparedKey", "ComparedTiming"]
+
+
+class ComparedKey(Shape):
+    """`compare/key.json`: hash of the settings and tables that the folder belongs to."""
+
+    key: str
+
+
+class ComparedTiming(Shape):
+    """`compare/timing.json`: seconds over all calls, and the machine."""
+
+    seconds: float
+    processor: str
+    threads: Count
+
+
+class ComparedCell(Shape):
+    """`compare/seed-<n>/cells/<variant>.json`: one trained ranker; `best` is the epoch that was kept."""
+
+    best: int
+    epochs: list[Epoch]
+    dim: Count
+    parameters: Count
+
+
+class Means(Shape):
+    """A method's figures on a slice, averaged over seeds; rows and users are those of all seeds."""
+
+    negatives: str
+    slice: str
+    method: str
+    auc: Share | None
+    logloss: float | None
+    calibration: float | None
+    gauc: Share
+    gauc_spread: float | None
+    uauc: Share
+    uauc_spread: float | None
+    rows: Count
+    users: Count
+
+
+class Gain(Shape):
+    """A method's figure minus another's: 95 % interval, standard error and p from resampled users."""
+
+    negatives: str
+    slice: str
+    method: str
+    against: str
+    measure: str
+    mean: float
+    low: float
+    high: float
+    error: float
+    p: Share
+
+
+class Primary(Gain):
+    smallest_effect: float
+
+
+class Tops(Shape):
+    """Over the catalogue, at 10; None where no user has such an item."""
+
+    method: str
+    recall: Share | None = None
+    ndcg: Share | None = None
+    cold_recall: Annotated[Share | None, Field(alias="recall of cold items")] = None
+    cold_ndcg: Annotated[Share | None, Field(alias="ndcg of cold items")] = None
+
+
+class Compared(Shape):
+    """`compare/results.json`; docs/protocol.md says how it comes about."""
+
+    seeds: list[int]
+    catalogue: list[Tops]
+    means: list[Means]
+    differences: list[Gain]
+    primary: Primary | None
+    holm: dict[str, bool]
