@@ -41,6 +41,20 @@ def test_the_story_ends_with_a_comparison(
     assert frame["auc"][0] > 0.5
 
 
+def test_alignment_alone(told: tuple[dict[str, Any], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    names, folder = told
+    names["pairs"].write_parquet(folder / "pairs.parquet")
+    monkeypatch.chdir(folder)
+    (snippet,) = [block for block in blocks("python") if "from_pretrained" in block]
+    assert len([line for line in snippet.splitlines() if line]) <= 5
+    shown: dict[str, Any] = {}
+    exec(compile(snippet, "README.md", "exec"), shown)  # noqa: S102
+    vectors = shown["vectors"]
+    assert vectors.item_ids == shown["catalog"].item_ids
+    lengths = (vectors.vectors**2).sum(axis=1)
+    assert abs(lengths - 1).max() < 1e-5
+
+
 def test_codes_enter_a_pytorch_model(
     told: tuple[dict[str, Any], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
