@@ -111,3 +111,70 @@ def test_unknown_items_are_named(tmp_path: Path) -> None:
 def test_a_folder_without_codes(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="has no finished codes; run: qarm quantize"):
         CodeEmbedding.from_run(tmp_path)
+
+
+# ---- options ------------------------------------------------------------------------------------
+
+
+def test_a_list_is_weighed_by_place() -> None:
+    torch.manual_seed(0)
+    module = CodeEmbedding([4, 3], pool=7, dim=5, nearest=3)
+    plain = CodeEmbedding([4, 3], pool=7, dim=5)
+    plain.load_state_dict(module.state_dict(), strict=False)
+    table = torch.from_numpy(joined(CODES))
+    assert torch.allclose(module(table), plain(table), atol=1e-6)  # all places alike at first
+    with torch.no_grad():
+        module.place.copy_(torch.log(torch.tensor([2.0, 1.0, 1.0])))
+    pool = module.nearest.weight
+    expected = pool[6] / 2 + pool[0] / 4 + pool[5] / 4
+    assert torch.allclose(module.parts(table)[0, 2], expected, atol=1e-6)
+    module(table).sum().backward()
+    assert module.place.grad.abs().sum() > 0
+
+
+def test_prefixes_have_rows_of_their_own() -> None:
+    """As many rows as asked for; equal prefixes share one, and hashing spreads the others."""
+    module = CodeEmbedding([64, 64, 5], dim=4, prefixes=4096)
+    first, second = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    codes = torch.stack([first.flatten(), second.flatten(), torch.zeros(4096, dtype=torch.int64)], dim=1)
+    assert module.fields == 4
+    prefix = module.parts(codes)[:, 3]
+    other = codes.clone()
+    other[:, 2] = 4
+    assert torch.equal(module.parts(other)[:, 3], prefix)
+    used = len(torch.unique(prefix.detach(), dim=0))
+    assert used > 0.55 * 4096  # thrown at random, 63 % of the rows would be hit
+    with pytest.raises(InputError, match="need two levels"):
+        CodeEmbedding([4], prefixes=8)
+
+
+def test_tables_start_as_centroids_on_their_principal_axes() -> None:
+    random = np.random.default_rng(0)
+    books = [random.normal(size=(n, 6)) * np.array([9, 5, 3, 1, 0.1, 0.1]) for n in (40, 30)]
+    module = CodeEmbedding([40, 30], dim=4, std=0.02)
+    module.start_from(books)
+    for table, book in zip(module.levels, books, strict=True):
+        start = table.weight.detach().numpy().astype(np.float64)
+        assert start.std() == pytest.approx(0.02, rel=0.15)
+        apart = np.linalg.norm(book[:, None] - book[None], axis=2)
+        found = np.linalg.norm(start[:, None] - start[None], axis=2)
+        assert np.corrcoef(apart.ravel(), found.ravel())[0, 1] > 0.999
+    with pytest.raises(InputError, match=r"got codebooks of \[40\] centroids for tables of \[40, 30\] rows"):
+        module.start_from(books[:1])
+
+
+def test_from_run_with_all_options(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    vectors = Embeddings([f"i{n}" for n in range(40)], random.normal(size=(40, 6)).astype(np.float32))
+    books = ResidualKMeans(2, [5, 3], seed=0).fit(vectors)
+    nearest = NearestCodes(4).fit(vectors)
+    codes = Codes(vectors.item_ids, books.transform(vectors.vectors), nearest.codes(vectors))
+    write_codes(tmp_path / "codes", codes, books, nearest, known=vectors)
+    module = CodeEmbedding.from_run(tmp_path, dim=8, weighted=True, prefixes=16, centroids=True)
+    assert module(module.lookup(vectors.item_ids)).shape == (40, 32)
+    start = module.levels[0].weight.detach()
+    assert torch.equal(start[:, 6:], torch.zeros(5, 2))  # six dimensions have no more axes
+    apart = np.linalg.norm(books.codebooks_[0][0] - books.codebooks_[0][1])
+    other = np.linalg.norm(books.codebooks_[0][0] - books.codebooks_[0][2])
+    found = (start[0] - start[1]).norm() / (start[0] - start[2]).norm()
+    assert found.item() == pytest.approx(apart / other, rel=1e-4)
