@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-large demo-proof bench-align bench-codes bench-pairs test lint setup clean
+.PHONY: demo demo-large demo-proof bench-align bench-codes bench-pairs bench-ranker test lint setup clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -24,6 +24,9 @@ bench-align: setup
 bench-codes: setup
 	$(BIN)/python benchmarks/codes.py
 	$(BIN)/python benchmarks/codes_scale.py
+
+bench-ranker: setup
+	$(BIN)/python benchmarks/ranker.py
 
 bench-pairs: setup
 	$(BIN)/python benchmarks/pairs.py

@@ -1,5 +1,6 @@
 """The comparison on a tiny world: windows, placebo, intervals by hand, resuming, and what may not leak."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from qarm.cli import main
 from qarm.config import Config, load_config
 from qarm.errors import ConfigError, InputError
 from qarm.recommender.metrics import UserAuc
+from qarm.report.comparison import comparison_page
 from qarm.schemas import schema_of
 from qarm.study.compare import compare_variants
 from qarm.study.intervals import Judge, holm
@@ -187,6 +189,17 @@ def test_every_variant_and_anchor_has_its_figures(finished: Path) -> None:
     assert {"recall", "ndcg", "recall of cold items"} <= {*results["catalogue"][0]}
     table = (finished / "compare" / "results.md").read_text()
     assert all(name in table for name in methods)
+
+
+def test_the_page_shows_every_variant_and_needs_no_network(finished: Path) -> None:
+    page = (finished / "compare" / "index.html").read_text()
+    assert all(name in page for name in DEFAULT)
+    assert "Primary comparison" in page
+    outside = re.sub(r"<script.*?</script>", "", page, flags=re.S)  # plotly's own text holds addresses
+    assert "http" not in outside
+    assert not re.findall(r"<script[^>]*src", page)
+    results = read_json(finished / "compare" / "results.json")
+    assert comparison_page(results, name=finished.name) == page
 
 
 def test_every_json_file_has_the_shape_that_its_schema_says(finished: Path) -> None:

@@ -5,16 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-from jinja2 import Environment, PackageLoader, select_autoescape
-from markupsafe import Markup
 
 from qarm.artifacts import read_json, read_manifest, write_text
+from qarm.report.page import chart, environment
 from qarm.report.retrieval import gain_lines, gallery, geometry_lines, hit_lines
 from qarm.report.table import result_lines
 
 __all__ = ["render_report"]
-
-INK, GREEN, SAND = "#1d2a35", "#2d7d5a", "#b0771d"
 
 
 def render_report(run: Path, work: Path) -> None:
@@ -31,7 +28,7 @@ def render_report(run: Path, work: Path) -> None:
     codes = read_json(run / "codes" / "quality.json")
     vectors = read_json(run / "embeddings" / "quality.json")
     metrics = [json.loads(line) for line in (run / "encoder" / "metrics.jsonl").read_text().splitlines()]
-    page = _environment().get_template("page.html.j2")
+    page = environment().get_template("page.html.j2")
     text = page.render(
         name=run.name,
         results=result_lines(summary),
@@ -47,23 +44,14 @@ def render_report(run: Path, work: Path) -> None:
         },
         gallery=gallery(read_json(run / "embeddings" / "neighbours.json")),
         charts={
-            "results": _chart(_results_chart(summary), first=True),
-            "alignment": _chart(_alignment_chart(metrics)),
-            "recall": _chart(_recall_chart(metrics)),
-            "levels": _chart(_levels_chart(codes)),
+            "results": chart(_results_chart(summary), first=True),
+            "alignment": chart(_alignment_chart(metrics)),
+            "recall": chart(_recall_chart(metrics)),
+            "levels": chart(_levels_chart(codes)),
         },
         manifests=_manifests(run),
     )
     write_text(work / "index.html", text)
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("qarm.report", "templates"),
-        autoescape=select_autoescape(["html", "j2"]),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def _leaves(content: Any, prefix: str = "") -> list[tuple[str, str]]:
@@ -87,20 +75,6 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _chart(figure: go.Figure, *, first: bool = False) -> Markup:
-    figure.update_layout(
-        template="simple_white",
-        height=320,
-        margin={"l": 60, "r": 20, "t": 40, "b": 50},
-        font={"color": INK},
-        colorway=[GREEN, SAND, INK, "#8aa0b5"],
-    )
-    # the fixed ids keep the page's bytes the same for the same run
-    name = figure.layout.title.text.split(" ")[0].lower()
-    html = figure.to_html(full_html=False, include_plotlyjs=first, div_id=f"chart-{name}")
-    return Markup(html)  # noqa: S704 - made by plotly from numbers and names that it escapes
 
 
 def _results_chart(summary: dict[str, Any]) -> go.Figure:

@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ SECTIONS = ("data", "split", "pairs", "encoder", "quantizer", "ranker", "compare
 def compare_variants(config: Config, folder: Path, *, told: Callable[[str], None] = print) -> dict[str, Any]:
     """Run the comparison into `folder/compare`; returns the content of its `results.json`.
 
-    Finished cells are kept, and the same call goes on from them; other settings or data are refused.
+    Beside it lie `results.md` and, with the extra `report`, `index.html`. Finished cells are kept, and the
+    same call goes on from them; other settings or data are refused.
 
     Args:
         config: of every stage; `compare` says what is compared.
@@ -59,6 +61,10 @@ def compare_variants(config: Config, folder: Path, *, told: Callable[[str], None
         found = figures(seeds, primary=config.compare.primary)
         write_json(out / "results.json", found)
         write_text(out / "results.md", tables(found))
+        if find_spec("plotly") is not None and find_spec("jinja2") is not None:
+            from qarm.report.comparison import comparison_page
+
+            write_text(out / "index.html", comparison_page(found, name=folder.name))
         _time(out, time.perf_counter() - clock)
         return found
 

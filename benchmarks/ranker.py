@@ -1,0 +1,165 @@
+"""How fast the ranker trains, is judged and answers: `python benchmarks/ranker.py` (`make bench-ranker`).
+
+Training on the demo world as `qarm train` does it, beside steps of the same module on batches that lie in
+memory: what reading, drawing negatives and searching histories cost. Grouped AUC of 10 million rows beside
+one `np.lexsort` of them, and its equality with scikit-learn. The time to score 500 candidates. The two sides
+of a ratio take turns.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch.nn import functional
+
+from qarm.artifacts import Codes
+from qarm.behavior.log import Log, read_log
+from qarm.config import RankerConfig
+from qarm.recommender.batches import Batch, batches
+from qarm.recommender.examples import TrainingRows
+from qarm.recommender.features import item_table
+from qarm.recommender.metrics import grouped_auc
+from qarm.recommender.ranker import Ranker
+from qarm.recommender.train import built
+from qarm.world import build_world
+
+LEVELS, WIDTH, NEAREST = 3, 64, 25
+
+
+def seconds(call: Callable[[], object]) -> float:
+    clock = time.perf_counter()
+    call()
+    return time.perf_counter() - clock
+
+
+def ratio(ours: list[float], theirs: list[float]) -> float:
+    """Median of the rounds' ratios: how many times as fast ours is."""
+    return statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+
+
+# ---- training -----------------------------------------------------------------------------------
+
+
+def random_codes(item_ids: list[str]) -> Codes:
+    random = np.random.default_rng(0)
+    rq = random.integers(0, WIDTH, (len(item_ids), LEVELS)).astype(np.int32)
+    vq = random.integers(0, len(item_ids), (len(item_ids), NEAREST)).astype(np.int32)
+    return Codes(sorted(item_ids), rq, vq)
+
+
+def step(ranker: Ranker, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
+    losses = functional.binary_cross_entropy_with_logits(ranker(batch), batch.labels, reduction="none")
+    optimizer.zero_grad(set_to_none=True)
+    losses[batch.real].mean().backward()
+    optimizer.step()
+
+
+def training(log: Log, variant: str, settings: RankerConfig, rounds: int) -> None:
+    item_ids = log.items
+    codes = random_codes(item_ids)
+    table = item_table(item_ids, variant, codes=codes, pool=codes.item_ids)
+    rows = TrainingRows(log, item_ids=item_ids, explicit=False, history=settings.history, seed=0)
+    ranker = built(rows, table, settings).train()
+    optimizer = torch.optim.AdamW(ranker.parameters(), lr=settings.lr)
+    search = ranker.search(rows.events.history)
+
+    def whole() -> None:
+        examples = rows.epoch(0)
+        for batch in batches(examples, settings.batch, random=np.random.default_rng(0), search=search):
+            step(ranker, batch, optimizer)
+
+    epoch = rows.epoch(0)
+    random = np.random.default_rng(0)
+    ready = list(batches(epoch, settings.batch, random=random, search=search))
+
+    def in_memory() -> None:
+        for batch in ready:
+            step(ranker, batch, optimizer)
+
+    whole()
+    times = [(seconds(whole), seconds(in_memory)) for _ in range(rounds)]
+    ours, theirs = ([pair[side] for pair in times] for side in (0, 1))
+    print(
+        f"{variant}: {len(epoch):,} rows in {statistics.median(ours):.2f} s, "
+        f"{len(epoch) / statistics.median(ours):,.0f} a second; "
+        f"{ratio(ours, theirs):.2f} of the rate of batches in memory (need 0.8)"
+    )
+
+
+# ---- metrics ------------------------------------------------------------------------------------
+
+
+def metric(rows: int, users: int, rounds: int) -> None:
+    random = np.random.default_rng(0)
+    owner = random.integers(0, users, rows)
+    labels = (random.random(rows) < 0.2).astype(np.int8)
+    scores = np.round(random.normal(size=rows) + labels, 2).astype(np.float32)
+    grouped_auc(owner[:1000], labels[:1000], scores[:1000])
+    times = [
+        (seconds(lambda: grouped_auc(owner, labels, scores)), seconds(lambda: np.lexsort((scores, owner))))
+        for _ in range(rounds)
+    ]
+    ours, theirs = ([pair[side] for pair in times] for side in (0, 1))
+    found = grouped_auc(owner, labels, scores)
+    some = random.choice(len(found), 300, replace=False)
+    worst = 0.0
+    for place in some:
+        own = owner == found.users[place]
+        worst = max(worst, abs(found.auc[place] - roc_auc_score(labels[own], scores[own])))
+    print(
+        f"grouped AUC of {rows:,} rows, {users:,} users: {statistics.median(ours):.2f} s, "
+        f"{1 / ratio(ours, theirs):.2f} times np.lexsort's {statistics.median(theirs):.2f} s (need 1.5); "
+        f"farthest from scikit-learn {worst:.1e} on 300 users (need 1e-12)"
+    )
+
+
+# ---- answers ------------------------------------------------------------------------------------
+
+
+def latency(log: Log, variant: str, settings: RankerConfig, calls: int = 300) -> None:
+    item_ids = log.items
+    codes = random_codes(item_ids)
+    table = item_table(item_ids, variant, codes=codes, pool=codes.item_ids)
+    rows = TrainingRows(log, item_ids=item_ids, explicit=False, history=settings.history, seed=0)
+    ranker = built(rows, table, settings).eval()
+    random = np.random.default_rng(0)
+    asked = [
+        ([list(random.choice(item_ids, 500))], [list(random.choice(item_ids, settings.history))])
+        for _ in range(calls + 20)
+    ]
+    for candidates, histories in asked[:20]:
+        ranker.score(candidates, histories)
+    times = sorted(seconds(lambda one=one: ranker.score(*one)) for one in asked[20:])
+    print(
+        f"{variant}: 500 candidates for one user, median {1000 * times[calls // 2]:.1f} ms, "
+        f"p99 {1000 * times[int(0.99 * calls)]:.1f} ms"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--users", type=int, default=500_000)
+    options = parser.parse_args()
+    settings = RankerConfig()
+    with tempfile.TemporaryDirectory() as folder:
+        world = build_world(Path(folder) / "world", size="small", seed=0)
+        log = read_log(world.folder / "interactions.parquet")
+    for variant in ("id", "id+rq+vq", "id+rq+vq+cross"):
+        training(log, variant, settings, options.rounds)
+    metric(options.rows, options.users, options.rounds)
+    for variant in ("id", "id+rq+vq", "id+rq+vq+cross"):
+        latency(log, variant, settings)
+
+
+if __name__ == "__main__":
+    main()
