@@ -167,6 +167,7 @@ def _print_results(out: Path) -> None:
 def compare(config: ConfigFile, *, out: RunFolder, settings: Settings = None, as_json: Json = False) -> None:
     """Compare what the ranker may know of an item, by docs/protocol.md; goes on where it was stopped."""
     from qarm.study.compare import compare_variants
+    from qarm.study.table import summary
 
     def told(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -175,7 +176,7 @@ def compare(config: ConfigFile, *, out: RunFolder, settings: Settings = None, as
     if as_json:
         print(json.dumps({"path": str(out / "compare" / "results.json"), "primary": found["primary"]}))
         return
-    print((out / "compare" / "results.md").read_text(encoding="utf-8"))
+    print(f"{summary(found)}\n\nevery table: {out / 'compare' / 'results.md'}")
 
 
 @app.command

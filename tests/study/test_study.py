@@ -185,6 +185,9 @@ def test_every_variant_and_anchor_has_its_figures(finished: Path) -> None:
     assert {"all", "warm", "cold", "L1", "L6", "short histories"} <= {e["slice"] for e in results["means"]}
     assert results["primary"]["method"] == "id+rq+vq"
     assert results["primary"]["smallest_effect"] > 0
+    tested = [frozenset(claim.split(" minus ")) for claim in results["holm"]]
+    assert len(set(tested)) == len(tested)  # no pair both ways round
+    assert frozenset(("id", "id+rq+vq")) not in tested
     assert {entry["method"] for entry in results["catalogue"]} == methods
     assert {"recall", "ndcg", "recall of cold items"} <= {*results["catalogue"][0]}
     table = (finished / "compare" / "results.md").read_text()
@@ -231,6 +234,19 @@ def test_finished_cells_are_kept(world: Path, finished: Path) -> None:
     assert "seed 1  id " in told[0]
     assert gone.read_bytes() == scores
     assert results.read_bytes() == before
+
+
+def test_the_command_prints_what_matters(
+    world: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [part for key, value in TINY.items() for part in (f"--{key}", value)]
+    file = finished / "config.yaml"
+    file.write_text(f"data: {{root: {world}}}\n")
+    main(["compare", str(file), "--out", str(finished), *flags])
+    told = capsys.readouterr().out
+    assert told.startswith("Primary: id+rq+vq minus id")
+    assert "| content-kNN |" in told
+    assert str(finished / "compare" / "results.md") in told
 
 
 def test_another_comparison_does_not_go_on_from_it(world: Path, finished: Path) -> None:

@@ -168,9 +168,12 @@ def _tested(differences: Sequence[Mapping[str, Any]], primary: tuple[str, str], 
         d for d in differences if d["slice"] == "all" and d["measure"] == "gauc" and d["negatives"] == kind
     ]
     main = next((d for d in overall if (d["method"], d["against"]) == primary), None)
-    others = {
-        f"{d['method']} minus {d['against']}": d["p"] for d in overall if d is not main and d["p"] is not None
-    }
+    others: dict[str, float] = {}
+    pairs = {frozenset(primary)}
+    for d in overall:
+        if (pair := frozenset((d["method"], d["against"]))) not in pairs:  # each pair once
+            pairs.add(pair)
+            others[f"{d['method']} minus {d['against']}"] = d["p"]
     smallest = None if main is None else POWER * main["error"]
     return {
         "primary": None if main is None else {**main, "smallest_effect": smallest},

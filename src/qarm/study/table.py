@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["tables"]
+__all__ = ["summary", "tables"]
 
 MEASURES = ("gauc", "uauc", "auc", "logloss", "calibration")
 
@@ -20,6 +20,14 @@ def tables(results: Mapping[str, Any]) -> str:
     parts += ["### The whole catalogue, at 10", _tops(results["catalogue"])]
     parts += [_gains(results, "catalogue", part, "recall") for part in ("recall", "recall of cold items")]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """The primary comparison and the means over all items."""
+    first = results["means"][0]
+    place = first["negatives"], first["slice"]
+    own = [entry for entry in results["means"] if (entry["negatives"], entry["slice"]) == place]
+    return f"{_primary(results)}\n\n{_means(own)}"
 
 
 def _primary(results: Mapping[str, Any]) -> str:
