@@ -87,15 +87,13 @@ def main() -> None:
         "random pairs, matched for popularity": lambda: random_pairs(pairs, clicks, rng),
         "pairs of look-alikes in text": lambda: look_alikes(pairs, made["text"]),
     }
-    print(
-        "| vectors of | " + " | ".join(f"{part}, {seen}" for seen in ("new items", "seen") for part in NAMES)
-    )
-    print("|---|---|---|---|---|---|---|")
+    columns = [f"{part}, {seen}" for seen in ("new items", "seen") for part in NAMES]
+    print("| vectors of | " + " | ".join(columns) + " |")
+    print("|---" * (1 + len(columns)) + "|")
 
     def show(name: str, vectors: Embeddings) -> None:
-        figures = [
-            explained(vectors, truth, items)[source] for items in (new, known.item_ids) for source in SOURCES
-        ]
+        found = [explained(vectors, truth, items) for items in (new, known.item_ids)]
+        figures = [part[source] for part in found for source in SOURCES]
         print(f"| {name} | " + " | ".join(f"{figure:.2f}" for figure in figures) + " |", flush=True)
 
     for name, way in ways.items():

@@ -29,6 +29,17 @@ def write_run(folder: Path, codes: Codes) -> Path:
     return folder
 
 
+def quantized(folder: Path) -> tuple[Embeddings, ResidualKMeans]:
+    """A run's codes as the quantisers save them; the vectors, and their codebooks."""
+    random = np.random.default_rng(0)
+    vectors = Embeddings([f"i{n}" for n in range(40)], random.normal(size=(40, 6)).astype(np.float32))
+    books = ResidualKMeans(2, [5, 3], seed=0).fit(vectors)
+    nearest = NearestCodes(4).fit(vectors)
+    codes = Codes(vectors.item_ids, books.transform(vectors.vectors), nearest.codes(vectors))
+    write_codes(folder / "codes", codes, books, nearest, known=vectors)
+    return vectors, books
+
+
 def test_vectors_are_rows_of_the_tables_and_the_mean_of_the_list() -> None:
     torch.manual_seed(0)
     module = CodeEmbedding([4, 3], pool=7, dim=5)
@@ -91,12 +102,7 @@ def test_from_a_run_without_a_list(tmp_path: Path) -> None:
 
 
 def test_from_what_the_quantizers_save(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    vectors = Embeddings([f"i{n}" for n in range(40)], random.normal(size=(40, 6)).astype(np.float32))
-    books = ResidualKMeans(2, [5, 3], seed=0).fit(vectors)
-    nearest = NearestCodes(4).fit(vectors)
-    codes = Codes(vectors.item_ids, books.transform(vectors.vectors), nearest.codes(vectors))
-    write_codes(tmp_path / "codes", codes, books, nearest, known=vectors)
+    vectors, _ = quantized(tmp_path)
     module = CodeEmbedding.from_run(tmp_path, dim=2)
     assert [tuple(weight.shape) for weight in module.parameters()] == [(5, 2), (3, 2), (40, 2)]
     assert module(module.lookup(vectors.item_ids)).shape == (40, 6)
@@ -164,12 +170,7 @@ def test_tables_start_as_centroids_on_their_principal_axes() -> None:
 
 
 def test_from_run_with_all_options(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    vectors = Embeddings([f"i{n}" for n in range(40)], random.normal(size=(40, 6)).astype(np.float32))
-    books = ResidualKMeans(2, [5, 3], seed=0).fit(vectors)
-    nearest = NearestCodes(4).fit(vectors)
-    codes = Codes(vectors.item_ids, books.transform(vectors.vectors), nearest.codes(vectors))
-    write_codes(tmp_path / "codes", codes, books, nearest, known=vectors)
+    vectors, books = quantized(tmp_path)
     module = CodeEmbedding.from_run(tmp_path, dim=8, weighted=True, prefixes=16, centroids=True)
     assert module(module.lookup(vectors.item_ids)).shape == (40, 32)
     start = module.levels[0].weight.detach()

@@ -52,18 +52,32 @@ def test_equal_vectors_are_no_information_and_no_fault() -> None:
     assert not table.vectors.any()
 
 
-@pytest.mark.parametrize(
-    "variant", ["", "cross", "id+cross", "id+id", "id+", "id+colour", "ID", "id+raw+frozen"]
-)
+@pytest.mark.parametrize("variant", ["", "id+id", "id+", "id+colour", "ID"])
 def test_unknown_variants(variant: str) -> None:
-    with pytest.raises(InputError, match="variant"):
+    with pytest.raises(
+        InputError, match=r"need id, raw, frozen, rq, vq, cross, each at most once, joined by \+"
+    ):
         item_table(ITEMS, variant, codes=CODES, embeddings=VECTORS)
+
+
+@pytest.mark.parametrize(
+    ("variant", "rule"),
+    [
+        ("cross", "cross searches by RQ code; add rq"),
+        ("id+cross", "cross searches by RQ code; add rq"),
+        ("id+raw+frozen", "raw and frozen are two versions of one vector; take one"),
+    ],
+)
+def test_features_that_do_not_go_together(variant: str, rule: str) -> None:
+    with pytest.raises(InputError, match=rule):
+        item_table(ITEMS, variant, codes=CODES, embeddings=VECTORS, raw=VECTORS)
 
 
 def test_every_problem_is_listed() -> None:
     with pytest.raises(InputError) as caught:
-        item_table([*ITEMS, "y", "z"], "id+rq+frozen", codes=CODES, embeddings=VECTORS)
-    codes, vectors = caught.value.problems
+        item_table([*ITEMS, "y", "z"], "id+rq+frozen+colour", codes=CODES, embeddings=VECTORS)
+    unknown, codes, vectors = caught.value.problems
+    assert "got variant 'id+rq+frozen+colour'" in unknown
     assert codes == "2 items have no codes: y, z; code and embed all items first"
     assert vectors == "2 items have no vector: y, z; code and embed all items first"
 

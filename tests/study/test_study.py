@@ -17,7 +17,7 @@ from qarm.report.comparison import comparison_page
 from qarm.schemas import schema_of
 from qarm.study.compare import compare_variants
 from qarm.study.intervals import Judge, holm
-from qarm.study.sources import frequency_groups, permuted
+from qarm.study.sources import event_groups, permuted
 from qarm.study.variants import DEFAULT, parse_variant
 from qarm.study.windows import cut
 from qarm.world import WorldSpec, build_world
@@ -112,11 +112,11 @@ def test_the_placebo_deals_codes_out_anew_within_groups() -> None:
         assert rows[0] == rows[1]
 
 
-def test_frequency_groups_by_hand() -> None:
+def test_event_groups_by_hand() -> None:
     rows = [(f"u{n}", item, n, 1, n) for n, item in enumerate("aabbbccccdddddeeeeeeffffffff")]
     schema = ["user_id", "item_id", "time", "label", "row"]
     log = Log(pl.DataFrame(rows, schema=schema, orient="row"))
-    assert frequency_groups("abcdefz", log).tolist() == [1, 2, 3, 4, 5, 6, 0]
+    assert event_groups("abcdefz", log).tolist() == [1, 2, 3, 4, 5, 6, 0]
 
 
 # ---- intervals ----------------------------------------------------------------------------------

@@ -30,6 +30,11 @@ class Split:
     cold_items: list[str]
     left_out: Log
 
+    @property
+    def explicit(self) -> bool:
+        """Whether the log has labels 0 of its own."""
+        return any(part.explicit for part in (self.train, self.valid, self.test))
+
 
 def split_log(
     log: Log,

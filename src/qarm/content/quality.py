@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from qarm.artifacts import Embeddings
+from qarm.behavior.frequency import frequency_groups
 from qarm.behavior.log import Log
 from qarm.behavior.split import Split
 from qarm.content.geometry import alignment, held_out_pairs, pair_trial, uniformity
@@ -119,12 +120,10 @@ def slices_of(asked: Trial, train: Log) -> dict[str, Bools]:
     return slices | {f"popularity {number}": group == number for number in range(1, GROUPS + 1)}
 
 
-def _groups(item_ids: Sequence[str], train: Log) -> Ints:
+def _groups(item_ids: list[str], train: Log) -> Ints:
     """0 for items without a training event, else the popularity group from 1, the rarest; int64 [items]."""
-    counts = train.frame.group_by("item_id").agg(clicks=pl.col("label").sum()).sort("clicks", "item_id")
-    numbers = 1 + np.arange(counts.height) * GROUPS // max(1, counts.height)
-    group = dict(zip(counts["item_id"], numbers.tolist(), strict=True))
-    return np.array([group.get(item, 0) for item in item_ids], dtype=np.int64)
+    clicks = train.frame.group_by("item_id").agg(count=pl.col("label").sum())
+    return frequency_groups(item_ids, clicks, groups=GROUPS)
 
 
 def _recall(answers: Trial, vectors: Embeddings) -> dict[str, float | None]:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from qarm.artifacts import Codes, Embeddings
 from qarm.config import features_of
-from qarm.errors import InputError, Problems, shown
+from qarm.errors import Problems, shown
 
 __all__ = ["ItemTable", "item_table"]
 
@@ -64,7 +64,8 @@ def item_table(
     try:
         features = features_of(variant)
     except ValueError as error:
-        raise InputError(str(error)) from None
+        problems.add(str(error))
+        features = variant.split("+")
     rq = vq = vectors = None
     if {"rq", "vq"} & set(features):
         rq, vq = _codes(vocabulary, features, codes, problems)

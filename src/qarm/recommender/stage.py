@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from qarm.artifacts import Codes, Embeddings, read_json, write_json, write_parquet
+from qarm.behavior.log import Log
 from qarm.behavior.split import Split
 from qarm.config import RankerConfig
 from qarm.recommender.baselines import best_likeness, likeness, popularity
@@ -16,7 +17,7 @@ from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, r
 from qarm.recommender.features import item_table
 from qarm.recommender.train import fit_ranker, thinned
 
-__all__ = ["run_variants"]
+__all__ = ["run_variants", "training_rows"]
 
 Row = dict[str, Any]
 
@@ -66,7 +67,7 @@ def run_variants(
     valid, test = _evaluation(split, catalog_ids, config, seed, path=folder / "eval.parquet")
     rows: list[Row] = []
     for number in config.seeds:
-        training = _training(split, catalog_ids, config, number)
+        training = training_rows(split, catalog_ids, config, seed=number)
         for variant, table in tables.items():
             cell = folder / "cells" / f"{variant}-{number}.json"
             if not cell.is_file():
@@ -109,14 +110,18 @@ def _evaluation(
     return valid, test
 
 
-def _training(split: Split, catalog_ids: Sequence[str], config: RankerConfig, seed: int) -> TrainingRows:
+def training_rows(
+    split: Split, catalog_ids: Sequence[str], config: RankerConfig, *, since: Log | None = None, seed: int
+) -> TrainingRows:
+    """Rows of the training part by a config; since, seed: as of `TrainingRows`."""
     return TrainingRows(
         split.train,
         item_ids=catalog_ids,
-        explicit=any(part.explicit for part in (split.train, split.valid, split.test)),
+        explicit=split.explicit,
         history=config.history,
         long_history=config.long_history,
         negatives=config.negatives.train,
+        since=since,
         seed=seed,
     )
 

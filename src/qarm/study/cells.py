@@ -2,24 +2,24 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import torch
 
 from qarm.artifacts import atomic, write_json
 from qarm.behavior.log import Log
-from qarm.config import Config, RankerConfig
+from qarm.config import Config, RankerConfig, features_of
 from qarm.recommender.baselines import best_likeness, item_knn, likeness, popularity
 from qarm.recommender.catalogue import catalogue_rows, top_figures
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
 from qarm.recommender.features import ItemTable, item_table
 from qarm.recommender.metrics import prior_of
 from qarm.recommender.ranker import score_examples
+from qarm.recommender.stage import training_rows
 from qarm.recommender.train import built, fit_ranker, thinned
 from qarm.study.sources import Sources
 from qarm.study.variants import Variant
@@ -64,66 +64,62 @@ class Seed:
         self.variants, self.seed = variants, sources.seed
         self.item_ids = sorted(sources.catalog.item_ids)
         self.windows: Windows = sources.windows
-        split = self.windows.split
-        self.explicit = any(part.explicit for part in (split.train, split.valid, split.test))
         self.judged = self._judged()
-        self._rows: TrainingRows | None = None
 
     # ---- rows -----------------------------------------------------------------------------------
 
     def _judged(self) -> Judged:
-        split, ranker = self.windows.split, self.config.ranker
-        parts: dict[str, Log] = {"valid": split.valid, "test": split.test}
-        past = [split.train, split.valid, split.test]
-        found: dict[str, Examples] = {}
-        for kind in ("labels",) if self.explicit else ("uniform", "popular"):
-            frame = evaluation_rows(
-                parts,
-                split.train,
-                item_ids=self.item_ids,
-                trained_items=split.train.items,
-                touched=[split.left_out],
-                negatives=self.config.compare.negatives,
-                popular=kind == "popular",
-                seed=self.seed,
-            )
-            for part in parts:
-                found[f"{part} {kind}"] = read_examples(
-                    frame.filter(pl.col("part") == part),
-                    past,
-                    item_ids=self.item_ids,
-                    history=ranker.history,
-                    long_history=ranker.long_history,
-                )
-        kinds = [name.removeprefix("test ") for name in found if name.startswith("test ")]
+        split = self.windows.split
+        kinds = ["labels"] if split.explicit else ["uniform", "popular"]
+        valid = thinned(self._drawn(split.valid, split.test, kinds[0]))
+        test = {kind: self._drawn(split.test, split.valid, kind) for kind in kinds}
         catalogue = catalogue_rows(
             [split.train, split.valid],
             split.test,
-            item_ids=self.item_ids,
             trained_items=split.train.items,
             users=self.config.compare.catalogue_users,
-            history=ranker.history,
-            long_history=ranker.long_history,
             seed=self.seed,
+            **self._reading,
         )
-        tests = {kind: found[f"test {kind}"] for kind in kinds}
-        return Judged(thinned(found[f"valid {kinds[0]}"]), tests, catalogue)
+        return Judged(valid, test, catalogue)
 
     @property
+    def _reading(self) -> dict[str, Any]:
+        ranker = self.config.ranker
+        return {
+            "item_ids": self.item_ids,
+            "history": ranker.history,
+            "long_history": ranker.long_history,
+        }
+
+    def _drawn(self, part: Log, other: Log, kind: str) -> Examples:
+        """A part's rows; what its users touch in the other part is no negative either."""
+        split = self.windows.split
+        frame = evaluation_rows(
+            {"part": part},
+            split.train,
+            item_ids=self.item_ids,
+            trained_items=split.train.items,
+            touched=[other, split.left_out],
+            negatives=self.config.compare.negatives,
+            popular=kind == "popular",
+            seed=self.seed,
+        )
+        return read_examples(frame, [split.train, split.valid, split.test], **self._reading)
+
+    def _training(self, since: Log | None) -> TrainingRows:
+        split = self.windows.split
+        return training_rows(split, self.item_ids, self.config.ranker, since=since, seed=self.seed)
+
+    @cached_property
     def rows(self) -> TrainingRows:
-        if self._rows is None:
-            ranker = self.config.ranker
-            self._rows = TrainingRows(
-                self.windows.split.train,
-                item_ids=self.item_ids,
-                explicit=self.explicit,
-                history=ranker.history,
-                long_history=ranker.long_history,
-                negatives=ranker.negatives.train,
-                since=self.windows.rows,
-                seed=self.seed,
-            )
-        return self._rows
+        """What variants are trained on."""
+        return self._training(self.windows.rows)
+
+    @cached_property
+    def _past(self) -> Examples:
+        """The whole training part."""
+        return self._training(None).events
 
     # ---- variants -------------------------------------------------------------------------------
 
@@ -171,16 +167,15 @@ class Seed:
         write_json(self.folder / "cells" / f"{variant.name}.json", content)
 
         def score(rows: Examples) -> Scores:
-            moved = 0.0 if self.explicit else prior_of(rows.labels) - float(ranker.prior)
+            moved = 0.0 if self.windows.split.explicit else prior_of(rows.labels) - float(ranker.prior)
             return score_examples(ranker, rows) + np.float32(moved)
 
         return score
 
     def _table(self, variant: Variant) -> ItemTable:
-        codes = pool = None
-        if {"rq", "vq"} & set(variant.features.split("+")):
+        needs, codes, pool = features_of(variant.features), None, None
+        if {"rq", "vq"} & {*needs}:
             codes, pool = self.sources.codes(variant.source)
-        needs = variant.features.split("+")
         table = item_table(
             self.item_ids,
             variant.features,
@@ -209,12 +204,9 @@ class Seed:
     # ---- anchors --------------------------------------------------------------------------------
 
     def _anchors(self) -> dict[str, Callable[[], Scorer]]:
-        everything = TrainingRows(
-            self.windows.split.train, item_ids=self.item_ids, explicit=self.explicit, seed=self.seed
-        ).events
         return {
-            "popularity": lambda: partial(popularity, everything),
-            "item-kNN": lambda: partial(item_knn, everything),
+            "popularity": lambda: partial(popularity, self._past),
+            "item-kNN": lambda: partial(item_knn, self._past),
             "content-kNN": self._by_content,
         }
 

@@ -11,7 +11,7 @@ from qarm.recommender.examples import Examples
 from qarm.recommender.metrics import UserAuc, auc, calibration, grouped_auc, logloss
 from qarm.study.cells import ANCHORS, Seed
 from qarm.study.intervals import POWER, Judge, holm
-from qarm.study.sources import FREQUENCY_GROUPS, frequency_groups
+from qarm.study.sources import FREQUENCY_GROUPS, event_groups
 
 __all__ = ["figures", "slices_of"]
 
@@ -23,7 +23,7 @@ Bools = npt.NDArray[np.bool_]
 
 def slices_of(seed: Seed, rows: Examples) -> dict[str, Bools]:
     """Which rows belong to a slice: all, warm, cold, items by frequency, thirds of users by history."""
-    group = frequency_groups(rows.item_ids, seed.windows.split.train)[rows.items]
+    group = event_groups(rows.item_ids, seed.windows.split.train)[rows.items]
     found = {"all": np.ones(len(rows), dtype=bool), "warm": group > 0, "cold": group == 0}
     found |= {f"L{number}": group == number for number in range(1, FREQUENCY_GROUPS + 1)}
     lengths = rows.end - rows.begin

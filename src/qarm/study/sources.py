@@ -1,6 +1,6 @@
 """Codes of one seed by source: aligned and raw vectors, RQ-VAE, ALS, and the placebo."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import polars as pl
 
 from qarm.artifacts import Codes, Embeddings
 from qarm.behavior.factorization import factorized
+from qarm.behavior.frequency import frequency_groups
 from qarm.behavior.log import Log
 from qarm.behavior.pairs import mine_pairs
 from qarm.config import Config
@@ -24,7 +25,7 @@ from qarm.recommender.examples import row_numbers
 from qarm.study.variants import Source
 from qarm.study.windows import Windows
 
-__all__ = ["FREQUENCY_GROUPS", "Sources", "frequency_groups", "permuted"]
+__all__ = ["FREQUENCY_GROUPS", "Sources", "event_groups", "permuted"]
 
 FREQUENCY_GROUPS = 6
 ALS_EPOCHS = 15
@@ -108,7 +109,7 @@ class Sources:
     def _coded(self, source: Source) -> tuple[Codes, list[str]]:
         if source == "placebo":
             codes, pool = self.codes("aligned")
-            groups = frequency_groups(codes.item_ids, self.windows.split.train)
+            groups = event_groups(codes.item_ids, self.windows.split.train)
             return permuted(codes, groups, seed=self.seed), pool
         vectors = {"raw": lambda: self.raw, "als": lambda: self.behavior}.get(source, lambda: self.aligned)()
         settings = self.config.quantizer
@@ -132,12 +133,10 @@ class Sources:
         return width if isinstance(width, int) else width[0]
 
 
-def frequency_groups(item_ids: Iterable[str], train: Log) -> Ints:
-    """0 for items without a training event, else 1 (rarest) to 6, as many items in each; int64 [items]."""
-    counts = train.frame.group_by("item_id").len().sort("len", "item_id")
-    numbers = 1 + np.arange(counts.height) * FREQUENCY_GROUPS // max(1, counts.height)
-    group: Mapping[str, int] = dict(zip(counts["item_id"], numbers.tolist(), strict=True))
-    return np.array([group.get(item, 0) for item in item_ids], dtype=np.int64)
+def event_groups(item_ids: Iterable[str], train: Log) -> Ints:
+    """`frequency_groups` by training events, six of them; 0 for cold items."""
+    events = train.frame.group_by("item_id").agg(count=pl.len())
+    return frequency_groups(item_ids, events, groups=FREQUENCY_GROUPS)
 
 
 def permuted(codes: Codes, groups: Ints, *, seed: int) -> Codes:
