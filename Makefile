@@ -49,7 +49,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "Python's venv is missing; install it, on Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt \
-	  "torch==2.13.0" -e ".[demo,report,dev]"
+	  "torch==2.13.0" -e ".[demo,report,serve,dev]"
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) --no-deps --upgrade \
 	  --target $(VENV)/torchvision "torchvision==0.28.0"  # for one test, and not where it would be imported
 	@touch $(STAMP)
