@@ -12,6 +12,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def row(model: type[BaseModel], prefix: str, name: str, above: str = "") -> str:
         raise SystemExit(
             f"{model.__name__}.{name} has no explanation; write a comment at its line in config.py"
         )
-    field = model.model_json_schema()["properties"][name]
+    field = schema_of(model)["properties"][name]
     text = "; ".join(part for part in (above, words) if part)
     cells = (f"`{prefix}{name}`", kind(field), f"`{value(field['default'])}`", plain(text))
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
@@ -129,6 +130,7 @@ def model_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
     return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 
+@cache
 def explanations(model: type[BaseModel]) -> dict[str, str]:
     """The comment of each field, from the source."""
     source = inspect.getsource(model)
@@ -144,6 +146,11 @@ def explanations(model: type[BaseModel]) -> dict[str, str]:
         tail = lines[node.end_lineno - 1][node.end_col_offset :].strip(" #")  # type: ignore[operator]
         found[node.target.id] = " ".join([*reversed(comment), tail]).strip()
     return found
+
+
+@cache
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
 
 
 def kind(schema: dict[str, Any]) -> str:
