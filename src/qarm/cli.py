@@ -23,7 +23,8 @@ Settings = Annotated[list[str] | None, Parameter(name="--set", help=SETTINGS_HEL
 ConfigFile = Annotated[Path, Parameter(help="YAML file; examples/ has some.")]
 RunFolder = Annotated[Path, Parameter(help="Run folder: a folder per stage, made if need be.")]
 Engine = Annotated[
-    Literal["local", "ray"], Parameter(help="Where mining runs: this machine, or a Ray cluster; same bytes.")
+    Literal["local", "ray"],
+    Parameter(help="Where mining and embedding run: here, or on a Ray cluster; same bytes."),
 ]
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON, one object a line.", negative="")]
 
