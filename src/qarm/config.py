@@ -271,7 +271,10 @@ class RankerConfig(Page):
 
 
 class CompareConfig(Page):
-    """The comparison of docs/protocol.md; `variants` empty: the protocol's; `primary` minus its second."""
+    """The comparison of docs/protocol.md; `variants` empty: the protocol's; `primary` minus its second.
+
+    search: ranker settings that are tried on validation before; 1: those of `ranker` as they are.
+    """
 
     variants: list[str] = []
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0, 1, 2, 3, 4]
@@ -279,6 +282,7 @@ class CompareConfig(Page):
     cold_items: Share = 0.15
     negatives: Count = 50
     catalogue_users: Count = 300
+    search: Count = 9
     primary: tuple[str, str] = ("id+rq+vq", "id")
 
 

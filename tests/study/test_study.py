@@ -10,12 +10,13 @@ import pytest
 from qarm.artifacts import Codes, read_json
 from qarm.behavior.log import Log, read_log
 from qarm.cli import main
-from qarm.config import Config, load_config
+from qarm.config import Config, RankerConfig, load_config
 from qarm.errors import ConfigError, InputError
 from qarm.recommender.metrics import UserAuc
 from qarm.report.comparison import comparison_page
 from qarm.schemas import schema_of
 from qarm.study.compare import compare_variants
+from qarm.study.halving import halved, sampled
 from qarm.study.intervals import Judge, holm
 from qarm.study.sources import event_groups, permuted
 from qarm.study.variants import DEFAULT, parse_variant
@@ -37,6 +38,7 @@ TINY = {
     "compare.seeds": "[0, 1]",
     "compare.negatives": "5",
     "compare.catalogue_users": "20",
+    "compare.search": "2",
 }
 
 
@@ -212,7 +214,7 @@ def test_every_json_file_has_the_shape_that_its_schema_says(finished: Path) -> N
         assert schema is not None, path
         schema.model_validate_json(path.read_text())
         checked.add(schema.__name__)
-    assert checked == {"ComparedKey", "ComparedTiming", "Compared", "ComparedCell"}
+    assert checked == {"ComparedKey", "ComparedTiming", "Compared", "ComparedCell", "Searched"}
 
 
 def test_the_wide_id_has_as_many_parameters_as_the_largest(finished: Path) -> None:
@@ -290,3 +292,30 @@ def test_wrong_settings_are_all_told(world: Path, tmp_path: Path, capsys: pytest
     assert "compare.windows" in capsys.readouterr().err
     with pytest.raises(ConfigError):
         load_config(file, environment={})
+
+
+# ---- settings -----------------------------------------------------------------------------------
+
+
+def test_halving_keeps_the_best_third_and_counts_what_it_trained() -> None:
+    settings = RankerConfig(epochs=20)
+    asked: list[tuple[float, float, int]] = []
+
+    def trial(tried: RankerConfig) -> list[tuple[float, int]]:
+        asked.append((tried.lr, tried.dropout, tried.epochs))
+        return [(1 - tried.lr - tried.dropout, tried.epochs), (1 - tried.lr, 1)]
+
+    chosen, found = halved(settings, 9, trial, seed=0)
+    tried = sampled(settings, 9, seed=0)
+    best = min(tried, key=lambda setting: 2 * setting["lr"] + setting["dropout"])
+    assert [len(lines) for lines in found["rounds"]] == [9, 3]
+    assert {epochs for *_, epochs in asked[:9]} == {2}
+    assert {epochs for *_, epochs in asked[9:]} == {20}
+    assert found["variant_epochs"] == 9 * (2 + 1) + 3 * (20 + 1)
+    assert (chosen.lr, chosen.dropout, chosen.epochs) == (best["lr"], best["dropout"], 20)
+
+
+def test_the_given_settings_are_tried_first_and_none_twice() -> None:
+    found = sampled(RankerConfig(lr=0.7), 1000, seed=3)
+    assert found[0]["lr"] == 0.7
+    assert len({tuple(setting.values()) for setting in found}) == len(found) == 1 + 3 * 3 * 3 * 2

@@ -130,6 +130,17 @@ class Seed:
         for name, scorer in self._anchors().items():
             self._kept(name, scorer, told)
 
+    def tried(self, names: Sequence[str], settings: RankerConfig) -> list[tuple[float, int]]:
+        """Best validation AUC of these variants with other settings, and the epochs that each took."""
+        found = []
+        for variant in (variant for variant in self.variants if variant.name in names):
+            fitted = fit_ranker(
+                self.rows, self.judged.valid, self._table(variant), settings=settings, seed=self.seed
+            )
+            reached = [epoch["valid_auc"] or 0.0 for epoch in fitted.epochs]
+            found.append((float(max(reached)), len(fitted.epochs)))
+        return found
+
     def scores(self, name: str) -> dict[str, npt.NDArray[np.float32]]:
         """A method's scores of the test rows, by how their negatives were drawn."""
         return {kind: np.load(self._file(name, kind)) for kind in self.judged.test}

@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from qarm.config import Config
 from qarm.errors import InputError, Problems
 from qarm.run import Run
 from qarm.study.cells import Seed
+from qarm.study.halving import halved, with_setting
 from qarm.study.results import figures
 from qarm.study.sources import Sources
 from qarm.study.table import tables
@@ -44,7 +46,8 @@ def compare_variants(config: Config, folder: Path, *, told: Callable[[str], None
         run, out = Run(config, folder), folder / "compare"
         catalog, log = run.tables
         _claim(out, run)
-        clock, seeds = time.perf_counter(), []
+        clock = time.perf_counter()
+        seeds: list[Seed] = []
         for number in config.compare.seeds:
             windows = cut(
                 log,
@@ -55,10 +58,14 @@ def compare_variants(config: Config, folder: Path, *, told: Callable[[str], None
             )
             sources = Sources(catalog, windows, config, cache=run.cache, seed=number)
             seed = Seed(sources, config, out / f"seed-{number}", variants=variants)
+            if not seeds and config.compare.search > 1:
+                seed.config = config = _searched(seed, config, out / "search.json", told)
             seed.run(_teller(told, number, clock))
             sources.forget()
             seeds.append(seed)
         found = figures(seeds, primary=config.compare.primary)
+        if (out / "search.json").is_file():
+            found["search"] = read_json(out / "search.json")
         write_json(out / "results.json", found)
         write_text(out / "results.md", tables(found))
         if find_spec("plotly") is not None and find_spec("jinja2") is not None:
@@ -94,6 +101,17 @@ def _claim(out: Path, run: Run) -> None:
     if file.is_file() and read_json(file)["key"] != key:
         raise InputError(f"{out} holds a comparison of other data or settings; give another --out")
     write_json(file, {"key": key})
+
+
+def _searched(seed: Seed, config: Config, file: Path, told: Callable[[str], None]) -> Config:
+    """The config with the ranker settings that the search chose; a search on file is not made again."""
+    if not file.is_file():
+        trial = partial(seed.tried, config.compare.primary)
+        _, found = halved(config.ranker, config.compare.search, trial, seed=seed.seed)
+        write_json(file, found)
+        told(f"ranker settings searched: {found['chosen']}")
+    ranker = with_setting(config.ranker, read_json(file)["chosen"])
+    return config.model_copy(update={"ranker": ranker})
 
 
 def _teller(told: Callable[[str], None], number: int, clock: float) -> Callable[[str], None]:
