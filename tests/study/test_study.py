@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import norm
 
 from qarm.artifacts import Codes, read_json
 from qarm.behavior.log import Log, read_log
@@ -15,6 +16,7 @@ from qarm.errors import ConfigError, InputError
 from qarm.recommender.metrics import UserAuc
 from qarm.report.comparison import comparison_page
 from qarm.schemas import schema_of
+from qarm.study.answers import answers
 from qarm.study.compare import compare_variants
 from qarm.study.halving import halved, sampled
 from qarm.study.intervals import Judge, holm
@@ -159,7 +161,7 @@ def test_intervals_hold_what_they_should() -> None:
     assert found.mean == pytest.approx(gains.mean())
     assert found.error == pytest.approx(error, rel=0.1)
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
-    assert found.p < 0.01
+    assert found.p == pytest.approx(2 * norm.sf(found.mean / found.error))
     assert found.smallest_effect == pytest.approx(2.8 * error, rel=0.1)
 
 
@@ -319,3 +321,28 @@ def test_the_given_settings_are_tried_first_and_none_twice() -> None:
     found = sampled(RankerConfig(lr=0.7), 1000, seed=3)
     assert found[0]["lr"] == 0.7
     assert len({tuple(setting.values()) for setting in found}) == len(found) == 1 + 3 * 3 * 3 * 2
+
+
+# ---- answers ------------------------------------------------------------------------------------
+
+
+def test_questions_are_answered_by_the_interval() -> None:
+    def gain(method: str, against: str, low: float, high: float, part: str = "all") -> dict[str, object]:
+        place = {"negatives": "uniform", "slice": part, "measure": "gauc"}
+        return {**place, "method": method, "against": against, "low": low, "high": high}
+
+    main = "id+rq+vq"
+    differences = [
+        gain(main, "id", 0.01, 0.02),
+        gain(main, f"{main}@placebo", -0.01, 0.02),
+        gain("rq+vq", "id", -0.02, -0.01),
+        gain(main, "id", 0.1, 0.2, "cold"),
+        gain(main, "id", -0.2, -0.1, "L1"),
+    ]
+    found = answers({"means": [{"negatives": "uniform"}], "differences": differences})
+    assert [(a.compared, a.word) for a in found] == [
+        (f"{main} minus {main}@placebo", "unclear"),
+        (f"{main} minus id", "yes"),
+        (f"{main} minus id, cold items", "yes"),
+        ("rq+vq minus id", "no"),
+    ]

@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
+from qarm.study.answers import answers
+
 __all__ = ["summary", "tables"]
 
 MEASURES = ("gauc", "uauc", "auc", "logloss", "calibration")
 
 
 def tables(results: Mapping[str, Any]) -> str:
-    """Means by slice, differences in GAUC, and the primary comparison."""
-    parts = [_primary(results), _search(results)]
+    """The primary comparison, the questions answered, means by slice, and differences in GAUC."""
+    parts = [_primary(results), _answers(results), _search(results)]
     kinds = dict.fromkeys(entry["negatives"] for entry in results["means"])
     for kind in kinds:
         means = [entry for entry in results["means"] if entry["negatives"] == kind]
@@ -41,6 +43,12 @@ def _primary(results: Mapping[str, Any]) -> str:
         f"{len(results['seeds'])} seeds.\n\n"
         f"Standing after Holm's correction: {'; '.join(stands) or 'none'}."
     )
+
+
+def _answers(results: Mapping[str, Any]) -> str:
+    lines = ["| question | compared | GAUC, 95 % interval | answer |", "|---|---|---|---|"]
+    lines += [f"| {a.text} | {a.compared} | {_gain(a.difference)} | {a.word} |" for a in answers(results)]
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def _search(results: Mapping[str, Any]) -> str:
