@@ -282,7 +282,7 @@ class CompareConfig(Page):
     cold_items: Share = 0.15
     negatives: Count = 50
     catalogue_users: Count = 300
-    search: Count = 9
+    search: Count = 12
     primary: tuple[str, str] = ("id+rq+vq", "id")
 
 

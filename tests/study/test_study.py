@@ -320,7 +320,7 @@ def test_halving_keeps_the_best_third_and_counts_what_it_trained() -> None:
 def test_the_given_settings_are_tried_first_and_none_twice() -> None:
     found = sampled(RankerConfig(lr=0.7), 1000, seed=3)
     assert found[0]["lr"] == 0.7
-    assert len({tuple(setting.values()) for setting in found}) == len(found) == 1 + 3 * 3 * 3 * 2
+    assert len({tuple(setting.values()) for setting in found}) == len(found) == 1 + 3 * 3 * 3 * 3 * 2
 
 
 # ---- answers ------------------------------------------------------------------------------------

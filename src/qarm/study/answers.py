@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 
 
 def answers(results: Mapping[str, Any], *, negatives: str | None = None) -> list[Answer]:
-    """Answers from the content of `compare/results.json`; what asks about a variant that it lacks is left out.
+    """Answers from the content of `compare/results.json`; a question is left out where a variant is missing.
 
     negatives: the kind that is asked about; by default the first, which is the primary one.
     """

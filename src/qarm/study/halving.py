@@ -17,6 +17,7 @@ __all__ = ["GRID", "KEEP", "halved", "sampled", "with_setting"]
 GRID: dict[str, tuple[float, ...]] = {
     "lr": (2e-3, 5e-3, 1e-2),
     "dropout": (0.1, 0.3, 0.5),
+    "id_dropout": (0.1, 0.3, 0.5),
     "weight_decay": (0.01, 0.1, 0.3),
     "dim": (16, 32),
 }
