@@ -271,7 +271,10 @@ class RankerConfig(Page):
 
 
 class CompareConfig(Page):
-    """The comparison of docs/protocol.md; `variants` empty: the protocol's; `primary` minus its second."""
+    """The comparison of docs/protocol.md; `variants` empty: the protocol's; `primary` minus its second.
+
+    `peer`: with torch-rechub's DIN as a further anchor, which needs the extra `peers`.
+    """
 
     variants: list[str] = []
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0, 1, 2, 3, 4]
@@ -280,6 +283,7 @@ class CompareConfig(Page):
     negatives: Count = 50
     catalogue_users: Count = 300
     primary: tuple[str, str] = ("id+rq+vq", "id")
+    peer: bool = False
 
 
 class Config(Page):
