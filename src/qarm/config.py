@@ -274,6 +274,7 @@ class CompareConfig(Page):
     """The comparison of docs/protocol.md; `variants` empty: the protocol's; `primary` minus its second.
 
     search: ranker settings that are tried on validation before; 1: those of `ranker` as they are.
+    `peer`: with torch-rechub's DIN as a further anchor, which needs the extra `peers`.
     """
 
     variants: list[str] = []
@@ -284,6 +285,7 @@ class CompareConfig(Page):
     catalogue_users: Count = 300
     search: Count = 12
     primary: tuple[str, str] = ("id+rq+vq", "id")
+    peer: bool = False
 
 
 class Config(Page):

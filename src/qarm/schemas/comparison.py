@@ -25,12 +25,16 @@ class ComparedTiming(Shape):
 
 
 class ComparedCell(Shape):
-    """`compare/seed-<n>/cells/<variant>.json`: one trained ranker; `best` is the epoch that was kept."""
+    """`compare/seed-<n>/cells/<variant>.json`: one trained ranker; `best` is the epoch that was kept.
+
+    `settings`: what torch-rechub's DIN was given after its search.
+    """
 
     best: int
     epochs: list[Epoch]
     dim: Count
     parameters: Count
+    settings: dict[str, float] | None = None
 
 
 class Means(Shape):

@@ -16,6 +16,7 @@ from qarm.errors import InputError, Problems
 from qarm.run import Run
 from qarm.study.cells import Seed
 from qarm.study.halving import halved, with_setting
+from qarm.study.rechub import need_rechub
 from qarm.study.results import figures
 from qarm.study.sources import Sources
 from qarm.study.table import tables
@@ -40,8 +41,11 @@ def compare_variants(config: Config, folder: Path, *, told: Callable[[str], None
 
     Raises:
         InputError: a variant is unknown, the tables are wrong, or the folder belongs to another comparison.
+        MissingExtraError: `compare.peer` is on and torch-rechub is not installed.
     """
     variants = _variants(config)
+    if config.compare.peer:
+        need_rechub()
     with run_lock(folder):
         run, out = Run(config, folder), folder / "compare"
         catalog, log = run.tables
@@ -96,7 +100,9 @@ def _variants(config: Config) -> list[Variant]:
 def _claim(out: Path, run: Run) -> None:
     """Write down what the folder belongs to, or see that it is this."""
     read = [run.hash_of(name) for name in ("items", "interactions")]
-    key = digest({"settings": run.settings(SECTIONS), "tables": read})
+    settings = run.settings(SECTIONS)
+    del settings["compare"]["peer"]  # an anchor more or less changes no other cell
+    key = digest({"settings": settings, "tables": read})
     file = out / "key.json"
     if file.is_file() and read_json(file)["key"] != key:
         raise InputError(f"{out} holds a comparison of other data or settings; give another --out")
