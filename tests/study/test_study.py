@@ -144,6 +144,8 @@ def test_means_and_differences_by_hand() -> None:
     assert found.low <= found.mean <= found.high
     assert plain.difference("a", "a").mean == 0
     assert plain.difference("a", "a").p == 1
+    half = plain.recovered("a", "b", "a")
+    assert (half.mean, half.low, half.high) == (1, 1, 1)
 
 
 def test_intervals_hold_what_they_should() -> None:

@@ -80,13 +80,23 @@ class Judge:
         own = self._means[method][:, 0]
         return float(own.std(ddof=1)) if len(own) > 1 else None
 
+    def recovered(self, method: str, base: str, best: str) -> Difference:
+        """The share of the way from a base to the best that a method goes, paired by user and seed."""
+        own, low, high = (self._means[name].mean(axis=0) for name in (method, base, best))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return _estimate((own - low) / (high - low))
+
     def difference(self, method: str, against: str) -> Difference:
         """Paired by user and seed."""
-        both = (self._means[method] - self._means[against]).mean(axis=0)
-        drawn = both[1:][np.isfinite(both[1:])]
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        mean, error = float(both[0]), float(drawn.std(ddof=1))
-        return Difference(mean, float(low), float(high), error, _two_sided(mean, error))
+        return _estimate((self._means[method] - self._means[against]).mean(axis=0))
+
+
+def _estimate(values: Floats) -> Difference:
+    """Of the sample itself, which stands first, and its resamples."""
+    drawn = values[1:][np.isfinite(values[1:])]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    mean, error = float(values[0]), float(drawn.std(ddof=1))
+    return Difference(mean, float(low), float(high), error, _two_sided(mean, error))
 
 
 def _two_sided(mean: float, error: float) -> float:
