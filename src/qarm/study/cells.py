@@ -32,6 +32,7 @@ __all__ = ["UNTRAINED", "Seed"]
 CATALOGUE = "catalogue"
 UNTRAINED = ("popularity", "item-kNN", "content-kNN")  # anchors whose scores are no logits
 WIDEST = 512
+VALID_EVENTS = 5_000  # what early stopping is judged by; more would cost more than they tell
 
 
 Scores = npt.NDArray[Any]
@@ -73,7 +74,7 @@ class Seed:
     def _judged(self) -> Judged:
         split = self.windows.split
         kinds = ["labels"] if split.explicit else ["uniform", "popular"]
-        valid = thinned(self._drawn(split.valid, split.test, kinds[0]))
+        valid = thinned(self._drawn(split.valid, split.test, kinds[0]), events=VALID_EVENTS)
         test = {kind: self._drawn(split.test, split.valid, kind) for kind in kinds}
         catalogue = catalogue_rows(
             [split.train, split.valid],
