@@ -285,7 +285,11 @@ class RankerConfig(Page):
 
 
 class CompareConfig(Page):
-    """The comparison of docs/protocol.md; `variants` empty: the protocol's; `primary` minus its second."""
+    """The comparison of docs/protocol.md; `variants` empty: the protocol's; `primary` minus its second.
+
+    search: ranker settings that are tried on validation before; 1: those of `ranker` as they are.
+    `peer`: with torch-rechub's DIN as a further anchor, which needs the extra `peers`.
+    """
 
     variants: list[str] = []  # with `@` and `id-wide` as in docs/protocol.md
     # each draws its cold items, negatives, encoder, codebooks and ranker
@@ -295,7 +299,9 @@ class CompareConfig(Page):
     cold_items: Share = 0.15  # share of the training items that lose their events before the test part
     negatives: Count = 50  # per positive, of each kind
     catalogue_users: Count = 300  # users for whom the whole catalogue is ranked
+    search: Count = 12  # ranker settings that are tried on validation first; 1: those of `ranker` as they are
     primary: tuple[str, str] = ("id+rq+vq", "id")  # the one comparison that is not corrected for many
+    peer: bool = False  # also torch-rechub's DIN on the same rows; needs the extra `peers`
 
 
 class Config(Page):

@@ -297,6 +297,8 @@ def test_thinned_by_hand(make_examples: MakeExamples) -> None:
         [],
     ]
     assert len(thinned(rows, negatives=5)) == len(rows)
+    ends = thinned(rows, negatives=5, events=2)
+    assert {*ends.events} == {rows.events[0], rows.events[-1]}
     assert len(thinned(make_examples([]))) == 0
 
 

@@ -6,16 +6,19 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import norm
 
 from qarm.artifacts import Codes, read_json
 from qarm.behavior.log import Log, read_log
 from qarm.cli import main
-from qarm.config import Config, load_config
+from qarm.config import Config, RankerConfig, load_config
 from qarm.errors import ConfigError, InputError
 from qarm.recommender.metrics import UserAuc
 from qarm.report.comparison import comparison_page
 from qarm.schemas import schema_of
+from qarm.study.answers import answers
 from qarm.study.compare import compare_variants
+from qarm.study.halving import halved, sampled
 from qarm.study.intervals import Judge, holm
 from qarm.study.sources import event_groups, permuted
 from qarm.study.variants import DEFAULT, parse_variant
@@ -37,6 +40,7 @@ TINY = {
     "compare.seeds": "[0, 1]",
     "compare.negatives": "5",
     "compare.catalogue_users": "20",
+    "compare.search": "2",
 }
 
 
@@ -140,6 +144,8 @@ def test_means_and_differences_by_hand() -> None:
     assert found.low <= found.mean <= found.high
     assert plain.difference("a", "a").mean == 0
     assert plain.difference("a", "a").p == 1
+    half = plain.recovered("a", "b", "a")
+    assert (half.mean, half.low, half.high) == (1, 1, 1)
 
 
 def test_intervals_hold_what_they_should() -> None:
@@ -157,7 +163,7 @@ def test_intervals_hold_what_they_should() -> None:
     assert found.mean == pytest.approx(gains.mean())
     assert found.error == pytest.approx(error, rel=0.1)
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
-    assert found.p < 0.01
+    assert found.p == pytest.approx(2 * norm.sf(found.mean / found.error))
     assert found.smallest_effect == pytest.approx(2.8 * error, rel=0.1)
 
 
@@ -212,7 +218,7 @@ def test_every_json_file_has_the_shape_that_its_schema_says(finished: Path) -> N
         assert schema is not None, path
         schema.model_validate_json(path.read_text())
         checked.add(schema.__name__)
-    assert checked == {"ComparedKey", "ComparedTiming", "Compared", "ComparedCell"}
+    assert checked == {"ComparedKey", "ComparedTiming", "Compared", "ComparedCell", "Searched"}
 
 
 def test_the_wide_id_has_as_many_parameters_as_the_largest(finished: Path) -> None:
@@ -290,3 +296,55 @@ def test_wrong_settings_are_all_told(world: Path, tmp_path: Path, capsys: pytest
     assert "compare.windows" in capsys.readouterr().err
     with pytest.raises(ConfigError):
         load_config(file, environment={})
+
+
+# ---- settings -----------------------------------------------------------------------------------
+
+
+def test_halving_keeps_the_best_third_and_counts_what_it_trained() -> None:
+    settings = RankerConfig(epochs=20)
+    asked: list[tuple[float, float, int]] = []
+
+    def trial(tried: RankerConfig) -> list[tuple[float, int]]:
+        asked.append((tried.lr, tried.dropout, tried.epochs))
+        return [(1 - tried.lr - tried.dropout, tried.epochs), (1 - tried.lr, 1)]
+
+    chosen, found = halved(settings, 9, trial, seed=0)
+    tried = sampled(settings, 9, seed=0)
+    best = min(tried, key=lambda setting: 2 * setting["lr"] + setting["dropout"])
+    assert [len(lines) for lines in found["rounds"]] == [9, 3]
+    assert {epochs for *_, epochs in asked[:9]} == {2}
+    assert {epochs for *_, epochs in asked[9:]} == {20}
+    assert found["variant_epochs"] == 9 * (2 + 1) + 3 * (20 + 1)
+    assert (chosen.lr, chosen.dropout, chosen.epochs) == (best["lr"], best["dropout"], 20)
+
+
+def test_the_given_settings_are_tried_first_and_none_twice() -> None:
+    found = sampled(RankerConfig(lr=0.7), 1000, seed=3)
+    assert found[0]["lr"] == 0.7
+    assert len({tuple(setting.values()) for setting in found}) == len(found) == 1 + 3 * 3 * 3 * 3 * 2
+
+
+# ---- answers ------------------------------------------------------------------------------------
+
+
+def test_questions_are_answered_by_the_interval() -> None:
+    def gain(method: str, against: str, low: float, high: float, part: str = "all") -> dict[str, object]:
+        place = {"negatives": "uniform", "slice": part, "measure": "gauc"}
+        return {**place, "method": method, "against": against, "low": low, "high": high}
+
+    main = "id+rq+vq"
+    differences = [
+        gain(main, "id", 0.01, 0.02),
+        gain(main, f"{main}@placebo", -0.01, 0.02),
+        gain("rq+vq", "id", -0.02, -0.01),
+        gain(main, "id", 0.1, 0.2, "cold"),
+        gain(main, "id", -0.2, -0.1, "L1"),
+    ]
+    found = answers({"means": [{"negatives": "uniform"}], "differences": differences})
+    assert [(a.compared, a.word) for a in found] == [
+        (f"{main} minus {main}@placebo", "unclear"),
+        (f"{main} minus id", "yes"),
+        (f"{main} minus id, cold items", "yes"),
+        ("rq+vq minus id", "no"),
+    ]

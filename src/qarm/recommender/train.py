@@ -218,11 +218,18 @@ def _validate(ranker: Ranker, valid: Examples) -> dict[str, float | None]:
     return {"valid_auc": auc(valid.labels, logits), "valid_logloss": logloss(valid.labels, logits)}
 
 
-def thinned(examples: Examples, *, negatives: int = VALID_NEGATIVES) -> Examples:
-    """The first `1 + negatives` rows of every event; drawn negatives stand in random order."""
+def thinned(examples: Examples, *, negatives: int = VALID_NEGATIVES, events: int | None = None) -> Examples:
+    """The first `1 + negatives` rows of every event; drawn negatives stand in random order.
+
+    events: as many of them at most, evenly spaced.
+    """
     edges = examples.groups()
-    place = np.arange(len(examples)) - np.repeat(edges[:-1], np.diff(edges))
-    keep = place <= negatives
+    number = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
+    keep = np.arange(len(examples)) - edges[number] <= negatives
+    if events is not None and len(edges) - 1 > events:
+        chosen = np.zeros(len(edges) - 1, dtype=bool)
+        chosen[np.linspace(0, len(chosen) - 1, events).astype(np.int64)] = True
+        keep &= chosen[number]
     fields = ("users", "items", "labels", "times", "events", "cold", "start", "end", "begin")
     return replace(examples, **{name: getattr(examples, name)[keep] for name in fields})
 

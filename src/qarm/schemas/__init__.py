@@ -4,7 +4,7 @@ from fnmatch import fnmatch
 
 from pydantic import BaseModel
 
-from qarm.schemas.comparison import Compared, ComparedCell, ComparedKey, ComparedTiming
+from qarm.schemas.comparison import Compared, ComparedCell, ComparedKey, ComparedTiming, Searched
 from qarm.schemas.learned import AlignStep, Churn, CodeQuality, EncoderCard, PairQuality, Profile, Saved
 from qarm.schemas.results import Baselines, Cell, RankerShape, Results, Summary
 from qarm.schemas.retrieval import EmbeddingQuality, Neighbours
@@ -15,6 +15,7 @@ __all__ = ["SCHEMAS", "schema_of"]
 SCHEMAS: dict[str, type[BaseModel]] = {
     "compare/key.json": ComparedKey,
     "compare/timing.json": ComparedTiming,
+    "compare/search.json": Searched,
     "compare/results.json": Compared,
     "compare/seed-*/cells/*.json": ComparedCell,
     "*/manifest.json": Manifest,
