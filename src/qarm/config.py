@@ -285,11 +285,7 @@ class RankerConfig(Page):
 
 
 class CompareConfig(Page):
-    """The comparison of docs/protocol.md; `variants` empty: the protocol's; `primary` minus its second.
-
-    search: ranker settings that are tried on validation before; 1: those of `ranker` as they are.
-    `peer`: with torch-rechub's DIN as a further anchor, which needs the extra `peers`.
-    """
+    """The comparison of docs/protocol.md; `variants` empty: the protocol's; `primary` minus its second."""
 
     variants: list[str] = []  # with `@` and `id-wide` as in docs/protocol.md
     # each draws its cold items, negatives, encoder, codebooks and ranker
