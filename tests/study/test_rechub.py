@@ -21,7 +21,7 @@ from qarm.study.rechub import DIN, fit_rival, rechub_din, score_rival
 from qarm.world import WorldSpec, build_world
 
 GROUPS, PER_GROUP = 4, 8
-SETTINGS = RankerConfig(dim=8, epochs=6, patience=3, batch=512)
+SETTINGS = RankerConfig(dim=8, epochs=5, patience=3, batch=512)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,7 +72,7 @@ def test_its_scores_are_those_of_its_model_row_by_row(planted: tuple[TrainingRow
     """Rows written out by hand: the candidate's row in its table, the history padded with 0 to a length."""
     rows, judged = planted
     torch.manual_seed(3)
-    model = rechub_din(len(rows.trained) + 1, dim=8, init=0.5)
+    model = rechub_din(len(rows.trained) + 1, dim=8, init=0.5).eval()
     known = torch.zeros(len(rows.events.item_ids), dtype=torch.int64)
     known[torch.from_numpy(rows.trained.astype(np.int64))] = torch.arange(1, len(rows.trained) + 1)
     assert known[-1] == 0  # i99 was never trained

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from qarm.config import RankerConfig
 from qarm.errors import MissingExtraError
 from qarm.recommender.batches import Batch, batches
+from qarm.recommender.din import Din, ragged
 from qarm.recommender.examples import Examples, TrainingRows
 
 __all__ = ["DIN", "Rival", "fit_rival", "need_rechub", "rechub_din", "score_rival"]
@@ -27,7 +28,6 @@ INITS = (1e-4, 0.1)  # standard deviation of the embeddings: theirs, from which 
 TRIAL = 3  # epochs that every pair of settings gets before the best goes on alone
 DECAY = 1e-5  # theirs
 HIDDEN, ATTENTION = (256, 128), (36,)  # of their example and of their activation unit
-EDGE = 1e-7  # float32 probabilities nearer to 0 or 1 have no finite log-odds
 
 Flat = tuple[dict[str, Tensor], Tensor]
 
@@ -113,13 +113,10 @@ def fit_rival(rows: TrainingRows, valid: Examples, *, settings: RankerConfig, se
 
 @torch.no_grad()
 def score_rival(rival: Rival, examples: Examples, *, rows: int = 4096) -> npt.NDArray[np.float32]:
-    """Log-odds float32 [n] of all examples, in batches of about `rows`."""
-    model, scores = rival.model.eval(), np.zeros(len(examples), dtype=np.float32)
-    device = next(model.parameters()).device
+    """Logits float32 [n] of all examples, in batches of about `rows`, by `Din`, whose logits are theirs."""
+    model, scores = Din.from_rechub(rival.model).eval(), np.zeros(len(examples), dtype=np.float32)
     for batch in batches(examples, rows):
-        features, _ = _flat(batch, rival.known)
-        found = model({name: part.to(device) for name, part in features.items()})
-        scores[batch.rows[batch.real.numpy()]] = found.clamp(EDGE, 1 - EDGE).logit().cpu().numpy()
+        scores[batch.rows[batch.real.numpy()]] = model(ragged(batch, rival.known)).numpy()
     return scores
 
 
