@@ -43,6 +43,11 @@ class Batch:
         moved: dict[str, Any] = {name: part.to(device) for name, part in there.items()}
         return replace(self, **moved)
 
+    def part(self, number: int, of: int) -> "Batch":
+        """Every `of`-th event, from `number` on."""
+        parts: dict[str, Any] = {name: part for name, part in vars(self).items() if part is not None}
+        return replace(self, **{name: part[number::of] for name, part in parts.items()})
+
 
 def batches(
     examples: Examples,

@@ -1,7 +1,7 @@
 """Rows to learn from and to be judged on: user, candidate, label, and the history before the row."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ from qarm.recommender.negatives import Untouched, draw, draw_popular
 __all__ = ["Examples", "TrainingRows", "evaluation_rows", "read_examples", "row_numbers"]
 
 LONG = 1000  # events that are searched by code
+
+OF_ROWS = ("users", "items", "labels", "times", "events", "cold", "start", "end", "begin")
 
 Ints = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int32]
@@ -46,6 +48,10 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def only(self, rows: npt.NDArray[np.bool_]) -> "Examples":
+        """Some of the rows, bool [n], in their order."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in OF_ROWS})
 
     def groups(self) -> Ints:
         """First row of each event, then the number of rows: int64 [events + 1]."""

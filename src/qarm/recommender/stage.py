@@ -1,16 +1,19 @@
 """The train stage: every variant and seed on the same rows, cell by cell, so that a killed run resumes."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 
 from qarm.artifacts import Codes, Embeddings, read_json, write_json, write_parquet
 from qarm.behavior.log import Log
 from qarm.behavior.split import Split
 from qarm.config import RankerConfig
+from qarm.engines.distributed import world
 from qarm.recommender.baselines import best_likeness, likeness, popularity
 from qarm.recommender.compare import evaluate, judge
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
@@ -38,7 +41,10 @@ def run_variants(
 
     Writes `eval.parquet`, `results.json` (a row per variant, seed and slice of the test part),
     `<variant>/` (the first seed's ranker) and `cells/<variant>-<seed>.json`: a cell that is there is
-    not trained again, so the folder must belong to these inputs and settings.
+    not trained again, so the folder must belong to these inputs and settings. A cell under way goes on from
+    its last epoch, which `progress/` holds until the end.
+
+    Under torchrun every process comes here; they train together, and the first one judges and writes.
 
     Args:
         split: training, validation and test part; catalog_ids: all items, cold ones included.
@@ -47,7 +53,8 @@ def run_variants(
         seed: of the evaluation rows; training draws by the seeds in `config`.
 
     Returns:
-        rows: evaluation rows; test AUC per variant over all items, mean over seeds.
+        rows: evaluation rows; test AUC per variant over all items, mean over seeds. Nothing where another
+        process writes.
 
     Raises:
         InputError: one label only, items without codes or vectors, numbers that are not finite.
@@ -64,28 +71,38 @@ def run_variants(
         )
         for variant in config.variants
     }
-    valid, test = _evaluation(split, catalog_ids, config, seed, path=folder / "eval.parquet")
+    here = world("cuda" if torch.cuda.is_available() else "cpu")
+    path = None if here.rank else folder / "eval.parquet"
+    valid, test = _evaluation(split, catalog_ids, config, seed, path=path)
     rows: list[Row] = []
     for number in config.seeds:
         training = training_rows(split, catalog_ids, config, seed=number)
         for variant, table in tables.items():
             cell = folder / "cells" / f"{variant}-{number}.json"
+            progress = folder / "progress" / f"{variant}-{number}"
             if not cell.is_file():
-                fitted = fit_ranker(training, valid, table, settings=config, seed=number)
+                fitted = fit_ranker(training, valid, table, settings=config, seed=number, checkpoint=progress)
+                if here.rank:
+                    continue
                 if number == config.seeds[0]:
                     fitted.ranker.save_pretrained(folder / variant)
                 found = judge(fitted.ranker, test, drawn=bool(training.negatives))
                 write_json(cell, {"rows": found, "epochs": fitted.epochs, "best": fitted.best})
-            rows += [{"variant": variant, "seed": number} | row for row in read_json(cell)["rows"]]
+            if here.rank == 0:
+                shutil.rmtree(progress, ignore_errors=True)
+                rows += [{"variant": variant, "seed": number} | row for row in read_json(cell)["rows"]]
+    if here.rank:
+        return {}
+    shutil.rmtree(folder / "progress", ignore_errors=True)
     rows += _baselines(training.events, valid, test, raw, folder, seed=config.seeds[0])
     write_json(folder / "results.json", {"rows": rows})
     return {"rows": len(valid) + len(test), **_summary(rows)}
 
 
 def _evaluation(
-    split: Split, catalog_ids: Sequence[str], config: RankerConfig, seed: int, *, path: Path
+    split: Split, catalog_ids: Sequence[str], config: RankerConfig, seed: int, *, path: Path | None
 ) -> tuple[Examples, Examples]:
-    """Write the evaluation rows; those of the validation and of the test part, with their histories."""
+    """Rows of the validation and of the test part with their histories; written where there is a path."""
     frame = evaluation_rows(
         {"valid": split.valid, "test": split.test},
         split.train,
@@ -95,7 +112,8 @@ def _evaluation(
         negatives=config.negatives.eval,
         seed=seed,
     )
-    write_parquet(path, frame)
+    if path is not None:
+        write_parquet(path, frame)
     past = [split.train, split.valid, split.test]
     valid, test = (
         read_examples(
