@@ -64,7 +64,11 @@ class ItemsTable(Page):
 
 
 class InteractionsTable(Page):
-    """Where the click log lies; `order` may stand for `time`; `where` keeps matching rows."""
+    """Where the click log lies; `order` may stand for `time`; `where` keeps matching rows.
+
+    `label` decides early stopping and ranking. `labels` names the columns of further labels (0, 1, or null
+    where unknown), `{like: liked}`, each of which the ranker learns with a last layer of its own.
+    """
 
     path: Path = Path("interactions.parquet")
     user: str = "user_id"
@@ -72,8 +76,17 @@ class InteractionsTable(Page):
     time: str = "timestamp"
     order: str | None = None
     label: str | None = None
+    labels: dict[str, str] = {}
     where: dict[str, bool | int | float | str] = {}
     max_unknown: Share = 0.05
+
+
+class UsersTable(Page):
+    """Where users are described; `features` names categorical columns for the ranker, by default none."""
+
+    path: Path = Path("users.parquet")
+    id: str = "user_id"
+    features: list[str] = []
 
 
 class Data(Page):
@@ -82,6 +95,7 @@ class Data(Page):
     root: Path = Path()
     items: ItemsTable = ItemsTable()
     interactions: InteractionsTable = InteractionsTable()
+    users: UsersTable = UsersTable()
 
 
 class SplitConfig(Page):
@@ -243,7 +257,11 @@ class Negatives(Page):
 class RankerConfig(Page):
     """One architecture for all variants; `batch` counts rows, `patience` epochs without a better one.
 
-    `cross` matches by code are attended to, from among the latest `long_history` events.
+    `cross` matches by code are attended to, from among the latest `long_history` events. `start`: whether
+    code tables start at random or from the codebooks' centroids. `prefixes`: rows of a table for codes 1 and
+    2 together, 0: none. `nearest_weights`: weigh a VQ list's entries by place, nearest first, instead of
+    alike. `time`: attention knows how long ago an event was, besides how many events ago. `missing_codes`:
+    largest share of items without codes that passes; they share a code of their own.
     """
 
     variants: Annotated[list[Variant], Field(min_length=1)] = list(VARIANTS)
@@ -261,6 +279,11 @@ class RankerConfig(Page):
     batch: Count = 1024
     lr: Positive = 5e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
+    start: Literal["random", "codebooks"] = "random"
+    prefixes: Annotated[int, Field(ge=0)] = 0
+    nearest_weights: bool = False
+    time: bool = False
+    missing_codes: Share = 0.0
 
     @model_validator(mode="after")
     def _nothing_twice(self) -> "RankerConfig":
@@ -301,6 +324,10 @@ class Config(Page):
     @property
     def interactions_path(self) -> Path:
         return self.data.root / self.data.interactions.path
+
+    @property
+    def users_path(self) -> Path:
+        return self.data.root / self.data.users.path
 
 
 def load_config(

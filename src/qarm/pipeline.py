@@ -179,16 +179,22 @@ def _quantize(run: Run, work: Path) -> dict[str, Any]:
 def _train(run: Run, work: Path) -> dict[str, Any]:
     import polars as pl
 
+    from qarm.recommender.embedding import read_codebooks
     from qarm.recommender.stage import run_variants
 
+    settings, books = run.config.ranker, None
+    if settings.start == "codebooks":
+        path = run.folder / "codes" / "quantizer" / "model.safetensors"
+        books = read_codebooks(path, run.config.quantizer.levels)
     return run_variants(
         run.split,
         run.catalog.item_ids,
         codes=Codes.read(run.folder / "codes" / "codes.parquet"),
         aligned=Embeddings.read(run.folder / "embeddings" / "embeddings.parquet"),
         raw=Embeddings.read(run.folder / "embeddings" / "raw.parquet"),
-        config=run.config.ranker,
+        config=settings,
         folder=work,
+        codebooks=books,
         pool=pl.read_parquet(run.folder / "codes" / "pool.parquet")["item_id"].to_list(),
         seed=run.config.seed,
     )
@@ -250,7 +256,7 @@ STAGES = (
     Stage(
         "train",
         "recommender/results.json",
-        ("interactions", "codes/codes.parquet", VECTORS, "embeddings/raw.parquet"),
+        ("interactions", "users", "codes/codes.parquet", VECTORS, "embeddings/raw.parquet"),
         ("seed", "data", "split", "ranker"),
         _train,
     ),
@@ -294,7 +300,8 @@ def _run_stage(run: Run, stage: Stage) -> Done:
 
 
 def _purpose(run: Run, stage: Stage) -> dict[str, Any]:
-    inputs = {name: run.hash_of(name) for name in stage.inputs}
+    names = [name for name in stage.inputs if name != "users" or run.has_users]
+    inputs = {name: run.hash_of(name) for name in names}
     return {"inputs": inputs, "config": run.settings(stage.sections)}
 
 

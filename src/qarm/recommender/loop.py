@@ -119,7 +119,7 @@ class Loop:
     def _pass(self, state: State) -> float:
         """Steps over all batches; returns the mean loss."""
         self.ranker.train()
-        examples = self.rows.epoch(state.epoch)
+        examples = self.ranker.reading(self.rows.epoch(state.epoch))
         total = torch.zeros((), device=self.device)
         for batch in batches(examples, self.settings.batch, random=self.random, search=self.search):
             total += self._step(batch, state.step)
@@ -134,24 +134,35 @@ class Loop:
         """One update; the sum of this process's losses."""
         self.optimizer.zero_grad(set_to_none=True)
         if self.world.size == 1:
-            losses = self._losses(batch)
-            losses.mean().backward()  # type: ignore[no-untyped-call]
+            losses, further = self._losses(batch)
+            loss = losses.mean() if further is None else losses.mean() + further
+            loss.backward()  # type: ignore[no-untyped-call]
         else:
             own, rows = batch.part(self.world.rank, self.world.size), int(batch.real.sum())
             torch.manual_seed(self._dropout_seed(step))
-            losses = self._losses(own) if len(own.items) else torch.zeros(0, device=self.device)
-            if len(losses):
-                (losses.sum() / rows).backward()  # type: ignore[no-untyped-call]
+            losses, further = torch.zeros(0, device=self.device), None
+            if len(own.items):
+                losses, further = self._losses(own, whole=batch)
+                loss = losses.sum() / rows if further is None else losses.sum() / rows + further
+                loss.backward()  # type: ignore[no-untyped-call]
             self.world.add_up_gradients(weight for weight in self.weights.values() if weight.requires_grad)
         self.optimizer.step()
         return losses.detach().sum()
 
-    def _losses(self, batch: Batch) -> Tensor:
-        """Of every real row."""
+    def _losses(self, batch: Batch, *, whole: Batch | None = None) -> tuple[Tensor, Tensor | None]:
+        """Of every real row; and of further labels, where there are any, the sum of their means.
+
+        A label's mean is over the rows of the whole batch where it is known.
+        """
+        counts = None if batch.further is None else _known(whole or batch).sum((0, 1)).clamp(min=1)
         batch = batch.to(self.device)
-        logits = self.ranker(batch)
-        losses = functional.binary_cross_entropy_with_logits(logits, batch.labels, reduction="none")
-        return losses[batch.real]
+        entropy = functional.binary_cross_entropy_with_logits
+        if batch.further is None or counts is None:
+            return entropy(self.ranker(batch), batch.labels, reduction="none")[batch.real], None
+        logits = self.ranker.all_labels(batch)
+        losses = entropy(logits[..., 0], batch.labels, reduction="none")[batch.real]
+        further = entropy(logits[..., 1:], batch.further.clamp(min=0), reduction="none")
+        return losses, ((further * _known(batch)).sum((0, 1)) / counts.to(self.device)).sum()
 
     def _dropout_seed(self, step: int) -> int:
         """Processes drop other units, and a training that goes on drops what it would have dropped."""
@@ -181,3 +192,9 @@ class Loop:
         logits[torch.from_numpy(np.flatnonzero(own))] = torch.from_numpy(found).to(self.device)
         total: npt.NDArray[np.float32] = self.world.add_up(logits).cpu().numpy()
         return total
+
+
+def _known(batch: Batch) -> Tensor:
+    """Whether a further label is known, bool [g, c, tasks]."""
+    assert batch.further is not None  # noqa: S101 - asked only where there are further labels
+    return (batch.further >= 0) & batch.real[..., None]

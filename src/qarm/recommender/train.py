@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from qarm.artifacts import Codes, Embeddings, digest
@@ -21,6 +22,7 @@ from qarm.recommender.loop import Loop
 from qarm.recommender.metrics import prior_of
 from qarm.recommender.progress import FILE, fingerprint
 from qarm.recommender.ranker import Ranker, set_items
+from qarm.recommender.users import vocabularies
 
 __all__ = ["Fitted", "built", "fit_ranker", "thinned", "train_ranker"]
 
@@ -75,7 +77,7 @@ def fit_ranker(
         if items.fixed and ranker.item.code is not None:
             ranker.item.code.requires_grad_(False)
         loop = Loop(ranker, rows, valid, settings, seed=seed, world=world(device.type))
-        key = "" if checkpoint is None else _key(rows, valid, items, settings, seed)
+        key = "" if checkpoint is None else _key(ranker, rows, valid, items, settings, seed)
         state = loop.run(None if checkpoint is None else checkpoint / FILE, key=key)
         return Fitted(ranker.eval(), state.lines, state.best)
 
@@ -137,12 +139,18 @@ def train_ranker(
 def built(rows: TrainingRows, items: ItemTable, settings: RankerConfig) -> Ranker:
     """The ranker of a variant, not trained yet; weights come from torch's own generator."""
     widths = () if items.rq is None else tuple(int(top) + 1 for top in items.rq.max(axis=0))
+    books = _centroids(items, widths) if settings.start == "codebooks" and items.rq is not None else None
+    widths = widths if books is None else tuple(len(book) for book in books)
+    about = rows.events.about
+    pool, spare = items.pool if items.cross else None, bool(items.without)
+    listed = 0 if pool is None else len(pool) + spare
+    values = {} if about is None else vocabularies(about, rows.events.user_ids)
     shape = Shape(
         items=len(items.item_ids),
         known=len(rows.trained),
         widths=widths,
         nearest=0 if items.vq is None else items.vq.shape[1],
-        pool=0 if items.vq is None else int(items.vq.max()) + 1,
+        pool=0 if items.vq is None else max(int(items.vq.max()) + 1, listed),
         vector=0 if items.vectors is None else items.vectors.shape[1],
         ids=items.ids,
         cross=settings.cross if items.cross else 0,
@@ -151,27 +159,58 @@ def built(rows: TrainingRows, items: ItemTable, settings: RankerConfig) -> Ranke
         dropout=settings.dropout,
         id_dropout=settings.id_dropout,
         history=settings.history,
+        prefixes=settings.prefixes if items.rq is not None else 0,
+        weighted=settings.nearest_weights and items.vq is not None,
+        spare=spare,
+        time=settings.time,
+        labels=rows.events.tasks,
+        users=tuple(len(known) for known in values.values()),
     )
-    ranker = Ranker(shape, items.item_ids)
+    ranker = Ranker(shape, items.item_ids, values=values)
     parts = [part for part in (items.rq, items.vq) if part is not None]
     codes = np.concatenate(parts, axis=1) if parts else None
+    if codes is not None and spare:
+        last = [width - 1 for width in widths] + [shape.pool - 1] * shape.nearest
+        codes[np.isin(items.item_ids, items.without)] = last
     set_items(
         ranker,
         rows.trained.astype(np.int64),
         codes=codes,
         vectors=items.vectors,
-        pool=items.pool if items.cross else None,
+        pool=pool,
     )
+    if books is not None and ranker.item.code is not None:
+        ranker.item.code.start_from(books)
     ranker.prior.fill_(prior_of(rows.epoch(0).labels))
     return ranker
 
 
-def _key(rows: TrainingRows, valid: Examples, items: ItemTable, settings: RankerConfig, seed: int) -> str:
+def _centroids(items: ItemTable, widths: tuple[int, ...]) -> list[npt.NDArray[np.float32]]:
+    """Of each level; that of items without codes is the others' mean."""
+    books = items.codebooks
+    if books is None:
+        raise InputError("ranker.start=codebooks needs the codes' codebooks; give item_table codebooks=")
+    spare = int(bool(items.without))
+    sizes = [len(book) for book in books]
+    if len(sizes) != len(widths) or any(
+        width - spare > size for width, size in zip(widths, sizes, strict=True)
+    ):
+        raise InputError(f"got codebooks of {sizes} centroids for codes below {[w - spare for w in widths]}")
+    return [np.vstack([book, book.mean(axis=0, keepdims=True)]) if spare else book for book in books]
+
+
+def _key(
+    ranker: Ranker, rows: TrainingRows, valid: Examples, items: ItemTable, settings: RankerConfig, seed: int
+) -> str:
     """Hash of everything that the weights depend on."""
-    names = ("users", "items", "labels", "times", "events", "start", "end", "begin", "history")
-    examples = [getattr(part, name) for part in (rows.epoch(0), valid) for name in names]
+    names = ["users", "items", "labels", "times", "events", "start", "end", "begin", "history"]
+    names += ["further", "clock", "user_codes"]
+    read = [ranker.reading(part) for part in (rows.epoch(0), valid)]
+    examples = [getattr(part, name) for part in read for name in names]
     arrays = fingerprint([*examples, rows.trained, items.rq, items.vq, items.vectors, items.pool])
     kind = {"ids": items.ids, "cross": items.cross, "fixed": items.fixed, "items": items.item_ids}
+    kind |= {"labels": rows.events.tasks, "values": ranker.values}
+    kind["start"] = fingerprint(items.codebooks or [])
     chosen = settings.model_dump(mode="json", exclude={"variants", "seeds"})
     return digest({"arrays": arrays, "kind": kind, "settings": chosen, "seeds": [seed, rows.seed]})
 

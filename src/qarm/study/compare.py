@@ -88,7 +88,7 @@ def _variants(config: Config) -> list[Variant]:
 
 def _claim(out: Path, run: Run) -> None:
     """Write down what the folder belongs to, or see that it is this."""
-    read = [run.hash_of(name) for name in ("items", "interactions")]
+    read = [run.hash_of(name) for name in ("items", "interactions", *(["users"] if run.has_users else []))]
     key = digest({"settings": run.settings(SECTIONS), "tables": read})
     file = out / "key.json"
     if file.is_file() and read_json(file)["key"] != key:
