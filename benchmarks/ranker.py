@@ -2,9 +2,9 @@
 
 Training on the demo world as `qarm train` does it, beside steps of the same module on batches that lie in
 memory: what reading, drawing negatives and searching histories cost. Training steps of DIN over ragged
-histories beside torch-rechub's, whose rows are padded to 50, from the same weights on the same rows. Grouped AUC of 10 million rows beside
-one `np.lexsort` of them, and its equality with scikit-learn. The time to score 500 candidates. The two sides
-of a ratio take turns.
+histories beside torch-rechub's, whose rows are padded to 50, from the same weights on the same rows. Grouped
+AUC of 10 million rows beside one `np.lexsort` of them, and its equality with scikit-learn. The time to score
+500 candidates. The two sides of a ratio take turns.
 """
 
 import argparse

@@ -13,8 +13,11 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
+from qarm import pipeline
+from qarm.artifacts import read_json
 from qarm.cli import main
 from qarm.config import Config, load_config
+from qarm.engines.distributed import World
 from qarm.errors import ArtifactError, InputError
 from qarm.pipeline import STAGES, run_stages
 from qarm.schemas import SCHEMAS, schema_of
@@ -239,3 +242,32 @@ def test_encode_needs_a_finished_run(tmp_path: Path, world: Path) -> None:
 
     with pytest.raises(ArtifactError, match="no finished codes"):
         encode(tmp_path, world / "items.parquet")
+
+
+def test_torchrun_shares_the_train_stage(run: Path, world: Path, tmp_path: Path) -> None:
+    """The first of two processes writes what one would, but for what dropout drew."""
+    folder, config = tmp_path / "run", tmp_path / "c.yaml"
+    shutil.copytree(run, folder)
+    config.write_text("ranker: {variants: [id]}")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "qarm", "train", str(config), "--out", str(folder), *arguments(world)]
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=settings)
+    assert done.stdout.count("train  ") == 1
+    results = [read_json(at / "recommender" / "results.json")["rows"] for at in (run, folder)]
+    own, shared = ([r for r in rows if (r["variant"], r["slice"]) == ("id", "all")] for rows in results)
+    assert len(own) == len(shared) == 1
+    assert shared[0]["auc"] == pytest.approx(own[0]["auc"], abs=0.05)
+    assert not list(folder.rglob("progress*"))
+    assert not (folder / ".partial").exists()
+
+
+def test_torchrun_shares_no_other_stage(
+    run: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "_world", World)
+    shutil.copytree(run, tmp_path / "run")
+    assert all(done.fresh for done in run_stages(config_of(world), tmp_path / "run"))
+    shutil.rmtree(tmp_path / "run" / "codes")
+    with pytest.raises(InputError, match="stage quantize is not finished, and torchrun's processes share"):
+        list(run_stages(config_of(world), tmp_path / "run"))

@@ -87,16 +87,18 @@ def _load(config: Path | None, settings: list[str] | None) -> "Config":
 
 
 def _show(stages: Iterable["Done"], *, as_json: bool) -> None:
-    fresh = True
+    fresh, quiet = True, os.environ.get("RANK", "0") != "0"  # of torchrun's processes the first one tells
     for done in stages:
         fresh &= done.fresh
+        if quiet:
+            continue
         if as_json:
             print(json.dumps({**vars(done), "path": str(done.path)}), flush=True)
             continue
         figures = "  ".join(f"{key}={_figure(value)}" for key, value in done.rows.items())
         took = "fresh" if done.fresh else f"{done.seconds:.1f} s"
         print(f"{done.stage:<9} {done.path}  {figures}  {took}", flush=True)
-    if fresh and not as_json:
+    if fresh and not as_json and not quiet:
         print("nothing to do: every stage is fresh")
 
 

@@ -65,7 +65,11 @@ class ItemsTable(Page):
 
 
 class InteractionsTable(Page):
-    """Where the click log lies; `order` may stand for `time`; `where` keeps matching rows."""
+    """Where the click log lies; `order` may stand for `time`; `where` keeps matching rows.
+
+    `label` decides early stopping and ranking. `labels` names the columns of further labels (0, 1, or null
+    where unknown), `{like: liked}`, each of which the ranker learns with a last layer of its own.
+    """
 
     path: Path = Path("interactions.parquet")  # Parquet, CSV or JSON Lines
     user: str = "user_id"  # column of user ids
@@ -73,8 +77,17 @@ class InteractionsTable(Page):
     time: str = "timestamp"  # column of whole numbers, dates or date-times
     order: str | None = None  # column that stands for `time` where there is only an order; larger is later
     label: str | None = None  # column of 1 (positive) and 0; null: every event is positive
+    labels: dict[str, str] = {}  # further labels by name: their columns, 0, 1 or null
     where: dict[str, bool | int | float | str] = {}  # keep only rows whose columns equal these values
     max_unknown: Share = 0.05  # largest share of events on items that the catalogue lacks; these are dropped
+
+
+class UsersTable(Page):
+    """Where users are described; `features` names categorical columns for the ranker, by default none."""
+
+    path: Path = Path("users.parquet")  # Parquet, CSV or JSON Lines
+    id: str = "user_id"  # column of user ids
+    features: list[str] = []  # categorical columns that the ranker reads
 
 
 class Data(Page):
@@ -83,6 +96,7 @@ class Data(Page):
     root: Path = Path()  # folder of the tables; a relative one starts where the command is called
     items: ItemsTable = ItemsTable()
     interactions: InteractionsTable = InteractionsTable()
+    users: UsersTable = UsersTable()
 
 
 class SplitConfig(Page):
@@ -256,7 +270,8 @@ class Negatives(Page):
 class RankerConfig(Page):
     """One architecture for all variants; `batch` counts rows, `patience` epochs without a better one.
 
-    `cross` matches by code are attended to, from among the latest `long_history` events.
+    `cross` matches by code are attended to, from among the latest `long_history` events. `missing_codes`:
+    items without codes share a code of their own.
     """
 
     # what the ranker knows of an item, one training each; see docs/recommender.md
@@ -275,6 +290,11 @@ class RankerConfig(Page):
     batch: Count = 1024  # rows per step
     lr: Positive = 5e-3  # step size of AdamW
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.1  # of AdamW
+    start: Literal["random", "codebooks"] = "random"  # code tables start at random or from the centroids
+    prefixes: Annotated[int, Field(ge=0)] = 0  # rows of a table for codes 1 and 2 together; 0: none
+    nearest_weights: bool = False  # weigh a VQ list's entries by place
+    time: bool = False  # attention knows how long ago an event was
+    missing_codes: Share = 0.0  # largest share of items without codes that passes
 
     @model_validator(mode="after")
     def _nothing_twice(self) -> "RankerConfig":
@@ -319,6 +339,10 @@ class Config(Page):
     @property
     def interactions_path(self) -> Path:
         return self.data.root / self.data.interactions.path
+
+    @property
+    def users_path(self) -> Path:
+        return self.data.root / self.data.users.path
 
 
 def load_config(

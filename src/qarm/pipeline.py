@@ -4,12 +4,14 @@ Each stage reads what earlier stages wrote, works in a folder that nobody sees u
 and is skipped when its inputs and settings are those of the last time.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qarm.artifacts import (
     Codes,
@@ -19,13 +21,17 @@ from qarm.artifacts import (
     read_manifest,
     run_lock,
     stage_folder,
+    working_folder,
     write_json,
     write_parquet,
 )
 from qarm.config import Config
 from qarm.engines import EngineName
-from qarm.errors import MissingExtraError
+from qarm.errors import InputError, MissingExtraError
 from qarm.run import Run
+
+if TYPE_CHECKING:
+    from qarm.engines.distributed import World
 
 __all__ = ["STAGES", "VECTORS", "Done", "check_input", "run_stages"]
 
@@ -173,16 +179,22 @@ def _quantize(run: Run, work: Path) -> dict[str, Any]:
 def _train(run: Run, work: Path) -> dict[str, Any]:
     import polars as pl
 
+    from qarm.recommender.embedding import read_codebooks
     from qarm.recommender.stage import run_variants
 
+    settings, books = run.config.ranker, None
+    if settings.start == "codebooks":
+        path = run.folder / "codes" / "quantizer" / "model.safetensors"
+        books = read_codebooks(path, run.config.quantizer.levels)
     return run_variants(
         run.split,
         run.catalog.item_ids,
         codes=Codes.read(run.folder / "codes" / "codes.parquet"),
         aligned=Embeddings.read(run.folder / "embeddings" / "embeddings.parquet"),
         raw=Embeddings.read(run.folder / "embeddings" / "raw.parquet"),
-        config=run.config.ranker,
+        config=settings,
         folder=work,
+        codebooks=books,
         pool=pl.read_parquet(run.folder / "codes" / "pool.parquet")["item_id"].to_list(),
         seed=run.config.seed,
     )
@@ -214,6 +226,7 @@ class Stage:
 
 
 VECTORS = "embeddings/embeddings.parquet"
+SHARED = ("train", "report")  # among torchrun's processes; the first one alone writes the report
 STAGES = (
     Stage("check", "check/check.json", ("items", "interactions", "media"), ("data",), _check),
     Stage(
@@ -243,7 +256,7 @@ STAGES = (
     Stage(
         "train",
         "recommender/results.json",
-        ("interactions", "codes/codes.parquet", VECTORS, "embeddings/raw.parquet"),
+        ("interactions", "users", "codes/codes.parquet", VECTORS, "embeddings/raw.parquet"),
         ("seed", "data", "split", "ranker"),
         _train,
     ),
@@ -262,32 +275,77 @@ def run_stages(
 ) -> Iterator[Done]:
     """Run every stage up to `last`, skipping what is fresh; yields each stage as it finishes.
 
-    The engine decides where the work is done, not what comes out, so it is no part of the config.
+    The engine decides where the work is done, not what comes out, so it is no part of the config. Under
+    torchrun the processes share the train stage; those before it have to be finished.
 
     Raises:
         InputError: the input is wrong; what earlier runs left in the folder is untouched.
         ArtifactError: the folder is in use, or a finished file in it was changed by hand.
     """
     _require_extras(last)
-    names = [stage.name for stage in STAGES]
-    with run_lock(folder):
+    names, here = [stage.name for stage in STAGES], _world()
+    with run_lock(folder) if here is None or here.rank == 0 else nullcontext():
         run = Run(config, folder, engine=engine)
         run.tables  # noqa: B018 - bad tables are refused before anything is hashed or written
         for stage in STAGES[: names.index(last) + 1]:
-            yield _run_stage(run, stage)
+            yield _run_stage(run, stage) if here is None else _share_stage(run, stage, here)
 
 
 def _run_stage(run: Run, stage: Stage) -> Done:
     started = time.perf_counter()
-    inputs = {name: run.hash_of(name) for name in stage.inputs}
-    settings = run.settings(stage.sections)
-    target = run.folder / stage.folder
-    fresh = is_fresh(target, inputs=inputs, config=settings)
+    fresh = is_fresh(run.folder / stage.folder, **_purpose(run, stage))
     if not fresh:
-        with stage_folder(run.folder, stage.folder, inputs=inputs, config=settings) as (work, rows):
-            rows.update(stage.work(run, work))
-    manifest = read_manifest(target) or {}
+        _work(run, stage)
+    return _done(run, stage, fresh, started)
+
+
+def _purpose(run: Run, stage: Stage) -> dict[str, Any]:
+    names = [name for name in stage.inputs if name != "users" or run.has_users]
+    inputs = {name: run.hash_of(name) for name in names}
+    return {"inputs": inputs, "config": run.settings(stage.sections)}
+
+
+def _work(run: Run, stage: Stage) -> None:
+    with stage_folder(run.folder, stage.folder, **_purpose(run, stage)) as (work, rows):
+        rows.update(stage.work(run, work))
+
+
+def _done(run: Run, stage: Stage, fresh: bool, started: float) -> Done:
+    manifest = read_manifest(run.folder / stage.folder) or {}
     return Done(stage.name, run.folder / stage.main, manifest["rows"], fresh, time.perf_counter() - started)
+
+
+# ---- torchrun ---------------------------------------------------------------------------------
+
+
+def _world() -> "World | None":
+    """This process among torchrun's; None where it is alone, and torch need not be imported."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return None
+    from torch.cuda import is_available
+
+    from qarm.engines.distributed import world
+
+    return world("cuda" if is_available() else "cpu")
+
+
+def _share_stage(run: Run, stage: Stage, here: "World") -> Done:
+    """As `_run_stage`, by all processes; the first one alone looks whether it is fresh, and writes."""
+    started = time.perf_counter()
+    first = here.rank == 0
+    fresh = first and is_fresh(run.folder / stage.folder, **_purpose(run, stage))
+    fresh = bool(here.largest(float(fresh)))
+    if not fresh and stage.name not in SHARED:
+        raise InputError(
+            f"stage {stage.name} is not finished, and torchrun's processes share train only; "
+            f"run it first, without torchrun: qarm {stage.name} CONFIG --out {run.folder}"
+        )
+    if not fresh and first:
+        _work(run, stage)
+    elif not fresh and stage.name == "train":
+        stage.work(run, working_folder(run.folder, stage.folder, **_purpose(run, stage)))
+    here.wait()
+    return _done(run, stage, fresh, started)
 
 
 def _require_extras(last: str) -> None:

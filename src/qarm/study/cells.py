@@ -211,8 +211,12 @@ class Seed:
             embeddings=self.sources.aligned if "frozen" in needs else None,
             raw=self.sources.raw if "raw" in needs else None,
             scale_by=self.windows.split.train.items,
+            codebooks=self._codebooks(variant) if codes is not None else None,
         )
         return replace(table, fixed=variant.fixed)
+
+    def _codebooks(self, variant: Variant) -> list[npt.NDArray[np.float32]] | None:
+        return self.sources.codebooks(variant.source) if self.config.ranker.start == "codebooks" else None
 
     def _wide(self) -> int:
         """The smallest width with which `id` has as many parameters as the largest variant."""

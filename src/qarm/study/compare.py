@@ -99,7 +99,7 @@ def _variants(config: Config) -> list[Variant]:
 
 def _claim(out: Path, run: Run) -> None:
     """Write down what the folder belongs to, or see that it is this."""
-    read = [run.hash_of(name) for name in ("items", "interactions")]
+    read = [run.hash_of(name) for name in ("items", "interactions", *(["users"] if run.has_users else []))]
     settings = run.settings(SECTIONS)
     del settings["compare"]["peer"]  # an anchor more or less changes no other cell
     key = digest({"settings": settings, "tables": read})
