@@ -1,5 +1,6 @@
 """A finished run and its bundle, tiny, built once: 40 items of text, picture and sound, 8 more to come."""
 
+import shutil
 import string
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 from qarm.config import load_config
 from qarm.pipeline import run_stages
 from qarm.serving.bundle import Bundle, export_bundle
+from qarm.upkeep import append_items, refit_codes
 from qarm.world import WorldSpec, build_world
 
 SMALL = {
@@ -81,3 +83,12 @@ def exported(run: Path, world: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="session")
 def bundle(exported: Path) -> Bundle:
     return Bundle.load(exported)
+
+
+@pytest.fixture(scope="session")
+def refitted(run: Path, world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run with 8 items appended and its codebooks fitted again: versions 1 and 2."""
+    copy = Path(shutil.copytree(run, tmp_path_factory.mktemp("serving") / "run"))
+    append_items(copy, world / "new.parquet")
+    refit_codes(copy)
+    return copy

@@ -18,7 +18,7 @@ from qarm.recommender.embedding import CodeEmbedding
 from qarm.recommender.ranker import Ranker
 from qarm.schemas.bundle import BundleContent, Sealed
 from qarm.serving.bundle import Bundle, export_bundle
-from qarm.upkeep import append_items, refit_codes
+from qarm.upkeep import append_items
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_the_same_run_gives_the_same_version_and_nothing_is_replaced(
     with pytest.raises(InputError, match="never replaced"):
         export_bundle(run, exported, items=(world / "items.parquet",))
     (tmp_path / "mine").mkdir()
-    with pytest.raises(InputError, match="is no bundle"):
+    with pytest.raises(InputError, match="nothing that qarm exported"):
         export_bundle(run, tmp_path / "mine", items=(world / "items.parquet",))
     assert [path.name for path in exported.parent.iterdir()] == [exported.name]
 
@@ -269,13 +269,10 @@ def test_appended_items_are_in_it(run: Path, world: Path, tmp_path: Path) -> Non
     assert len(bundle.score([bundle.item_ids[:3]], [[]])[0]) == 3
 
 
-def test_a_ranker_of_other_codes_is_refused(run: Path, world: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(run, tmp_path / "run"))
-    append_items(copy, world / "new.parquet")
-    refit_codes(copy)
+def test_a_ranker_of_other_codes_is_refused(refitted: Path, world: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="was trained on other codes"):
-        export_bundle(copy, tmp_path / "bundle", items=(world / "items.parquet",))
-    made = export_bundle(copy, tmp_path / "bundle", items=(world / "items.parquet",), variant="id")
+        export_bundle(refitted, tmp_path / "bundle", items=(world / "items.parquet",))
+    made = export_bundle(refitted, tmp_path / "bundle", items=(world / "items.parquet",), variant="id")
     assert made["variant"] == "id"
 
 

@@ -16,7 +16,7 @@ from qarm.content.media import FORMATS, UNREADABLE, read_media
 from qarm.errors import InputError, shown
 from qarm.tables import read_table
 
-__all__ = ["item_facts"]
+__all__ = ["item_facts", "run_catalog"]
 
 ENDINGS = {"JPEG": "jpg", "TIFF": "tif", "MPEG": "mp3"}  # where it is not the format's name
 
@@ -55,6 +55,20 @@ def item_facts(
     )
 
 
+def run_catalog(run: Path, *, columns: Mapping[str, Any], tables: Sequence[Path] = ()) -> Catalog:
+    """The catalogue of the first table, without the media that the run could not read; as in `item_facts`."""
+    catalog = _read(_located(run, columns, tables)[0], columns)[1]
+    bad = _bad(run)
+    return catalog.without_media(images=bad["image"], sounds=bad["audio"])
+
+
+def _bad(run: Path) -> dict[str, list[str]]:
+    """Items whose media the run could not read, by kind."""
+    path = run / "check" / "check.json"
+    found = read_json(path) if path.is_file() else {}
+    return {"image": list(found.get("bad_images", {})), "audio": list(found.get("bad_sounds", {}))}
+
+
 def _located(run: Path, columns: Mapping[str, Any], tables: Sequence[Path]) -> list[Path]:
     """The tables, the one that the run read among them."""
     manifest = read_manifest(run / "check")
@@ -88,8 +102,7 @@ def _copied(run: Path, catalog: Catalog, kind: str, wanted: set[str], media: Pat
     """Names of a kind's files, copied to the bundle; null where one is missing or damaged."""
     if media is None:
         return pl.repeat(None, len(catalog), dtype=pl.String, eager=True).alias(kind)
-    checked = read_json(run / "check" / "check.json") if (run / "check" / "check.json").is_file() else {}
-    bad = checked.get("bad_images" if kind == "image" else "bad_sounds", {})
+    bad = set(_bad(run)[kind])
     rows = catalog.frame.select("item_id", kind).iter_rows()
     names = [
         _copy(catalog, source, kind, media) if source and item in wanted and item not in bad else None

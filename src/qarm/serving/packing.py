@@ -24,7 +24,8 @@ from qarm.quantizer.nearest import NearestCodes
 from qarm.quantizer.shelf import VERSIONS, appended, joined
 from qarm.recommender.embedding import joined as side_by_side
 from qarm.recommender.ranker import Ranker
-from qarm.serving.facts import item_facts
+from qarm.serving.coder import Coder
+from qarm.serving.facts import item_facts, run_catalog
 from qarm.serving.sealing import building, seal
 
 __all__ = ["KIND", "export_bundle"]
@@ -42,6 +43,7 @@ def export_bundle(
     variant: str | None = None,
     items: tuple[Path, ...] = (),
     media: bool = False,
+    portable: bool = False,
 ) -> dict[str, Any]:
     """Write a bundle, the folder that `Bundle.load` reads; nothing in the run changes.
 
@@ -52,9 +54,11 @@ def export_bundle(
         items: the run's table of items, and any of appended items; by default looked for where the demo has
             it and in the current folder.
         media: copy pictures and sounds, under the hash of their content.
+        portable: add `portable/`, the fusion head and the RQ codes as torch.export programs.
 
     Returns:
-        version: the bundle's; items; files; bytes; variant.
+        version: the bundle's; items; files; bytes; variant; with `portable`, the share of items whose full
+        code differs by precision.
 
     Raises:
         InputError: `out` is taken, no such variant, or a table that is not the run's.
@@ -72,9 +76,8 @@ def export_bundle(
         chosen = _chosen(run, config, variant, finished="recommender" in manifests)
         if chosen is not None:
             _copy_ranker(run, work, chosen, codes)
-        facts = item_facts(
-            run, codes.item_ids, columns=config["data"]["items"], tables=items, media=work if media else None
-        )
+        columns = config["data"]["items"]
+        facts = item_facts(run, codes.item_ids, columns=columns, tables=items, media=work if media else None)
         write_parquet(work / "items.parquet", facts)
         content = {
             "qarm": version("qarm"),
@@ -85,10 +88,12 @@ def export_bundle(
             "config": config,
         }
         write_json(work / "bundle.json", content)
+        shares = _write_portable(run, work, columns, items) if portable else {}
         made = seal(work, kind=KIND)
         files = [path for path in work.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
-    return {"version": made, "items": len(codes), "files": len(files), "bytes": size, "variant": chosen}
+    told = {"version": made, "items": len(codes), "files": len(files), "bytes": size, "variant": chosen}
+    return told | shares
 
 
 def _finished(run: Path) -> dict[str, dict[str, Any]]:
@@ -172,3 +177,16 @@ def _copy_ranker(run: Path, work: Path, variant: str, codes: Codes) -> None:
             f"{run / 'recommender' / variant} was trained on other codes than {run / 'codes'} holds; "
             f"run: qarm train CONFIG --out {run}, or roll the codes back"
         )
+
+
+def _write_portable(
+    run: Path, work: Path, columns: dict[str, Any], tables: tuple[Path, ...]
+) -> dict[str, Any]:
+    from qarm.serving.portable import write_portable
+
+    coder = Coder.read(work)
+    catalog = run_catalog(run, columns=columns, tables=tables)
+    cache = run / "cache"
+    return write_portable(
+        work / "portable", coder.encoder, coder.books, catalog, cache=cache if cache.is_dir() else None
+    )

@@ -70,7 +70,7 @@ def _version_of(folder: Path) -> str | None:
     if not folder.exists():
         return None
     if not (folder / MANIFEST).is_file():
-        raise InputError(f"{folder} is there and is no bundle; give a folder that does not exist yet")
+        raise InputError(f"{folder} is there and is nothing that qarm exported; give a new folder")
     found = read_json(folder / MANIFEST)
     return str(found.get("version")) if isinstance(found, dict) else ""
 
