@@ -18,6 +18,7 @@ from qarm.recommender.embedding import CodeEmbedding
 from qarm.recommender.ranker import Ranker
 from qarm.schemas.bundle import BundleContent, Sealed
 from qarm.serving.bundle import Bundle, export_bundle
+from qarm.serving.sealing import building, opened_seal, seal
 from qarm.upkeep import append_items
 
 
@@ -248,6 +249,17 @@ def test_a_killed_export_leaves_no_bundle_and_the_next_one_works(
     export_bundle(run, out, items=table)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
     assert Bundle.load(out).facts(Bundle.load(out).item_ids[0])["image"] is None
+
+
+def test_two_processes_do_not_build_one_folder(tmp_path: Path) -> None:
+    with building(tmp_path / "out") as work:
+        (work / "a").write_text("x")
+        with pytest.raises(ArtifactError, match="another qarm process"), building(tmp_path / "out"):
+            pass
+        assert (work / "a").read_text() == "x"
+        seal(work, kind="qarm-bundle-1")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "manifest.json"]
+    assert opened_seal(tmp_path / "out", kind="qarm-bundle-1")
 
 
 # ---- what belongs together --------------------------------------------------------------------------

@@ -314,3 +314,16 @@ def test_torchrec_finds_the_rows_of_the_run(
         collection.embedding_bags["codes"].weight.copy_(weight)
     expected = module.parts(module.lookup(items["item_id"].to_list()))[:, :3].sum(1)
     assert torch.allclose(collection(jagged)["codes"], expected, atol=1e-6)
+
+
+def test_the_python_of_the_page_runs(exported: Path, run: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    blocks = [block.split("```")[0] for block in page.split("```python\n")[1:]]
+    assert len(blocks) == 2
+    export_codes(run, tmp_path / "codes", to="parquet")
+    names: dict[str, Any] = {}
+    for block in blocks:
+        placed = block.replace('"BUNDLE"', repr(str(exported))).replace("CODES/", f"{tmp_path}/codes/")
+        exec(placed, names)  # noqa: S102
+    assert names["codes"].rq.shape == (1, 3)
+    assert names["vectors"].shape == (40, 128)
