@@ -297,3 +297,44 @@ def encode(
     codes = encode_items(run, items)
     codes.write(out)
     _tell("encode", out, {"items": len(codes), "levels": codes.rq.shape[1]}, as_json=as_json)
+
+
+@app.command
+def export(
+    run: Annotated[Path, Parameter(help="A finished run folder.")],
+    *,
+    out: Annotated[Path, Parameter(help="Bundle folder to make.")],
+    variant: Annotated[str | None, Parameter(help="Whose ranker; default: the last there is.")] = None,
+    items: Annotated[
+        list[Path] | None,
+        Parameter(help="The run's item table, and those of appended items.", negative=""),
+    ] = None,
+    media: Annotated[bool, Parameter(help="Copy pictures and sounds, for pages.", negative="")] = False,
+    portable: Annotated[
+        bool, Parameter(help="Add fusion head and RQ codes as torch.export programs.", negative="")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Put what a service needs of a run into one folder, verified by hash when it is loaded."""
+    from qarm.serving.packing import export_bundle
+
+    made = export_bundle(run, out, variant=variant, items=tuple(items or ()), media=media, portable=portable)
+    _tell("export", out, made, as_json=as_json)
+
+
+@app.command(name="export-codes")
+def export_codes(
+    run: Annotated[Path, Parameter(help="A finished run folder.")],
+    *,
+    to: Annotated[Literal["parquet", "jsonl", "redis"], Parameter(help="Format.")],
+    out: Annotated[Path, Parameter(help="Folder to make.")],
+    since: Annotated[int | None, Parameter(help="Only what changed since this version of the codes.")] = None,
+    valid_from: Annotated[
+        str | None, Parameter(help="ISO 8601 time in the tables; default: when the run wrote the codes.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write item to codes and code to items for feature stores and rankers elsewhere."""
+    from qarm.serving.code_export import export_codes as write
+
+    _tell("codes", out, write(run, out, to=to, since=since, valid_from=valid_from), as_json=as_json)
