@@ -191,6 +191,7 @@ def test_the_future_changes_nothing_learned(run: Path, world: Path, tmp_path: Pa
     for name in (
         "pairs/pairs.parquet",
         "encoder/model.safetensors",
+        "codes/quantizer/model.safetensors",
         "codes/codes.parquet",
         "codes/pool.parquet",
     ):
