@@ -20,6 +20,7 @@ from qarm.config import Config, load_config
 from qarm.engines.distributed import World
 from qarm.errors import ArtifactError, InputError
 from qarm.pipeline import STAGES, run_stages
+from qarm.run import Run
 from qarm.schemas import SCHEMAS, schema_of
 from qarm.world import WorldSpec, build_world
 
@@ -191,6 +192,7 @@ def test_the_future_changes_nothing_learned(run: Path, world: Path, tmp_path: Pa
     for name in (
         "pairs/pairs.parquet",
         "encoder/model.safetensors",
+        "codes/quantizer/model.safetensors",
         "codes/codes.parquet",
         "codes/pool.parquet",
     ):
@@ -271,3 +273,22 @@ def test_torchrun_shares_no_other_stage(
     shutil.rmtree(tmp_path / "run" / "codes")
     with pytest.raises(InputError, match="stage quantize is not finished, and torchrun's processes share"):
         list(run_stages(config_of(world), tmp_path / "run"))
+
+
+def test_settings_that_came_later_leave_earlier_runs_fresh(tmp_path: Path) -> None:
+    later = {"start", "prefixes", "nearest_weights", "time", "missing_codes"}
+    plain = Run(load_config(environment={}), tmp_path).settings(("data", "ranker"))
+    assert not later & set(plain["ranker"])
+    assert "users" not in plain["data"]
+    assert "labels" not in plain["data"]["interactions"]
+    flags = {
+        "ranker.time": "true",
+        "data.users.features": "[age]",
+        "data.interactions.labels": "{like: liked}",
+    }
+    run = Run(load_config(flags=flags, environment={}), tmp_path)
+    changed = run.settings(("data", "ranker"))
+    assert later & set(changed["ranker"]) == {"time"}
+    assert changed["data"]["users"]["features"] == ["age"]
+    assert changed["data"]["interactions"]["labels"] == {"like": "liked"}
+    assert run.settings(("data",)) == {"data": plain["data"]}  # mining need not be done again

@@ -8,19 +8,24 @@ import polars as pl
 import pytest
 from scipy.stats import norm
 
-from qarm.artifacts import Codes, read_json
+from qarm.artifacts import Codes, read_json, write_parquet
 from qarm.behavior.log import Log, read_log
 from qarm.cli import main
 from qarm.config import Config, RankerConfig, load_config
 from qarm.errors import ConfigError, InputError
 from qarm.recommender.metrics import UserAuc
 from qarm.report.comparison import comparison_page
+from qarm.run import Run
 from qarm.schemas import schema_of
+<<<<<<< HEAD
 from qarm.study.answers import answers
+=======
+from qarm.study.cells import Seed
+>>>>>>> wt-ranker
 from qarm.study.compare import compare_variants
 from qarm.study.halving import halved, sampled
 from qarm.study.intervals import Judge, holm
-from qarm.study.sources import event_groups, permuted
+from qarm.study.sources import Sources, event_groups, permuted
 from qarm.study.variants import DEFAULT, parse_variant
 from qarm.study.windows import cut
 from qarm.world import WorldSpec, build_world
@@ -260,26 +265,52 @@ def test_another_comparison_does_not_go_on_from_it(world: Path, finished: Path) 
         compare_variants(config_of(world, **{"ranker.dim": "8"}), finished)
 
 
-def test_the_future_changes_no_code_and_no_training_row(world: Path, tmp_path: Path) -> None:
-    """Items of the test part are dealt out anew: what was learned, by its scores of the old rows, stays."""
+def learned(root: Path, out: Path) -> dict[str, bytes]:
+    """All that is learned, or learned from, by name: pairs, codebooks, codes, training rows, losses."""
+    flags = {"compare.variants": "[id, id+rq+vq]", "compare.cold_items": "0"}
+    config = config_of(root, **flags)
+    run = Run(config, out)
+    split = config.split.model_dump(include={"kind", "test", "valid"})
+    windows = cut(run.tables[1], split, windows="three", cold_items=0.0, seed=0)
+    sources = Sources(run.tables[0], windows, config, cache=run.cache, seed=0)
+    seed = Seed(sources, config, out, variants=[parse_variant(name) for name in config.compare.variants])
+    write_parquet(out / "pairs.parquet", sources.pairs)
+    codes, pool = sources.codes("aligned")
+    codes.write(out / "codes.parquet")
+    found = {name: (out / name).read_bytes() for name in ("pairs.parquet", "codes.parquet")}
+    found |= {f"level {n}": book.tobytes() for n, book in enumerate(sources.codebooks("aligned"))}
+    found["pool"] = "\n".join(pool).encode()
+    for epoch in range(2):
+        rows = seed.rows.epoch(epoch)
+        arrays = {name: part for name, part in vars(rows).items() if isinstance(part, np.ndarray)}
+        found |= {f"{name} of epoch {epoch}": part.tobytes() for name, part in arrays.items()}
+        found[f"users of epoch {epoch}"] = "\n".join(rows.user_ids).encode()
+    seed.run(lambda line: None)
+    for variant in config.compare.variants:
+        found[f"loss of {variant}"] = str(
+            read_json(out / "cells" / f"{variant}.json")["epochs"][0]["loss"]
+        ).encode()
+    return found
+
+
+def test_the_future_changes_no_byte_of_what_is_learned(world: Path, tmp_path: Path) -> None:
+    """Items of the last fifth are dealt out anew: pairs, codebooks, codes, training rows keep every byte."""
     log = pl.read_parquet(world / "interactions.parquet").sort("timestamp")
     start = int(0.81 * log.height)
-    later = log[start:].with_columns(pl.col("item_id").shuffle(seed=1))
-    other = tmp_path / "world"
-    other.mkdir()
-    pl.concat([log[:start], later]).write_parquet(other / "interactions.parquet")
-    (other / "items.parquet").write_bytes((world / "items.parquet").read_bytes())
-    flags = {"compare.seeds": "[0]", "compare.variants": "[id, id+rq+vq]", "compare.cold_items": "0"}
-    cells = []
-    for root in (world, other):
-        out = tmp_path / root.parent.name / "out"
-        compare_variants(config_of(root, **flags), out, told=lambda line: None)
-        cells.append(
-            {path.name: read_json(path) for path in (out / "compare" / "seed-0" / "cells").glob("*.json")}
-        )
-    for name in cells[0]:
-        before, after = cells[0][name]["epochs"][0], cells[1][name]["epochs"][0]
-        assert before["loss"] == after["loss"], name
+    dealt = log[start:].with_columns(pl.col("item_id").shuffle(seed=1))
+    found = []
+    for name, later in (("one", log[start:]), ("other", dealt)):
+        root = tmp_path / name
+        root.mkdir()
+        pl.concat([log[:start], later]).write_parquet(root / "interactions.parquet")
+        (root / "items.parquet").write_bytes((world / "items.parquet").read_bytes())
+        found.append(learned(root, tmp_path / f"out-{name}"))
+    one, other = found
+    assert set(one) == set(other)
+    expected = {"pairs.parquet", "codes.parquet", "level 2", "pool", "items of epoch 1", "history of epoch 0"}
+    assert expected <= set(one)
+    assert [name for name in one if one[name] != other[name]] == []
+    assert one["items of epoch 0"] != one["items of epoch 1"]  # negatives are drawn anew, and the same
 
 
 def test_wrong_settings_are_all_told(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,10 +15,11 @@ from qarm.behavior.log import Log
 from qarm.behavior.split import Split
 from qarm.config import RankerConfig
 from qarm.engines.distributed import world
+from qarm.errors import InputError, Problems
 from qarm.recommender.baselines import best_likeness, likeness, popularity
 from qarm.recommender.compare import evaluate, judge
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
-from qarm.recommender.features import item_table
+from qarm.recommender.features import ItemTable, item_table
 from qarm.recommender.ranker import Ranker
 from qarm.recommender.train import fit_ranker, thinned
 
@@ -62,22 +63,12 @@ def run_variants(
         process writes.
 
     Raises:
-        InputError: one label only, items without codes or vectors, numbers that are not finite.
+        InputError: one label only, items without codes or vectors, numbers that are not finite; every problem
+            is listed before anything is trained.
     """
-    tables = {
-        variant: item_table(
-            catalog_ids,
-            variant,
-            codes=codes,
-            embeddings=aligned,
-            raw=raw,
-            pool=pool,
-            scale_by=split.train.items,
-            missing_codes=config.missing_codes,
-            codebooks=codebooks,
-        )
-        for variant in config.variants
-    }
+    known: dict[str, Any] = {"codes": codes, "embeddings": aligned, "raw": raw, "pool": pool}
+    known |= {"scale_by": split.train.items, "missing_codes": config.missing_codes, "codebooks": codebooks}
+    tables = _tables(split, catalog_ids, config, known)
     here = world("cuda" if torch.cuda.is_available() else "cpu")
     path = None if here.rank else folder / "eval.parquet"
     valid, test = _evaluation(split, catalog_ids, config, seed, path=path)
@@ -112,6 +103,25 @@ def run_variants(
     missing = {len(table.without) for table in tables.values() if table.without}
     told = {"items_without_codes": missing.pop()} if missing else {}
     return {"rows": len(valid) + len(test), **told, **_summary(rows)}
+
+
+def _tables(
+    split: Split, catalog_ids: Sequence[str], config: RankerConfig, known: dict[str, Any]
+) -> dict[str, ItemTable]:
+    """Features of every variant, or one error with what is wrong with them or with the training rows."""
+    found, faults = {}, Problems()
+    for variant in dict.fromkeys((*config.variants, "raw")):  # content-kNN reads raw vectors
+        try:
+            found[variant] = item_table(catalog_ids, variant, **known)
+        except InputError as error:
+            faults.extend(error)
+    try:
+        training_rows(split, catalog_ids, config, seed=config.seeds[0])
+    except InputError as error:
+        faults.extend(error)
+    if faults.found:
+        raise InputError(list(dict.fromkeys(faults.found)))
+    return {variant: found[variant] for variant in config.variants}
 
 
 def _further(ranker: Ranker, test: Examples) -> list[Row]:
