@@ -17,11 +17,8 @@ from qarm.recommender.metrics import UserAuc
 from qarm.report.comparison import comparison_page
 from qarm.run import Run
 from qarm.schemas import schema_of
-<<<<<<< HEAD
 from qarm.study.answers import answers
-=======
 from qarm.study.cells import Seed
->>>>>>> wt-ranker
 from qarm.study.compare import compare_variants
 from qarm.study.halving import halved, sampled
 from qarm.study.intervals import Judge, holm
