@@ -2,9 +2,9 @@
 
 Training on the demo world as `qarm train` does it, beside steps of the same module on batches that lie in
 memory: what reading, drawing negatives and searching histories cost. Training steps of DIN over ragged
-histories beside torch-rechub's, whose rows are padded to 50, from the same weights on the same rows. Grouped
-AUC of 10 million rows beside one `np.lexsort` of them, and its equality with scikit-learn. The time to score
-500 candidates. The two sides of a ratio take turns.
+histories beside torch-rechub's, padded to 50, from the same weights and on the same rows. Grouped AUC of 10
+million rows beside one `np.lexsort` of them, and its equality with scikit-learn. The time to score 500
+candidates. The two sides of a ratio take turns.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from qarm.study.rechub import rechub_din
 from qarm.world import build_world
 
 LEVELS, WIDTH, NEAREST = 3, 64, 25
+BEAUTY = [0, 1, 2, 3, 3, 4, 6, 8, 13, 29]  # events before an event of Amazon Beauty 2014: tenths, at most 50
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -104,15 +105,14 @@ def training(log: Log, variant: str, settings: RankerConfig, rounds: int) -> Non
 def din(log: Log, settings: RankerConfig, rounds: int, *, full: bool, steps: int = 20) -> None:
     rows = TrainingRows(log, item_ids=log.items, explicit=False, history=settings.history, seed=0)
     examples = rows.epoch(0)
-    if full:
-        examples = replace(examples, start=np.maximum(0, examples.end - settings.history))
-        long = examples.end >= settings.history  # with what another user did before; only the length counts
-        examples = replace(
-            examples,
-            **{name: getattr(examples, name)[long] for name in ("items", "labels", "events", "start", "end")},
-        )
+    random = np.random.default_rng(0)
+    edges = examples.groups()
+    lengths = random.choice([settings.history] if full else BEAUTY, len(edges) - 1).repeat(np.diff(edges))
+    begin = random.integers(0, len(examples.history) - settings.history, len(edges) - 1)
+    begin = begin.repeat(np.diff(edges))  # anyone's past: only how long it is counts here
+    examples = replace(examples, start=begin, end=begin + lengths)
     known = torch.arange(1, len(log.items) + 1)
-    ready = list(batches(examples, settings.batch, random=np.random.default_rng(0)))[:steps]
+    ready = list(batches(examples, settings.batch, random=random))[:steps]
     ours = [(ragged(batch, known), batch.labels[batch.real]) for batch in ready]
     theirs = [padded(batch, known, settings.history) for batch in ready]
     torch.manual_seed(0)
@@ -133,7 +133,7 @@ def din(log: Log, settings: RankerConfig, rounds: int, *, full: bool, steps: int
     own_times, their_times = ([pair[side] for pair in times] for side in (0, 1))
     size = sum(len(labels) for _, labels in ours)
     length = sum(int((batch.high - batch.low).sum()) for batch, _ in ours) / size
-    what, need = ("full histories", 2) if full else ("real histories", 5)
+    what, need = ("full histories", 2) if full else ("histories as long as in Amazon Beauty", 5)
     print(
         f"DIN, {what}, {length:.1f} items in the mean: {size / statistics.median(own_times):,.0f} rows a "
         f"second, {ratio(own_times, their_times):.1f} times torch-rechub's (need {need}); "
