@@ -14,6 +14,8 @@ from qarm.errors import ArtifactError, InputError, Problems
 
 __all__ = ["Run"]
 
+OPTIONAL = ("compare/results.json",)  # what commands beside the stages leave
+
 
 class Run:
     """Tables are read once, when a stage first needs them."""
@@ -79,11 +81,14 @@ class Run:
         return self.tables[0].media_digest()
 
     def hash_of(self, name: str) -> str:
-        """Hash of an input: a source table, the media, or an artefact of an earlier stage."""
+        """Hash of an input: a source table, the media, an artefact of an earlier stage, or `none`."""
         if name == "media":
             return self._media_hash
         if name in self._source_hashes:
             return self._source_hashes[name]
+        if name in OPTIONAL:
+            path = self.folder / name
+            return sha256_file(path) if path.is_file() else "none"
         folder, _, file = name.partition("/")
         manifest = read_manifest(self.folder / folder)
         if manifest is None:
