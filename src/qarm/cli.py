@@ -297,6 +297,26 @@ def encode(
 
 
 @app.command
+def export(
+    run: Annotated[Path, Parameter(help="A finished run folder.")],
+    *,
+    out: Annotated[Path, Parameter(help="Bundle folder to make.")],
+    variant: Annotated[str | None, Parameter(help="Whose ranker; default: the last there is.")] = None,
+    items: Annotated[
+        list[Path] | None,
+        Parameter(help="The run's item table, and those of appended items.", negative=""),
+    ] = None,
+    media: Annotated[bool, Parameter(help="Copy pictures and sounds, for pages.", negative="")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put what a service needs of a run into one folder, verified by hash when it is loaded."""
+    from qarm.serving.packing import export_bundle
+
+    made = export_bundle(run, out, variant=variant, items=tuple(items or ()), media=media)
+    _tell("export", out, made, as_json=as_json)
+
+
+@app.command
 def serve(
     *,
     bundle: Annotated[Path, Parameter(help="What qarm export wrote, or a link to it.")],
