@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-large demo-proof bench-align bench-codes bench-pairs bench-ranker test lint setup clean
+.PHONY: demo demo-large demo-proof bench-align bench-codes bench-pairs bench-ranker test test-browser lint setup clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -33,6 +33,9 @@ bench-pairs: setup
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-browser: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
 
 lint: setup
 	$(BIN)/ruff check .

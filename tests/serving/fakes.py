@@ -49,6 +49,9 @@ class FakeBundle:
     def facts(self, item_id: str) -> dict[str, str | None]:
         return {"item_id": item_id, "title": f"Hat No. {item_id[1:]}", "image": None}
 
+    def nearest_raw(self, item_id: str) -> list[str]:
+        return [other for other in self.item_ids if other != item_id][:10]
+
     def nearest(self, vectors: np.ndarray, count: int) -> tuple[list[list[str]], np.ndarray]:
         cosines = vectors @ self.vectors.vectors.T
         order = np.argsort(-cosines, axis=1)[:, :count]

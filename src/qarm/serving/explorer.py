@@ -13,10 +13,11 @@ from qarm.artifacts import Codes
 from qarm.content.thumbnail import title_of
 from qarm.quantizer.tree import CodeTree, prefix_text
 from qarm.report.explorer import ASSETS, explorer_asset
+from qarm.serving.openapi import problems
+from qarm.serving.wire import Prefix
 
 __all__ = ["Shown", "explorer_routes"]
 
-PREFIX = r"^[0-9]{1,9}(-[0-9]{1,9})*$"
 NODES, DEPTH, EXAMPLES, CARDS, BEFORE = 4000, 3, 6, 100, 5
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; "
@@ -122,14 +123,26 @@ def explorer_routes(current: Callable[[], Shown]) -> APIRouter:
     def media(name: str) -> Response:
         return _media(views.of(current()).media, name)
 
-    @router.get("/v1/explorer", tags=["explorer"], summary="What there is to explore", response_model=About)
+    @router.get(
+        "/v1/explorer",
+        tags=["explorer"],
+        summary="What there is",
+        response_model=About,
+        responses=problems(503),
+    )
     def about() -> About:
         bundle = current()
         codes = bundle.codes
         return About(bundle=bundle.version, version=codes.version, items=len(codes), levels=codes.rq.shape[1])
 
-    @router.get("/v1/explorer/tree", tags=["explorer"], summary="The code tree", response_model=Nodes)
-    def nodes(prefix: Annotated[str | None, Query(pattern=PREFIX, max_length=200)] = None) -> Nodes:
+    @router.get(
+        "/v1/explorer/tree",
+        tags=["explorer"],
+        summary="Code tree",
+        response_model=Nodes,
+        responses=problems(422, 503),
+    )
+    def nodes(prefix: Annotated[Prefix | None, Query()] = None) -> Nodes:
         codes = () if prefix is None else tuple(int(code) for code in prefix.split("-"))
         tree = views.of(current()).tree
         if len(codes) > tree.levels:
@@ -142,12 +155,24 @@ def explorer_routes(current: Callable[[], Shown]) -> APIRouter:
             ]
         )
 
-    @router.get("/v1/explorer/cards", tags=["explorer"], summary="Items in short", response_model=Cards)
+    @router.get(
+        "/v1/explorer/cards",
+        tags=["explorer"],
+        summary="Items in short",
+        response_model=Cards,
+        responses=problems(422, 503),
+    )
     def cards(item: Annotated[list[str], Query(min_length=1, max_length=CARDS)]) -> Cards:
         bundle = current()
         return Cards(cards=[_card(bundle, one) for one in item])
 
-    @router.get("/v1/explorer/before", tags=["explorer"], response_model=Cards)
+    @router.get(
+        "/v1/explorer/before",
+        tags=["explorer"],
+        summary="Neighbours before alignment",
+        response_model=Cards,
+        responses=problems(422, 503),
+    )
     def before(item: Annotated[str, Query(min_length=1, max_length=1000)]) -> Cards:
         """The items that were nearest before alignment."""
         bundle = current()

@@ -107,6 +107,7 @@ def build_app(service: "Service", bundle: Path, *, token: str | None = None) -> 
 
     from qarm.serving import openapi, problems, wire
     from qarm.serving.admin import admin_routes
+    from qarm.serving.explorer import explorer_routes
     from qarm.serving.guard import BodyGate, LastNet, TokenGate
     from qarm.serving.routes import routes
 
@@ -130,6 +131,7 @@ def build_app(service: "Service", bundle: Path, *, token: str | None = None) -> 
     problems.add_handlers(app)
     app.include_router(admin_routes(service, token=token is not None))
     app.include_router(routes(service))
+    app.include_router(explorer_routes(lambda: service.editions.current.bundle))
     named = (wire.NewItem, wire.ItemBatch, wire.ScoreRequest, wire.BundleName, wire.ProblemDocument)
     openapi.describe(app, named, token=token is not None)
     app.add_middleware(BodyGate, limits=service.limits)
