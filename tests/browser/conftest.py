@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, expect, sync_playwright
 
 from qarm.config import load_config
 from qarm.pipeline import run_stages
@@ -23,6 +23,7 @@ from qarm.world import WorldSpec, build_world
 SCREENSHOTS = os.environ.get("QARM_SCREENSHOTS")  # read before the tests' seal takes it away
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 HOSTILE = '<img src=x onerror="document.title=`owned`">'
+CANCELLED = "net::ERR_ABORTED"  # by the browser itself, when it leaves a page or has enough of a sound
 PATIENCE = 60_000  # milliseconds; a busy machine is no failure
 SMALL = {
     "pairs.user2item.epochs": "1",
@@ -113,18 +114,27 @@ def phone(chromium: Browser) -> Iterator[Page]:
 
 
 def _watched(browser: Browser, *, width: int, height: int) -> Iterator[Page]:
+    faults: list[str] = []
+
+    def told(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            faults.append(message.text)
+
+    def failed(request: Request) -> None:
+        if request.failure != CANCELLED:
+            faults.append(f"{request.url[:200]}: {request.failure}")
+
+    def answered(response: Response) -> None:
+        if response.status >= 400:
+            faults.append(f"{response.url[:200]}: {response.status}")
+
     context = browser.new_context(viewport={"width": width, "height": height})
     context.set_default_timeout(PATIENCE)
-    page, faults = context.new_page(), []
-    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page = context.new_page()
+    page.on("console", told)
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("requestfailed", lambda request: faults.append(f"{request.url[:200]}: {request.failure}"))
-    page.on(
-        "response",
-        lambda answer: (
-            faults.append(f"{answer.url[:200]}: {answer.status}") if answer.status >= 400 else None
-        ),
-    )
+    page.on("requestfailed", failed)
+    page.on("response", answered)
     yield page
     context.close()
     assert faults == []

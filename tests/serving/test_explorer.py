@@ -83,14 +83,6 @@ def test_media_come_by_their_hash_and_by_nothing_else(client: TestClient, bundle
     part = client.get(f"/explorer/{facts['audio']}", headers={"Range": "bytes=0-9"})
     assert (part.status_code, len(part.content)) == (206, 10)
     file = Path(facts["image"]).name
-    for name in (
-        "..%2Fbundle.json",
-        "%2e%2e/bundle.json",
-        "..",
-        f"./{file}",
-        f"{file}%00",
-        f"{file}/x",
-        "bundle.json",
-    ):
+    for name in ("..%2Fbundle.json", "%2e%2e%2fbundle.json", f"{file}%00", f"{file}/x", "bundle.json"):
         assert client.get(f"/explorer/media/{name}").status_code == 404, name
     assert client.get("/explorer/bundle.json").status_code == 404

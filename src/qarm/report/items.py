@@ -1,9 +1,11 @@
 """What the static explorer shows of items: texts, codes, neighbours, small pictures, short sounds."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
+
+import polars as pl
 
 from qarm.artifacts import Codes, Embeddings
 from qarm.content.catalog import Catalog
@@ -39,16 +41,15 @@ def items_json(
         `text` (its start), `codes`, `suffix`, `raw` and `aligned` (ids of its nearest items, None where it is
         not listed), `picture` and `sound` (data URIs, None where it has none or the bytes are used up).
     """
-    known = {row["item_id"]: row for row in catalog.frame.iter_rows(named=True)}
-    listed = _listed(tree, codes)
+    known, listed = set(catalog.item_ids), _listed(tree, codes)
     asked = [item for item in listed if item in known]
     near = {
         name: dict(zip(asked, nearest(vectors, catalog.item_ids, asked, count=NEAREST), strict=True))
         for name, vectors in (("raw", raw), ("aligned", aligned))
     }
-    named = (item for item in asked for name in near for item in near[name][item])
+    named = (other for item in asked for lists in near.values() for other in lists[item])
     everything = list(dict.fromkeys([*listed, *named]))
-    rows = {item: known.get(item, {}) for item in everything}
+    rows = _rows(catalog, everything)
     pictures = _media(catalog, rows, "image", small_picture, most=PICTURE_BYTES)
     sounds = _media(catalog, {item: rows[item] for item in listed}, "audio", short_sound, most=SOUND_BYTES)
     place = {item: row for row, item in enumerate(codes.item_ids)}
@@ -88,6 +89,13 @@ def _listed(tree: CodeTree, codes: Codes) -> list[str]:
     largest = sorted(tree.nodes(most=ITEMS), key=lambda node: -node.items)
     examples = (item for node in largest for item in node.examples)
     return list(islice(dict.fromkeys([*examples, *codes.item_ids]), ITEMS))
+
+
+def _rows(catalog: Catalog, item_ids: Sequence[str]) -> dict[str, Row]:
+    """What the catalogue has of each item, in this order; nothing of those that it does not know."""
+    frame = catalog.frame.filter(pl.col("item_id").is_in(pl.Series(item_ids).implode()))
+    found = {row["item_id"]: row for row in frame.iter_rows(named=True)}
+    return {item: found.get(item, {}) for item in item_ids}
 
 
 def _start(text: str | None) -> str | None:

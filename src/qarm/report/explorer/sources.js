@@ -12,7 +12,7 @@
 function embeddedSource(data) {
   const items = new Map(data.items.items.map((item) => [item.item, item]));
   const listed = data.items.items.filter((item) => item.raw !== null);
-  const words = new Map(listed.map((item) => [item.item, plain(`${item.item} ${item.title || ""} ${item.text || ""}`)]));
+  const sought = listed.map((item) => [item, plain(`${item.item}\n${item.title || ""}`)]);
   const card = (id) => items.get(id) || { item: id, title: null, picture: null, codes: null };
   return {
     async about() {
@@ -31,8 +31,8 @@ function embeddedSource(data) {
       return data.tree.nodes.filter((node) => begins(node.prefix, prefix));
     },
     async search(query) {
-      const wanted = plain(query).split(/\s+/);
-      return listed.filter((item) => wanted.every((word) => words.get(item.item).includes(word))).slice(0, 24);
+      const found = sought.filter(([, text]) => text.includes(plain(query)));
+      return found.slice(0, 24).map(([item]) => item);
     },
     async item(id) {
       const found = items.get(id);

@@ -1,7 +1,7 @@
 // The code tree as rings of segments: drawing, and walking over them with the keys.
 "use strict";
 
-const RADII = [66, 146, 220, 288];
+const [INNER, OUTER, RINGS] = [66, 288, 3];
 const FULL = 2 * Math.PI;
 const THINNEST = 0.0012; // radians; thinner ones are drawn as one
 const SVG = "http://www.w3.org/2000/svg";
@@ -24,7 +24,7 @@ function layOut(nodes, prefix) {
   const segments = [];
   const place = (node, from, to, ring, hue) => {
     const own = children.get(node.prefix) || [];
-    if (ring > 3 || node.codes === 0) return;
+    if (ring > RINGS || node.codes === 0) return;
     let angle = from;
     let rest = node.items;
     const siblings = [];
@@ -46,8 +46,14 @@ function layOut(nodes, prefix) {
   return segments;
 }
 
-function arc({ ring, from, to }) {
-  const [inner, outer] = [RADII[ring - 1] + 1, RADII[ring] - 1];
+/* Where ring `ring` begins and ends, if there are `rings` of them. */
+function radii(ring, rings) {
+  const width = (OUTER - INNER) / rings;
+  return [INNER + width * (ring - 1), INNER + width * ring];
+}
+
+function arc({ ring, from, to }, rings) {
+  const [inner, outer] = radii(ring, rings).map((radius, side) => radius + 1 - 2 * side);
   const end = Math.min(to, from + FULL - 1e-4);
   const large = end - from > Math.PI ? 1 : 0;
   const at = (radius, angle) => `${(radius * Math.sin(angle)).toFixed(2)} ${(-radius * Math.cos(angle)).toFixed(2)}`;
@@ -72,8 +78,9 @@ function drawSunburst(svg, nodes, { prefix, path, open, tell }) {
   const tree = svgElement("g", { role: "tree", "aria-label": "Codes" });
   const labels = svgElement("g", { class: "labels", "aria-hidden": "true" });
   const drawn = new Map();
+  const rings = Math.max(1, ...segments.map((segment) => segment.ring));
   for (const segment of segments) {
-    const shape = svgElement("path", { d: arc(segment) });
+    const shape = svgElement("path", { d: arc(segment, rings) });
     shape.style.setProperty("--hue", segment.hue.toFixed(1));
     if (!segment.node) {
       shape.setAttribute("class", `ring ring-${segment.ring} rest`);
@@ -100,7 +107,7 @@ function drawSunburst(svg, nodes, { prefix, path, open, tell }) {
     });
     drawn.set(segment.node.prefix, { segment, shape });
     tree.append(shape);
-    label(labels, segment);
+    label(labels, segment, rings);
   }
   const rove = (shape) => {
     for (const other of tree.querySelectorAll('[tabindex="0"]')) other.setAttribute("tabindex", "-1");
@@ -114,8 +121,9 @@ function drawSunburst(svg, nodes, { prefix, path, open, tell }) {
   svg.replaceChildren(tree, labels, middle(nodes, prefix, open));
 }
 
-function label(labels, { node, ring, from, to }) {
-  const radius = (RADII[ring - 1] + RADII[ring]) / 2;
+function label(labels, { node, ring, from, to }, rings) {
+  const [inner, outer] = radii(ring, rings);
+  const radius = (inner + outer) / 2;
   const text = node.prefix.slice(node.prefix.lastIndexOf("-") + 1);
   if ((to - from) * radius < 12 + 9 * text.length) return;
   const middleAngle = (from + to) / 2;
@@ -131,7 +139,7 @@ function middle(nodes, prefix, open) {
   const top = nodes.find((node) => node.prefix === prefix);
   const up = prefix.includes("-") ? prefix.slice(0, prefix.lastIndexOf("-")) : "";
   const group = svgElement("g", { class: "middle" });
-  group.append(svgElement("circle", { r: RADII[0] - 6 }));
+  group.append(svgElement("circle", { r: INNER - 6 }));
   const lines = [prefix === "" ? "All codes" : prefix, top ? count(top.items, "item", "items") : "no item"];
   if (prefix !== "") lines.push("↑ up");
   lines.forEach((line, index) => {
