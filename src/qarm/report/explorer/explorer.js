@@ -275,7 +275,8 @@ function moveFocus() {
     target.focus();
   } else if (wanted) {
     byId(wanted).focus({ preventScroll: true });
-    byId(wanted).scrollIntoView({ block: "nearest" });
+    const { top } = byId(wanted).getBoundingClientRect();
+    if (top < 0 || top > window.innerHeight / 2) byId(wanted).scrollIntoView({ block: "start" });
   }
 }
 
