@@ -25,7 +25,7 @@ __all__ = ["ChildWorker", "Coded", "Worker", "WorkerDiedError", "Row", "code_row
 
 STARTED = f"from {__name__} import main; main"  # under its own name, so that both ends have the same classes
 NICENESS = 5  # whoever reads goes first
-START_SECONDS = 120.0
+START_SECONDS = 600.0
 Row = Mapping[str, Any]
 
 
