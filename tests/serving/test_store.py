@@ -25,7 +25,7 @@ def new(item_id: str, *, rq: tuple[int, ...] = (1, 2, 3), bundle: str = "a", con
 
 def same(one: NewCode, other: NewCode) -> bool:
     arrays = ("rq", "vq", "vector")
-    plain = {name: None for name in arrays}
+    plain = dict.fromkeys(arrays)
     return replace(one, **plain) == replace(other, **plain) and all(
         np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays
     )
@@ -101,7 +101,14 @@ def test_a_kill_after_the_answer_loses_nothing(tmp_path: Path) -> None:
     )
     told: list[str] = []
     for round_ in range(3):
-        command = [sys.executable, "-c", child, str(tmp_path), str(Path(__file__).parent), str(round_ * 10**5)]
+        command = [
+            sys.executable,
+            "-c",
+            child,
+            str(tmp_path),
+            str(Path(__file__).parent),
+            str(round_ * 10**5),
+        ]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
             told += [running.stdout.readline().strip() for _ in range(20)]
             os.kill(running.pid, signal.SIGKILL)

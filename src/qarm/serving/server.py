@@ -30,7 +30,8 @@ PACKAGES = {
 }
 TITLE = "qarm"
 ABOUT = "Codes for new items, known items, and scores. Errors are RFC 9457 problem documents."
-END_SECONDS = 20
+END_SECONDS = 20  # for requests that have begun when the service is told to stop
+IDLE_SECONDS = 75  # longer than proxies keep a connection, so that they close it, not we
 
 
 def serve(
@@ -159,6 +160,7 @@ async def _serve(
         access_log=False,
         server_header=False,
         lifespan="off",
+        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=END_SECONDS,
     )
     server = Server(config)
