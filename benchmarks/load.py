@@ -226,12 +226,17 @@ class Load:
 
 def anonymous_mb(pid: int) -> float:
     """Anonymous memory of a process and its children."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     total = 0
-    for one in (pid, *children):
+    for one in (pid, *children_of(pid)):
         rollup = Path(f"/proc/{one}/smaps_rollup").read_text()
         total += int(re.search(r"^Anonymous:\s+(\d+) kB", rollup, flags=re.M)[1])
     return total / 1024
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes that any thread of a process has started."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for children in lists for child in children.read_text().split()]
 
 
 def told(load: Load, *, kept: int, ended: int) -> bool:

@@ -135,7 +135,9 @@ def build_app(service: "Service", bundle: Path, *, token: str | None = None) -> 
     openapi.describe(app, named, token=token is not None)
     app.add_middleware(BodyGate, limits=service.limits)
     app.add_middleware(TokenGate, token=token)
-    app.add_middleware(LastNet, metrics=service.metrics)  # the last one added stands outermost
+    app.add_middleware(
+        LastNet, limits=service.limits, metrics=service.metrics
+    )  # the last one added stands outermost
     return app
 
 
@@ -173,12 +175,13 @@ async def _serve(
             reloads.add(task)
             task.add_done_callback(reloads.discard)
 
-        def stop() -> None:
+        def stop(number: int, frame: object) -> None:
             server.should_exit = True
 
-        loop.add_signal_handler(signal.SIGHUP, reload)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop)
+        # not through the loop, whose queue of signals is full, and drops some, when it is far behind
+        signal.signal(signal.SIGHUP, lambda number, frame: loop.call_soon_threadsafe(reload))
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGTERM, stop)
         try:
             sock = config.bind_socket()
         except SystemExit:
