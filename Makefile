@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-large demo-proof bench-align bench-codes bench-pairs bench-ranker test test-browser lint setup clean
+.PHONY: demo demo-large demo-proof bench-align bench-codes bench-pairs bench-ranker load test test-browser lint setup clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -30,6 +30,9 @@ bench-ranker: setup
 
 bench-pairs: setup
 	$(BIN)/python benchmarks/pairs.py
+
+load: setup
+	$(BIN)/python benchmarks/load.py --run runs/demo
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

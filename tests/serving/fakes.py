@@ -59,7 +59,11 @@ class FakeBundle:
 
     def under(self, prefix: Sequence[int]) -> list[str]:
         length = len(prefix)
-        return [i for i, rq in zip(self.item_ids, self.codes.rq.tolist(), strict=True) if rq[:length] == list(prefix)]
+        return [
+            i
+            for i, rq in zip(self.item_ids, self.codes.rq.tolist(), strict=True)
+            if rq[:length] == list(prefix)
+        ]
 
     def score(self, candidates: Any, histories: Any) -> list[np.ndarray]:
         """A candidate's number minus the length of the history."""
@@ -70,7 +74,7 @@ class FakeBundle:
 
 
 class FakeWorker:
-    """Codes come from a hash of the text. `hold` stops it; "die" as a title ends it; "bad" cannot be coded."""
+    """Codes come from a hash of the title; "die" ends it, "bug" breaks it, "bad" cannot be coded."""
 
     def __init__(self) -> None:
         self.calls: list[int] = []
@@ -103,7 +107,9 @@ class FakeWorker:
             check_media_of(row, Limits(pixels=10_000, sound_seconds=2.0))
         except InputError as error:
             return error
-        return InputError("text: nothing to read") if row.get("title") == "bad" else expected(row.get("title"))
+        return (
+            InputError("text: nothing to read") if row.get("title") == "bad" else expected(row.get("title"))
+        )
 
 
 def expected(title: str | None) -> Coded:

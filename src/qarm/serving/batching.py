@@ -12,7 +12,7 @@ from qarm.errors import InputError, QarmError
 from qarm.serving.limits import Limits
 from qarm.serving.metrics import Metrics
 from qarm.serving.problems import Problem
-from qarm.serving.worker import Coded, Worker, WorkerDiedError, Row
+from qarm.serving.worker import Coded, Row, Worker, WorkerDiedError
 
 __all__ = ["Batcher"]
 

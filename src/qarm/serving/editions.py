@@ -2,7 +2,8 @@
 
 import asyncio
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +25,12 @@ MANIFEST = "manifest.json"
 
 
 class Edition:
-    """A loaded bundle with its encoder."""
+    """A loaded bundle with its encoder; users: requests that may still ask it."""
 
     def __init__(self, folder: Path, bundle: "Bundle", batcher: Batcher) -> None:
         self.folder, self.bundle, self.batcher = folder, bundle, batcher
+        self.users = 0
+        self._unused = asyncio.Event()
         self.scored = bundle.scored_ids
         named = bundle.text_fields[:1]
         facts = [bundle.facts(item) for item in bundle.item_ids]
@@ -36,6 +39,18 @@ class Edition:
             {"item_id": bundle.item_ids, "title": titles}, schema={"item_id": pl.String, "title": pl.String}
         )
         self._sought = (self.titles["item_id"] + "\n" + self.titles["title"]).str.to_lowercase()
+
+    def left(self) -> None:
+        """One user less."""
+        self.users -= 1
+        self._unused.set()
+
+    async def close(self) -> None:
+        """Stop the encoder when nobody may ask it any more."""
+        while self.users:
+            self._unused.clear()
+            await self._unused.wait()
+        await self.batcher.close()
 
     def search(self, query: str, *, first: int, count: int) -> tuple[int, list[dict[str, str]]]:
         """Items whose id or title contains a text, whatever its case: their number, and a page of them."""
@@ -80,6 +95,16 @@ class Editions:
         if self._current is None:
             raise Problem(503, "busy", "no bundle is loaded; try again", headers={"Retry-After": "1"})
         return self._current
+
+    @contextmanager
+    def use(self) -> Iterator[Edition]:
+        """The edition that answers, which stays able to while the block runs, whatever is swapped in."""
+        edition = self.current
+        edition.users += 1
+        try:
+            yield edition
+        finally:
+            edition.left()
 
     def names(self) -> list[str]:
         """Bundles that may be swapped in."""
@@ -127,7 +152,7 @@ class Editions:
             if old is not None:
                 self.previous = old.folder
                 self.metrics.swaps.inc()
-                leaving = asyncio.create_task(old.batcher.close())
+                leaving = asyncio.create_task(old.close())
                 self._leaving.add(leaving)
                 leaving.add_done_callback(self._leaving.discard)
             self.metrics.serves(edition.bundle.version, len(edition.bundle.item_ids))
@@ -161,7 +186,7 @@ class Editions:
         async with self._swapping:
             old, self._current = self._current, None
             if old is not None:
-                await old.batcher.close()
+                await old.close()
             await asyncio.gather(*self._leaving)
 
 

@@ -17,10 +17,11 @@ GUARDED = ("/v1/", "/metrics")
 
 
 class LastNet:
-    """Outermost: counts and times each request, and answers 500 for what nothing else caught."""
+    """Outermost: counts and times requests, turns away too many, answers 500 for what nothing else caught."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
+    def __init__(self, app: ASGIApp, *, limits: Limits, metrics: Metrics) -> None:
+        self.app, self.limits, self.metrics = app, limits, metrics
+        self.running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -34,13 +35,18 @@ class LastNet:
                 status = message["status"]
             await send(message)
 
+        self.running += 1
         try:
-            await self.app(scope, receive, watched)
+            if self.running > self.limits.requests:
+                await answer(_busy())(scope, receive, watched)
+            else:
+                await self.app(scope, receive, watched)
         except Exception as error:  # noqa: BLE001 - nothing of it may reach the other side
             response = hidden(error)
             if status == 0:
                 await response(scope, receive, watched)
         finally:
+            self.running -= 1
             self.metrics.request(scope, status or 500, time.perf_counter() - started)
 
 
@@ -149,7 +155,7 @@ def _busy() -> Problem:
     return Problem(
         503,
         "busy",
-        "the service is reading as much as it can hold; try again",
+        "the service has as much in hand as it can hold; try again",
         headers={"Retry-After": "1", "Connection": "close"},
     )
 

@@ -89,9 +89,9 @@ async def _http(request: Request, error: Exception) -> Response:
         return hidden(error)
     detail = str(error.detail)
     if error.status_code == 404:
-        detail = f"there is nothing at {request.url.path}; GET /openapi.json lists what there is"
+        detail = f"there is nothing at {request.scope['path']}; GET /openapi.json lists what there is"
     elif error.status_code == 405:
-        detail = f"got {request.method}, which {request.url.path} does not take; see the header Allow"
+        detail = f"got {request.method}, which {request.scope['path']} does not take; see the header Allow"
     return answer(Problem(error.status_code, None, detail, headers=error.headers))
 
 

@@ -30,7 +30,8 @@ PACKAGES = {
 }
 TITLE = "qarm"
 ABOUT = "Codes for new items, known items, and scores. Errors are RFC 9457 problem documents."
-END_SECONDS = 20
+END_SECONDS = 20  # for requests that have begun when the service is told to stop
+IDLE_SECONDS = 75  # longer than proxies keep a connection, so that they close it, not we
 
 
 def serve(
@@ -136,7 +137,9 @@ def build_app(service: "Service", bundle: Path, *, token: str | None = None) -> 
     openapi.describe(app, named, token=token is not None)
     app.add_middleware(BodyGate, limits=service.limits)
     app.add_middleware(TokenGate, token=token)
-    app.add_middleware(LastNet, metrics=service.metrics)  # the last one added stands outermost
+    app.add_middleware(
+        LastNet, limits=service.limits, metrics=service.metrics
+    )  # the last one added stands outermost
     return app
 
 
@@ -161,6 +164,7 @@ async def _serve(
         access_log=False,
         server_header=False,
         lifespan="off",
+        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=END_SECONDS,
     )
     server = Server(config)
@@ -173,12 +177,13 @@ async def _serve(
             reloads.add(task)
             task.add_done_callback(reloads.discard)
 
-        def stop() -> None:
+        def stop(number: int, frame: object) -> None:
             server.should_exit = True
 
-        loop.add_signal_handler(signal.SIGHUP, reload)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop)
+        # not through the loop, whose queue of signals is full, and drops some, when it is far behind
+        signal.signal(signal.SIGHUP, lambda number, frame: loop.call_soon_threadsafe(reload))
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGTERM, stop)
         try:
             sock = config.bind_socket()
         except SystemExit:

@@ -49,7 +49,10 @@ class Service:
         Raises:
             Problem: 409, an id is published, or stored with other content; 422, items cannot be coded.
         """
-        edition = self.editions.current
+        with self.editions.use() as edition:
+            return await self._code(edition, items, store=store)
+
+    async def _code(self, edition: Edition, items: Sequence[NewItem], *, store: bool) -> Answer:
         version = edition.bundle.version
         digests = {i.item_id: content_digest(i.text, i.image, i.audio) for i in items if i.item_id and store}
         known = await self._known(edition, digests)

@@ -21,11 +21,11 @@ from qarm.serving.limits import Limits, check_media_of
 if TYPE_CHECKING:
     from qarm.serving.bundle import Bundle
 
-__all__ = ["ChildWorker", "Coded", "Worker", "WorkerDiedError", "Row", "code_rows", "main"]
+__all__ = ["ChildWorker", "Coded", "Row", "Worker", "WorkerDiedError", "code_rows", "main"]
 
 STARTED = f"from {__name__} import main; main"  # under its own name, so that both ends have the same classes
 NICENESS = 5  # whoever reads goes first
-START_SECONDS = 120.0
+START_SECONDS = 600.0
 Row = Mapping[str, Any]
 
 
