@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import polars as pl
@@ -88,7 +88,7 @@ def items_json(
 def _listed(tree: CodeTree, codes: Codes) -> list[str]:
     largest = sorted(tree.nodes(most=ITEMS), key=lambda node: -node.items)
     examples = (item for node in largest for item in node.examples)
-    return list(islice(dict.fromkeys([*examples, *codes.item_ids]), ITEMS))
+    return list(dict.fromkeys(chain(examples, codes.item_ids[:ITEMS])))[:ITEMS]
 
 
 def _rows(catalog: Catalog, item_ids: Sequence[str]) -> dict[str, Row]:
