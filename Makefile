@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-large demo-proof bench-align bench-codes bench-pairs bench-ranker docs test lint setup clean
+.PHONY: demo demo-large demo-proof bench-align bench-codes bench-pairs bench-ranker load docs test test-browser lint setup clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -36,8 +36,14 @@ docs: setup
 	$(BIN)/python benchmarks/reference.py
 	$(BIN)/zensical build --clean --strict
 
+load: setup
+	$(BIN)/python benchmarks/load.py --run runs/demo
+
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-browser: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
 
 lint: setup
 	$(BIN)/ruff check .

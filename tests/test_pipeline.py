@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from qarm import pipeline
-from qarm.artifacts import read_json
+from qarm.artifacts import read_json, read_manifest, write_json
 from qarm.cli import main
 from qarm.config import Config, load_config
 from qarm.engines.distributed import World
@@ -58,7 +58,24 @@ ARTEFACTS = [
     "recommender/id+rq+vq/model.safetensors",
     "report/index.html",
     "report/summary.json",
+    "report/tree.json",
+    "report/explorer.json",
+    "report/explorer.html",
 ]
+
+
+GAIN = {"negatives": "uniform", "slice": "all", "method": "id+rq", "against": "id", "measure": "gauc"}
+GAIN |= {"mean": 0.0923, "low": 0.0835, "high": 0.1011, "error": 0.0045, "p": 0.001}
+MEANS = {"auc": 0.7, "logloss": 0.4, "calibration": 1.0, "gauc": 0.7, "uauc": 0.7, "rows": 10, "users": 5}
+MEANS |= {"negatives": "uniform", "slice": "all", "gauc_spread": None, "uauc_spread": None}
+COMPARED = {
+    "seeds": [0],
+    "catalogue": [{"method": "id", "recall": 0.1, "ndcg": 0.1}],
+    "means": [{**MEANS, "method": name} for name in ("id", "id+rq")],
+    "differences": [GAIN],
+    "primary": {**GAIN, "smallest_effect": 0.01},
+    "holm": {},
+}
 
 
 def config_of(world: Path, **flags: str) -> Config:
@@ -158,6 +175,29 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(run: Path, world: Path
     assert [name for name, skipped in fresh.items() if not skipped] == ["train", "report"]
 
 
+def test_a_finished_comparison_comes_into_the_report(run: Path, world: Path, tmp_path: Path) -> None:
+    SCHEMAS["compare/results.json"].model_validate(COMPARED)
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "compare").mkdir()
+    write_json(copy / "compare" / "results.json", COMPARED)
+    fresh = {done.stage: done.fresh for done in run_stages(config_of(world), copy)}
+    assert [name for name, skipped in fresh.items() if not skipped] == ["report"]
+    page = (copy / "report" / "index.html").read_text()
+    assert "Comparison by the protocol" in page
+    assert "+0.0923 [+0.0835, +0.1011]" in page
+    assert 'id="chart-uniform-all"' in page
+    assert "Comparison by the protocol" not in (run / "report" / "index.html").read_text()
+    assert all(done.fresh for done in run_stages(config_of(world), copy))
+
+
+def test_the_report_names_every_file_with_its_hash(run: Path) -> None:
+    page = (run / "report" / "index.html").read_text()
+    for stage in ("check", "pairs", "encoder", "embeddings", "codes", "recommender"):
+        for name, found in read_manifest(run / stage)["outputs"].items():
+            assert found in page, (stage, name)
+
+
 def test_same_seed_same_bytes_after_a_kill(run: Path, world: Path, tmp_path: Path) -> None:
     """Killed with SIGKILL wherever it is, the next call ends with the codes of an uninterrupted run."""
     folder = tmp_path / "killed"
@@ -172,7 +212,8 @@ def test_same_seed_same_bytes_after_a_kill(run: Path, world: Path, tmp_path: Pat
         process.wait()
         assert (folder / marker).exists()
     subprocess.run(command, check=True, capture_output=True)
-    for name in ("pairs/pairs.parquet", "codes/codes.parquet", "recommender/results.json"):
+    report = ("report/tree.json", "report/explorer.json", "report/explorer.html")
+    for name in ("pairs/pairs.parquet", "codes/codes.parquet", "recommender/results.json", *report):
         assert sha(folder / name) == sha(run / name), name
     assert not (folder / ".partial").exists()
 

@@ -338,3 +338,46 @@ def export_codes(
     from qarm.serving.code_export import export_codes as write
 
     _tell("codes", out, write(run, out, to=to, since=since, valid_from=valid_from), as_json=as_json)
+
+
+@app.command
+def serve(
+    *,
+    bundle: Annotated[Path, Parameter(help="What qarm export wrote, or a link to it.")],
+    host: Annotated[str, Parameter(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="Port to listen on; 0 takes a free one.")] = 8000,
+    store: Annotated[
+        Path | None, Parameter(help="Folder of the codes of new items; default: beside BUNDLE, with .store.")
+    ] = None,
+    bundles: Annotated[
+        Path | None, Parameter(help="Folder of bundles that the admin may swap in by name.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, Parameter(help="File with the token that requests must bring; or QARMSERVE_TOKEN.")
+    ] = None,
+    threads: Annotated[int, Parameter(help="Threads of the encoder.")] = 1,
+    max_body: Annotated[int, Parameter(help="Most bytes of a request.")] = 16 * 2**20,
+    max_batch: Annotated[int, Parameter(help="Most items of a request.")] = 64,
+    max_pixels: Annotated[int, Parameter(help="Most pixels of a picture.")] = 16_000_000,
+    max_seconds: Annotated[float, Parameter(help="Longest sound.")] = 600.0,
+    max_waiting: Annotated[int, Parameter(help="Most items that wait for the encoder.")] = 256,
+) -> None:
+    """Serve a bundle: codes for new items, known items, scores. SIGHUP loads BUNDLE again."""
+    from qarm.serving.limits import Limits
+    from qarm.serving.server import read_token
+    from qarm.serving.server import serve as serve_bundle
+
+    limits = Limits(
+        body=max_body, batch=max_batch, pixels=max_pixels, sound_seconds=max_seconds, waiting=max_waiting
+    )
+    serve_bundle(
+        bundle,
+        host=host,
+        port=port,
+        store=store,
+        bundles=bundles,
+        token=read_token(token_file),
+        threads=threads,
+        limits=limits,
+        told=lambda address: print(f"serving {bundle} at {address}", flush=True),
+    )

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 __all__ = ["STAGES", "VECTORS", "Done", "check_input", "run_stages"]
 
 
+RAW, VECTORS = "embeddings/raw.parquet", "embeddings/embeddings.parquet"
+
+
 @dataclass(frozen=True)
 class Done:
     """One finished stage: where its artefact lies, its row counts and figures, and the time taken."""
@@ -201,11 +204,19 @@ def _train(run: Run, work: Path) -> dict[str, Any]:
 
 
 def _report(run: Run, work: Path) -> dict[str, Any]:
+    from qarm.quantizer.tree import CodeTree
     from qarm.report.compare import summarize
+    from qarm.report.items import items_json
     from qarm.report.render import render_report
+    from qarm.report.tree import tree_json
 
+    codes = Codes.read(run.folder / "codes" / "codes.parquet")
+    tree = CodeTree(codes)
+    raw, aligned = (Embeddings.read(run.folder / name) for name in (RAW, VECTORS))
     summary = summarize(read_json(run.folder / "recommender" / "results.json")["rows"])
     write_json(work / "summary.json", summary)
+    write_json(work / "tree.json", tree_json(tree, run.catalog))
+    write_json(work / "explorer.json", items_json(tree, codes, run.catalog, raw=raw, aligned=aligned))
     render_report(run.folder, work)
     return {"variants": len({entry["variant"] for entry in summary["means"]})}
 
@@ -225,7 +236,6 @@ class Stage:
         return self.main.partition("/")[0]
 
 
-VECTORS = "embeddings/embeddings.parquet"
 SHARED = ("train", "report")  # among torchrun's processes; the first one alone writes the report
 STAGES = (
     Stage("check", "check/check.json", ("items", "interactions", "media"), ("data",), _check),
@@ -256,14 +266,24 @@ STAGES = (
     Stage(
         "train",
         "recommender/results.json",
-        ("interactions", "users", "codes/codes.parquet", VECTORS, "embeddings/raw.parquet"),
+        ("interactions", "users", "codes/codes.parquet", VECTORS, RAW),
         ("seed", "data", "split", "ranker"),
         _train,
     ),
     Stage(
         "report",
         "report/index.html",
-        ("check/", "pairs/", "encoder/", "embeddings/", "codes/", "recommender/"),
+        (
+            "items",
+            "media",
+            "check/",
+            "pairs/",
+            "encoder/",
+            "embeddings/",
+            "codes/",
+            "recommender/",
+            "compare/results.json",
+        ),
         ("seed", "data", "split", "pairs", "encoder", "quantizer", "ranker"),
         _report,
     ),

@@ -26,6 +26,7 @@ LATER = (
     "ranker.time",
     "ranker.missing_codes",
 )
+OPTIONAL = ("compare/results.json",)  # what commands beside the stages leave
 
 
 class Run:
@@ -108,11 +109,14 @@ class Run:
         return self.tables[0].media_digest()
 
     def hash_of(self, name: str) -> str:
-        """Hash of an input: a source table, the media, or an artefact of an earlier stage."""
+        """Hash of an input: a source table, the media, an artefact of an earlier stage, or `none`."""
         if name == "media":
             return self._media_hash
         if name in self._source_hashes:
             return self._source_hashes[name]
+        if name in OPTIONAL:
+            path = self.folder / name
+            return sha256_file(path) if path.is_file() else "none"
         folder, _, file = name.partition("/")
         manifest = read_manifest(self.folder / folder)
         if manifest is None:

@@ -5,6 +5,7 @@ from fnmatch import fnmatch
 from pydantic import BaseModel
 
 from qarm.schemas.comparison import Compared, ComparedCell, ComparedKey, ComparedTiming, Searched
+from qarm.schemas.explorer import ExplorerItems, Tree
 from qarm.schemas.learned import AlignStep, Churn, CodeQuality, EncoderCard, PairQuality, Profile, Saved
 from qarm.schemas.results import Baselines, Cell, RankerShape, Results, Summary
 from qarm.schemas.retrieval import EmbeddingQuality, Neighbours
@@ -35,7 +36,9 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "recommender/cells/baselines.json": Baselines,
     "recommender/cells/*.json": Cell,
     "recommender/*/config.json": RankerShape,
+    "report/explorer.json": ExplorerItems,
     "report/summary.json": Summary,
+    "report/tree.json": Tree,
 }
 
 

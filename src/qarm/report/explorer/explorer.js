@@ -1,0 +1,333 @@
+// The page: what the address asks for is fetched and shown; every text goes in as text, never as HTML.
+"use strict";
+
+const byId = (id) => document.getElementById(id);
+const EXAMPLES = 12;
+const BRANCHES = 12;
+const SHARING = 8;
+let source = null;
+let about = null;
+let turn = 0;
+let focusNext = null;
+let shown = { prefix: null, item: undefined, query: "" };
+
+function element(name, attributes, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value !== null && value !== undefined) made.setAttribute(key, value);
+  }
+  made.append(...children.filter((child) => child !== null));
+  return made;
+}
+
+// ---- the address ---------------------------------------------------------------------------------
+
+function asked() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  const code = given.get("code") || "";
+  return {
+    prefix: /^\d{1,9}(-\d{1,9})*$/.test(code) ? code : "",
+    item: given.get("item"),
+    query: given.get("query") || "",
+  };
+}
+
+function address(changes) {
+  const wanted = { ...asked(), ...changes };
+  const given = new URLSearchParams();
+  if (wanted.query) given.set("query", wanted.query);
+  if (wanted.prefix) given.set("code", wanted.prefix);
+  if (wanted.item) given.set("item", wanted.item);
+  return `#${given}`;
+}
+
+function openPrefix(prefix, { keys = false } = {}) {
+  focusNext = keys ? "sunburst" : "codes-title";
+  location.hash = address({ prefix });
+}
+
+// ---- parts ---------------------------------------------------------------------------------------
+
+function picture(card, side) {
+  if (card.picture) {
+    return element("img", { src: card.picture, alt: "", width: side, height: side, decoding: "async" });
+  }
+  const letters = (card.title || card.item).trim().slice(0, 2);
+  return element("span", { class: "blank", "aria-hidden": "true" }, letters);
+}
+
+function codesText(codes, like) {
+  if (!codes) return null;
+  let same = 0;
+  while (like && same < codes.length && codes[same] === like[same]) same += 1;
+  const shared = codes.slice(0, same).join("-");
+  const rest = codes.slice(same).join("-");
+  return element("span", { class: "codes" }, element("b", {}, shared), shared && rest ? "-" : "", rest);
+}
+
+function card(one, { like = null } = {}) {
+  const link = element(
+    "a",
+    { href: address({ item: one.item }), class: "card" },
+    picture(one, 72),
+    element("span", { class: "title" }, one.title || one.item),
+    codesText(one.codes, like),
+  );
+  link.addEventListener("click", () => {
+    link.href = address({ item: one.item }); // the address may have changed since
+    focusNext = "item-title";
+  });
+  return element("li", {}, link);
+}
+
+function codeLink(prefix, text) {
+  const link = element("a", { href: address({ prefix }) }, text);
+  link.addEventListener("click", () => {
+    link.href = address({ prefix });
+    focusNext = "codes-title";
+  });
+  return link;
+}
+
+// ---- the code tree -------------------------------------------------------------------------------
+
+async function showCodes({ prefix, item }, current) {
+  const [nodes, chosen] = await Promise.all([source.tree(prefix), item ? source.item(item) : null]);
+  if (current !== turn) return;
+  const top = nodes.find((node) => node.prefix === prefix);
+  const codes = prefix === "" ? [] : prefix.split("-");
+  byId("codes-title").textContent = prefix === "" ? "All codes" : `Code ${prefix}`;
+  byId("codes-size").textContent = top
+    ? `${count(top.items, "item", "items")}` + (top.codes ? `, ${count(top.codes, "code", "codes")} at level ${codes.length + 1}` : "")
+    : "No item has this code.";
+  const crumbs = codes.map((_, level) => codes.slice(0, level + 1).join("-"));
+  byId("crumbs").replaceChildren(
+    ...["", ...crumbs].map((step) => {
+      const text = step === "" ? "All codes" : step;
+      return element("li", {}, step === prefix ? element("span", { "aria-current": "page" }, text) : codeLink(step, text));
+    }),
+  );
+  drawSunburst(byId("sunburst"), nodes, {
+    prefix,
+    path: chosen ? chosen.codes.join("-") : null,
+    open: openPrefix,
+    tell: (node) => {
+      byId("segment").textContent = node ? segmentText(node) : "\u00a0";
+    },
+  });
+  const depth = codes.length + 1;
+  const children = nodes.filter((node) => node.prefix !== prefix && node.prefix.split("-").length === depth);
+  const largest = children.sort((one, other) => other.items - one.items).slice(0, BRANCHES);
+  const [under, leads] = await Promise.all([
+    source.under(prefix, EXAMPLES),
+    source.cards(largest.map((node) => node.examples[0])),
+  ]);
+  const examples = await source.cards(top ? top.examples : []);
+  if (current !== turn) return;
+  byId("branches-title").hidden = largest.length === 0;
+  byId("branches").replaceChildren(
+    ...largest.map((node, place) => {
+      const link = codeLink(node.prefix, "");
+      link.append(picture(leads[place], 36), element("span", {}, node.prefix), element("span", { class: "soft" }, count(node.items, "item", "items")));
+      return element("li", {}, link);
+    }),
+  );
+  const seen = new Set(examples.map((one) => one.item));
+  const cards = [...examples, ...under.cards.filter((one) => !seen.has(one.item))].slice(0, EXAMPLES);
+  byId("examples-title").textContent =
+    cards.length < under.count ? `${number(cards.length)} of its ${count(under.count, "item", "items")}` : count(under.count, "item", "items");
+  byId("examples").replaceChildren(...cards.map((one) => card(one)));
+}
+
+// ---- an item -------------------------------------------------------------------------------------
+
+async function showItem({ item }, current) {
+  const found = item ? await source.item(item) : null;
+  if (current !== turn) return;
+  document.title = found ? `${found.title || found.item} - qarm explorer` : "qarm explorer";
+  if (!found) {
+    byId("item-title").textContent = item ? `No item ${item}` : "No item chosen";
+    const hint = item
+      ? "Nothing here has this id."
+      : "Search for one, or choose an example beside the code tree: its picture, sound, codes and neighbours appear here.";
+    byId("item-body").replaceChildren(element("p", { class: "soft" }, hint));
+    return;
+  }
+  byId("item-title").textContent = found.title || found.item;
+  byId("item-body").replaceChildren(
+    element(
+      "div",
+      { class: "facts" },
+      element("div", { class: "large" }, picture(found, 144)),
+      element(
+        "div",
+        {},
+        element("p", { class: "soft" }, `Item ${found.item}`),
+        found.text ? element("p", { class: "text" }, withoutTitle(found)) : null,
+        found.sound ? element("audio", { controls: "", preload: "none", src: found.sound, "aria-label": `Sound of ${found.title || found.item}` }) : null,
+      ),
+    ),
+    element("h3", {}, "Its codes, a path in the tree"),
+    await codePath(found),
+    element("h3", { id: "near-title" }, "Nearest items, before and after alignment"),
+    neighbours(found),
+    element("h3", {}, "Who shares its code"),
+    await sharing(found),
+  );
+}
+
+function withoutTitle({ title, text }) {
+  return title && text.startsWith(`${title}\n`) ? text.slice(title.length + 1) : text;
+}
+
+function prefixes(codes) {
+  return codes.map((_, level) => codes.slice(0, level + 1).join("-"));
+}
+
+async function codePath(found) {
+  const steps = prefixes(found.codes);
+  const sizes = await Promise.all(steps.map((prefix) => source.under(prefix, 0)));
+  const list = element("ol", { class: "path" });
+  steps.forEach((prefix, level) => {
+    const link = codeLink(prefix, element("b", {}, String(found.codes[level])));
+    link.append(element("span", { class: "soft" }, `level ${level + 1}`), element("span", { class: "soft" }, count(sizes[level].count, "item", "items")));
+    link.setAttribute("aria-label", `Level ${level + 1}: code ${prefix}, ${count(sizes[level].count, "item", "items")}`);
+    list.append(element("li", {}, link));
+  });
+  if (found.suffix !== null && found.suffix !== undefined) {
+    list.append(element("li", {}, element("span", { class: "soft" }, `suffix ${found.suffix}`)));
+  }
+  return list;
+}
+
+function neighbours(found) {
+  const columns = [
+    ["Before", found.raw],
+    ["After", found.aligned],
+  ].map(([name, cards]) => {
+    const title = element("h4", { id: `near-${name}` }, name);
+    if (!cards || cards.length === 0) {
+      const why = cards ? "It has no vector of this kind." : "Not on this page; the service has them.";
+      return element("section", { "aria-labelledby": `near-${name}` }, title, element("p", { class: "soft" }, why));
+    }
+    const list = element("ol", { class: "near" }, ...cards.map((one) => card(one, { like: found.codes })));
+    return element("section", { "aria-labelledby": `near-${name}` }, title, list);
+  });
+  return element("div", { class: "before-after" }, ...columns);
+}
+
+async function sharing(found) {
+  const rows = element("div", { class: "sharing" });
+  for (const prefix of prefixes(found.codes).reverse()) {
+    const under = await source.under(prefix, SHARING + 1);
+    const others = under.cards.filter((one) => one.item !== found.item).slice(0, SHARING);
+    const level = prefix.split("-").length;
+    const name = level === found.codes.length ? "Full code " : "Prefix ";
+    const size = under.count > 1 ? `: ${count(under.count - 1, "other item", "other items")}` : ": no other item";
+    rows.append(element("p", {}, name, codeLink(prefix, prefix), size));
+    if (others.length) rows.append(element("ul", { class: "cards" }, ...others.map((one) => card(one, { like: found.codes }))));
+    if (others.length >= SHARING) break;
+  }
+  return rows;
+}
+
+// ---- search --------------------------------------------------------------------------------------
+
+async function showFound({ query }, current) {
+  const cards = query ? await source.search(query) : [];
+  if (current !== turn) return;
+  byId("found").hidden = !query;
+  byId("found-title").textContent = query ? `${count(cards.length, "item", "items")} for “${query}”` : "";
+  byId("found-cards").replaceChildren(...cards.map((one) => card(one)));
+  byId("status").textContent = query ? `${count(cards.length, "item", "items")} found` : "";
+  if (document.activeElement !== byId("query")) byId("query").value = query;
+}
+
+// ---- the whole -----------------------------------------------------------------------------------
+
+async function show() {
+  turn += 1;
+  const current = turn;
+  const wanted = asked();
+  try {
+    byId("problem").hidden = true;
+    const work = [];
+    if (wanted.query !== shown.query) work.push(showFound(wanted, current));
+    if (wanted.prefix !== shown.prefix || wanted.item !== shown.item) work.push(showCodes(wanted, current));
+    if (wanted.item !== shown.item) work.push(showItem(wanted, current));
+    await Promise.all(work);
+    if (current !== turn) return;
+    shown = wanted;
+    moveFocus();
+  } catch (error) {
+    shown = { prefix: null, item: undefined, query: null };
+    complain(error);
+  }
+  document.body.dataset.ready = location.hash; // what is shown now; tests wait for it
+}
+
+function moveFocus() {
+  const wanted = focusNext;
+  focusNext = null;
+  if (wanted === "sunburst") {
+    const svg = byId("sunburst");
+    const target = svg.querySelector('[role="treeitem"][tabindex="0"]') || svg.querySelector(".middle");
+    target.focus();
+  } else if (wanted) {
+    byId(wanted).focus({ preventScroll: true });
+    const { top } = byId(wanted).getBoundingClientRect();
+    if (top < 0 || top > window.innerHeight / 2) byId(wanted).scrollIntoView({ block: "start" });
+  }
+}
+
+function complain(error) {
+  const wantsToken = error.status === 401;
+  byId("token").hidden = !wantsToken;
+  if (wantsToken) return byId("secret").focus();
+  byId("problem").textContent = `That did not work: ${error.message}`;
+  byId("problem").hidden = false;
+  return undefined;
+}
+
+function listen() {
+  let waiting = null;
+  const search = () => {
+    clearTimeout(waiting);
+    const query = byId("query").value.trim();
+    if (query !== asked().query) location.hash = address({ query });
+  };
+  byId("query").addEventListener("input", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(search, 200);
+  });
+  byId("search").addEventListener("submit", (event) => {
+    event.preventDefault();
+    focusNext = "found-title";
+    search();
+    if (asked().query === shown.query) moveFocus();
+  });
+  byId("token").addEventListener("submit", (event) => {
+    event.preventDefault();
+    source.unlock(byId("secret").value);
+    byId("secret").value = "";
+    byId("token").hidden = true;
+    begin();
+  });
+  window.addEventListener("hashchange", show);
+}
+
+async function begin() {
+  try {
+    about = await source.about();
+    byId("note").textContent = about.note;
+    await show();
+  } catch (error) {
+    complain(error);
+  }
+}
+
+const data = byId("data");
+source = data ? embeddedSource(JSON.parse(data.textContent)) : serviceSource();
+if (data) byId("links").append(element("a", { href: "index.html" }, "Report"));
+listen();
+begin();
