@@ -42,7 +42,7 @@ def serve(
     store: Path | None = None,
     bundles: Path | None = None,
     token: str | None = None,
-    threads: int = 1,
+    threads: int = 2,
     limits: "Limits | None" = None,
     told: Callable[[str], None] = print,
 ) -> None:
