@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from qarm.artifacts import Codes, Embeddings, read_manifest
+from qarm.artifacts import Codes, Embeddings, read_manifest, verify
 from qarm.content.catalog import read_catalog
 from qarm.content.embed import embed
 from qarm.content.encoder import Encoder
@@ -37,11 +37,12 @@ def new_vectors(run: Path, table: Path) -> Embeddings:
 
     Raises:
         InputError: the table is wrong.
-        ArtifactError: the run has not got so far.
+        ArtifactError: the run has not got so far, or a file of it was changed.
     """
     manifest = read_manifest(run / "codes")
     if manifest is None:
         raise ArtifactError(f"{run} has no finished codes; run: qarm quantize CONFIG --out {run}")
+    verify(run / "codes")
     columns = {name: manifest["config"]["data"]["items"][name] for name in ("id", "text", "image", "audio")}
     catalog = read_catalog(table, **columns)
     found = check_media(catalog)
