@@ -13,13 +13,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from hardening import faults, kills
+from hardening import faults, fuzz, kills
 from hardening.forks import load_everything
 from hardening.tiny import make_world
 
 KILLS = 200  # at every write, fsync and rename, then at random moments up to so many, and at least so many:
 AT_RANDOM, WHOLE = 20, 4
-REFUSED = 24
+REFUSED, EXAMPLES = 24, 2_000
 SIZES = (64, 200, 400, 700)  # KiB of a disk that is too small
 TARGETS = ("write", "fsync", "rename")
 
@@ -65,13 +65,17 @@ def run_faults(bench: kills.Bench, reference: Reference, tally: kills.Tally, *, 
     faults.changed_by_hand(bench, tally, every=1 if points is None else 12)
 
 
-PARTS: dict[str, Callable[..., None]] = {"kills": run_kills, "faults": run_faults}
+def run_fuzz(bench: kills.Bench, reference: Reference, tally: kills.Tally, *, points: int | None) -> None:
+    fuzz.fuzz(bench.root.parent, EXAMPLES if points is None else points, tally)
+
+
+PARTS: dict[str, Callable[..., None]] = {"kills": run_kills, "faults": run_faults, "fuzz": run_fuzz}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, help="the short form: kill and fail at so many events only")
-    parser.add_argument("--only", choices=list(PARTS), help="this part alone")
+    parser.add_argument("--only", default=",".join(PARTS), help="these parts: %(default)s")
     chosen = parser.parse_args()
     began, found = time.perf_counter(), []
     with tempfile.TemporaryDirectory(prefix="harden-") as folder:
@@ -82,7 +86,7 @@ def main() -> None:
         reference = Reference(events, seconds, kills.snapshot(bench.root))
         kinds = kills.Counter(event.partition(" ")[0] for event in events)
         print(f"an uninterrupted run: {seconds:.1f} s, {dict(kinds)}", flush=True)
-        for name in [chosen.only] if chosen.only else PARTS:
+        for name in chosen.only.split(","):
             tally = kills.Tally()
             PARTS[name](bench, reference, tally, points=chosen.points)
             print(
