@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-large demo-proof bench-align bench-codes bench-pairs bench-ranker load docs test test-browser lint setup clean
+.PHONY: demo demo-large demo-proof bench-align bench-codes bench-pairs bench-ranker load harden audit docs test \
+  test-browser lint setup clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -39,6 +40,12 @@ docs: setup
 load: setup
 	$(BIN)/python benchmarks/load.py --run runs/demo
 
+harden: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/harden.py
+
+audit: setup
+	$(BIN)/pip-audit --disable-pip --require-hashes -r requirements-ci.txt
+
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -53,14 +60,20 @@ lint: setup
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS)
+INSTALL := $(PIP) -c constraints.txt "torch==2.13.0" -e ".[demo,report,serve,dev]"
+ifdef LOCKED  # as CI does: nothing but torch that requirements-ci.txt does not name by its hash
+INSTALL := $(PIP) --no-deps --require-hashes -r requirements-ci.txt && \
+  $(PIP) -c constraints.txt "torch==2.13.0" && $(PIP) --no-deps --no-build-isolation -e .
+endif
+
+$(STAMP): pyproject.toml constraints.txt $(if $(LOCKED),requirements-ci.txt)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "need Python 3.11 or newer, got $$($(PYTHON) --version); try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "Python's venv is missing; install it, on Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt \
-	  "torch==2.13.0" -e ".[demo,report,serve,dev]"
+	$(INSTALL)
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) --no-deps --upgrade \
 	  --target $(VENV)/torchvision "torchvision==0.28.0"  # for one test, and not where it would be imported
 	@touch $(STAMP)

@@ -72,7 +72,7 @@ def methods(name: str, thing: type) -> Iterator[str]:
 def signature(name: str, function: Callable[..., Any]) -> str:
     """As it stands in the source, without `self`."""
     node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-    assert isinstance(node, ast.FunctionDef)  # noqa: S101 - what a function's source is
+    assert isinstance(node, ast.FunctionDef)
     found = node.args
     if found.args and found.args[0].arg in ("self", "cls"):
         found.args = found.args[1:]

@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from qarm.disk import explained, flush, sweep_temporaries, temporary_name
 from qarm.errors import ArtifactError, InputError, shown
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "run_lock",
     "sha256_file",
     "stage_folder",
+    "verify",
     "working_folder",
     "write_json",
     "write_parquet",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 MANIFEST, TIMING, PARTIAL = "manifest.json", "timing.json", ".partial"
+SEAL = "sha256"  # of the rest of the manifest
 
 
 # ---- files ------------------------------------------------------------------------------------
@@ -43,24 +45,28 @@ MANIFEST, TIMING, PARTIAL = "manifest.json", "timing.json", ".partial"
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary neighbour of `path`, flushed to disk and renamed to it on success."""
+    """A temporary neighbour of `path`, flushed to disk and renamed to it on success.
+
+    Raises:
+        ArtifactError: the disk is full, read-only or broken; `path` is as it was.
+    """
+    with explained(path), _replaced(path) as temporary:
+        yield temporary
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     try:
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         temporary.replace(path)
-        _flush(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        flush(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -105,19 +111,68 @@ def run_lock(run: Path) -> Iterator[None]:
     """Hold the run folder for this process; a second process is refused, not queued."""
     import fcntl
 
-    run.mkdir(parents=True, exist_ok=True)
-    with (run / ".lock").open("w") as stream:
+    with explained(run):
+        run.mkdir(parents=True, exist_ok=True)
+        stream = (run / ".lock").open("w")
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise ArtifactError(f"{run} is in use by another qarm process; wait for it") from None
+        sweep_temporaries(run)
         yield
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a finished stage, or None when the stage has not finished."""
+    """The manifest of a finished stage, or None when the stage has not finished.
+
+    Raises:
+        ArtifactError: it was changed by hand.
+    """
     path = folder / MANIFEST
-    return read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    manifest = read_json(path)
+    sealed = dict(manifest) if isinstance(manifest, dict) else {}
+    if sealed.pop(SEAL, None) != digest(sealed):
+        raise _changed(folder, [MANIFEST])
+    return sealed
+
+
+def _changed(folder: Path, names: list[str]) -> ArtifactError:
+    return ArtifactError(
+        f"{folder}: {shown(names)} changed since the stage wrote it; "
+        f"restore it, or delete {folder} to make it again"
+    )
+
+
+def _changed_files(folder: Path, manifest: Mapping[str, Any], *, below: str = "") -> list[str]:
+    return [
+        name
+        for name, expected in manifest["outputs"].items()
+        if name.startswith(below)
+        and (not (folder / name).is_file() or sha256_file(folder / name) != expected)
+    ]
+
+
+def verify(path: Path) -> None:
+    """Compare a folder's files with the manifest, where the folder is a stage's or lies in one.
+
+    Raises:
+        ArtifactError: a file was changed or removed by hand.
+    """
+    for folder in (path, path.parent, path.parent.parent):
+        manifest = read_manifest(folder) if _is_stage(folder) else None
+        if manifest is not None:
+            below = "" if folder == path else f"{path.relative_to(folder).as_posix()}/"
+            changed = _changed_files(folder, manifest, below=below)
+            if changed:
+                raise _changed(folder, changed)
+            return
+
+
+def _is_stage(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file() and (folder / TIMING).is_file()
 
 
 def _purpose(inputs: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,16 +189,10 @@ def is_fresh(folder: Path, *, inputs: Mapping[str, str], config: Mapping[str, An
     manifest = read_manifest(folder)
     if manifest is None or any(manifest.get(k) != v for k, v in _purpose(inputs, config).items()):
         return False
-    changed = [
-        name
-        for name, expected in manifest["outputs"].items()
-        if not (folder / name).is_file() or sha256_file(folder / name) != expected
-    ]
+    changed = _changed_files(folder, manifest)
     if changed:
-        raise ArtifactError(
-            f"{folder}: {shown(changed)} changed since the stage wrote it; "
-            f"restore it, or delete {folder} to make it again"
-        )
+        raise _changed(folder, changed)
+    _clear_partial(folder, keep=None)
     return True
 
 
@@ -162,21 +211,32 @@ def stage_folder(
     and config, so that a rerun after a kill finds what the stage had finished, and only then.
     """
     purpose, work = _purpose(inputs, config), working_folder(run, stage, inputs=inputs, config=config)
-    for stale in (run / PARTIAL).glob(f"{stage}-*"):
-        if stale != work:
-            shutil.rmtree(stale)
-    work.mkdir(parents=True, exist_ok=True)
+    _clear_partial(run / stage, keep=work)
+    with explained(work):
+        work.mkdir(parents=True, exist_ok=True)
+    sweep_temporaries(work, all_of_them=True)
     rows: dict[str, Any] = {}
-    started = time.time()
+    started, clock = time.time(), time.perf_counter()
     yield work, rows
-    write_json(work / TIMING, {"started": started, "seconds": time.time() - started})
+    write_json(work / TIMING, {"started": started, "seconds": time.perf_counter() - clock})
     outputs = {
         path.relative_to(work).as_posix(): sha256_file(path)
         for path in sorted(work.rglob("*"))
         if path.is_file() and path.name not in (MANIFEST, TIMING)
     }
-    write_json(work / MANIFEST, {"stage": stage, "rows": rows, "outputs": outputs, **purpose})
+    manifest = {"stage": stage, "rows": rows, "outputs": outputs, **purpose}
+    write_json(work / MANIFEST, manifest | {SEAL: digest(json.loads(json.dumps(manifest)))})
     _finish_swap(run / stage)
+
+
+def _clear_partial(folder: Path, *, keep: Path | None) -> None:
+    """Remove what killed processes left of a stage, and the folder of such things when it is empty."""
+    partial = folder.parent / PARTIAL
+    for stale in (*partial.glob(f"{folder.name}-*"), partial / f"old.{folder.name}"):
+        if stale != keep:
+            shutil.rmtree(stale, ignore_errors=True)
+    if partial.is_dir() and not any(partial.iterdir()):
+        partial.rmdir()
 
 
 def _finish_swap(folder: Path) -> None:
@@ -190,10 +250,8 @@ def _finish_swap(folder: Path) -> None:
         if folder.exists():
             folder.rename(old)
         work.rename(folder)
-        _flush(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    if partial.is_dir() and not any(partial.iterdir()):
-        partial.rmdir()
+        flush(folder.parent)
+        _clear_partial(folder, keep=None)
 
 
 # ---- arrays with item ids ---------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
+from qarm.disk import explained
 from qarm.errors import InputError, QarmError
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     tokens = _expand_settings(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        with explained("the disk"):
+            app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         _fail(f"{error}\nqarm --help lists the commands and their options.", 2)
     except QarmError as error:
@@ -272,12 +274,14 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Generate the demo world and run every stage on it."""
+    from qarm.artifacts import run_lock
     from qarm.pipeline import run_stages
     from qarm.world import build_world
 
     world = out / "world"
     config = _load(None, [f"data.root={world}", *(settings or [])])
-    build_world(world, size=size, seed=config.seed)
+    with run_lock(out):
+        build_world(world, size=size, seed=config.seed)
     _show(run_stages(config, out), as_json=as_json)
     if not as_json:
         _print_results(out)

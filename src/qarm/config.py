@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,8 @@ Positive = Annotated[float, Field(gt=0.0)]
 VARIANTS = ("id", "id+frozen", "id+rq", "id+vq", "id+rq+vq")
 FEATURES = ("id", "raw", "frozen", "rq", "vq", "cross")
 ENVIRONMENT_PREFIX = "QARM_"
+MAX_DEPTH, MAX_ALIASES, MAX_LENGTH = 20, 20, 1_000_000
+MAX_SHOWN = 200  # characters of a value in a message
 
 
 def features_of(variant: str) -> list[str]:
@@ -376,13 +379,45 @@ def load_config(
         raise ConfigError([f"{origin}: {_explain(e)}" for e in error.errors()]) from None
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain values only, and no more of them than a config needs: aliases can stand for any amount."""
+
+    depth = aliases = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.aliases += self.check_event(yaml.AliasEvent)
+        self.depth += 1
+        if self.depth > MAX_DEPTH or self.aliases > MAX_ALIASES:
+            raise yaml.YAMLError(
+                f"over {MAX_DEPTH} levels deep, or over {MAX_ALIASES} aliases; write it flat"
+            )
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _parsed(text: str) -> Any:
+    """The value that a YAML text stands for.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if len(text) > MAX_LENGTH:
+        raise ValueError(f"got {len(text):,} characters, need at most {MAX_LENGTH:,}")
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe one
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError) as error:
+        # dates and numbers that are none leave PyYAML as the errors of Python's own types
+        raise ValueError(" ".join(str(error).split())[:MAX_SHOWN]) from None
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _parsed(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -398,9 +433,9 @@ def _set(content: dict[str, Any], key: str, text: str, *, origin: str) -> None:
             raise ConfigError(f"{origin}: {parent} is a value, not a section")
         content = below
     try:
-        content[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"{origin}: {text!r} is not a YAML value; quote it") from None
+        content[last] = _parsed(text)
+    except ValueError:
+        raise ConfigError(f"{origin}: {_short(text)} is not a YAML value; quote it") from None
 
 
 def _explain(error: Any) -> str:
@@ -409,7 +444,17 @@ def _explain(error: Any) -> str:
         known = _keys_beside(error["loc"])
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.0)
         return f"unknown key {place}; did you mean {'.'.join([*map(str, error['loc'][:-1]), *near])}?"
-    return f"{place} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+    return f"{place} = {_short(error['input'])}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _short(value: Any) -> str:
+    """`repr` of a bounded length: an alias, and so a value, may hold itself."""
+    shortener = reprlib.Repr()
+    shortener.maxstring = shortener.maxother = MAX_SHOWN
+    try:
+        return shortener.repr(value)
+    except ValueError:  # Python's limit on the digits of an integer
+        return "an integer of thousands of digits"
 
 
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:

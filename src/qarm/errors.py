@@ -4,7 +4,7 @@ QarmError                 everything this package raises on purpose
 ├── InputError            the user's data or call is wrong         exit code 2
 │   ├── ConfigError       a config file, flag or variable is wrong exit code 2
 │   └── MissingExtraError an optional dependency is not installed  exit code 2
-└── ArtifactError         a run folder is damaged or in use        exit code 1
+└── ArtifactError         a folder is damaged, in use or not writable   exit code 1
 """
 
 from collections.abc import Iterable, Sequence
@@ -56,7 +56,7 @@ class MissingExtraError(InputError):
 
 
 class ArtifactError(QarmError):
-    """A run folder is damaged, was changed by hand, or is in use by another process."""
+    """A run folder is damaged, was changed by hand, is in use, or its disk is full or read-only."""
 
 
 class Problems:

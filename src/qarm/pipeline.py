@@ -26,6 +26,7 @@ from qarm.artifacts import (
     write_parquet,
 )
 from qarm.config import Config
+from qarm.disk import Scratch, sweep_scratch
 from qarm.engines import EngineName
 from qarm.errors import InputError, MissingExtraError
 from qarm.run import Run
@@ -304,6 +305,7 @@ def run_stages(
     """
     _require_extras(last)
     names, here = [stage.name for stage in STAGES], _world()
+    sweep_scratch()
     with run_lock(folder) if here is None or here.rank == 0 else nullcontext():
         run = Run(config, folder, engine=engine)
         run.tables  # noqa: B018 - bad tables are refused before anything is hashed or written
@@ -381,9 +383,7 @@ def check_input(config: Config) -> dict[str, Any]:
     Raises:
         InputError: every problem of both tables.
     """
-    from tempfile import TemporaryDirectory
-
-    with TemporaryDirectory() as folder:
-        _check(Run(config, Path(folder)), Path(folder))
-        found: dict[str, Any] = read_json(Path(folder) / "check.json")
+    with Scratch() as scratch:
+        _check(Run(config, scratch.path), scratch.path)
+        found: dict[str, Any] = read_json(scratch.path / "check.json")
         return found

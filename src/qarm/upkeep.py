@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -154,10 +154,19 @@ def _reworked(run: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         with stage_folder(run, "codes", **purpose) as (work, rows):
             shutil.rmtree(work)
             # files are replaced, never written into, so that a link is as good as a copy
-            ignored = shutil.ignore_patterns("manifest.json", "timing.json")
+            ignored = _own_records(run / "codes")
             shutil.copytree(run / "codes", work, copy_function=_link, ignore=ignored)
             rows.update(manifest["rows"])
             yield work, rows
+
+
+def _own_records(codes: Path) -> Callable[[str, list[str]], set[str]]:
+    """What `copytree` leaves out: the stage's manifest and times, but not those of its earlier versions."""
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        return {"manifest.json", "timing.json"}.intersection(names) if Path(folder) == codes else set()
+
+    return ignored
 
 
 def _link(source: str, target: str) -> None:

@@ -255,7 +255,7 @@ def _matching(
             continue
         try:
             kept &= frame.select((pl.col(name) == pl.lit(value)).fill_null(False)).to_series()
-        except pl.exceptions.PolarsError:
+        except (pl.exceptions.PolarsError, UnicodeError, OverflowError):
             problems.add(
                 f"{table}.{name}: is {series.dtype}, got where {name} = {value!r}; compare like with like"
             )

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
@@ -22,6 +21,7 @@ from qarm.content.lessons import read_pairs
 from qarm.content.towers import Tower, default_device, reads
 from qarm.content.training import train
 from qarm.content.tuning import Tuned, tunable
+from qarm.disk import Scratch
 from qarm.engines.distributed import world
 from qarm.errors import InputError
 
@@ -72,8 +72,8 @@ def align(
     chosen = _settings(settings)
     used = _towers(catalog, chosen, towers)
     shelves = open_shelves(used, cache)
-    with TemporaryDirectory(prefix="qarm-pairs-") as scratch:
-        work = Work(catalog, pairs, used, chosen, seed, Path(scratch))
+    with Scratch() as scratch:
+        work = Work(catalog, pairs, used, chosen, seed, scratch.path)
         tuned = {n: work.tuned(n) for n in used if tunable(used[n], chosen.tune)}
         frozen = {name: tower for name, tower in used.items() if name not in tuned}
         features = tower_features(catalog, frozen, shelves=shelves) if frozen else no_features(catalog)

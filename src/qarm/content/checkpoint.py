@@ -9,7 +9,6 @@ from functools import cached_property
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import mkdtemp
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -17,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from qarm.artifacts import digest, read_json, sha256_file
+from qarm.artifacts import atomic, digest, read_json, sha256_file
 from qarm.content.towers import default_device, side_by_side
+from qarm.disk import Scratch
 from qarm.errors import ArtifactError, InputError, MissingExtraError, shown
 
 if TYPE_CHECKING:
@@ -178,7 +178,8 @@ class Checkpoint:
 
     def learned(self) -> Self:
         """A frozen tower with the weights as they are now."""
-        folder = mkdtemp(prefix="qarm-")
+        scratch = Scratch()
+        folder = str(scratch.path)
         self.model.save_pretrained(folder, create_model_card=False, safe_serialization=True)
         for path in _kept(self.folder):  # a tokenizer that was used saves its last call's padding as its own
             target = Path(folder) / path.relative_to(self.folder)
@@ -186,14 +187,13 @@ class Checkpoint:
                 shutil.copyfile(path, target)
         made = type(self)(folder, device=self.device)
         made.name = self.name
-        weakref.finalize(made, shutil.rmtree, folder, ignore_errors=True)
+        weakref.finalize(made, scratch.close)
         return made
 
     def save(self, folder: Path) -> None:
         for path in _kept(self.folder):
-            target = folder / path.relative_to(self.folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+            with atomic(folder / path.relative_to(self.folder)) as temporary:
+                shutil.copyfile(path, temporary)
 
 
 def _kept(folder: Path) -> list[Path]:

@@ -2,12 +2,10 @@
 
 import atexit
 import hashlib
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
 from typing import Literal
 
 import numpy as np
@@ -17,6 +15,7 @@ import torch
 from qarm.artifacts import Embeddings
 from qarm.content.catalog import Catalog
 from qarm.content.encoder import Encoder
+from qarm.disk import Scratch
 from qarm.engines import EngineName
 from qarm.engines import engine as engine_of
 from qarm.engines.distributed import world
@@ -83,9 +82,9 @@ def _pieces(catalog: Catalog) -> list[Catalog]:
 def _on_ray(encoder: Encoder, catalog: Catalog, cache: Path | None, version: Version) -> Embeddings:
     """The encoder's files go once to each machine; a worker opens them once and keeps the encoder."""
     run = engine_of("ray")
-    with TemporaryDirectory(prefix="qarm-encoder-") as folder:
-        encoder.save_pretrained(folder)
-        files = {path.relative_to(folder).as_posix(): path for path in sorted(Path(folder).rglob("*"))}
+    with Scratch() as scratch:
+        encoder.save_pretrained(scratch.path)
+        files = {p.relative_to(scratch.path).as_posix(): p for p in sorted(scratch.path.rglob("*"))}
         shared = {name: np.fromfile(path, dtype=np.uint8) for name, path in files.items() if path.is_file()}
     work = partial(_piece, cache=cache, version=version)
     found = list(run(work, _pieces(catalog), shared=shared, workers=1))
@@ -114,8 +113,9 @@ class _Files:
 
 @lru_cache(maxsize=1)
 def _opened(files: _Files) -> Encoder:
-    folder = Path(mkdtemp(prefix="qarm-encoder-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    scratch = Scratch()
+    folder = scratch.path
+    atexit.register(scratch.close)
     for name, content in files.files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         content.tofile(folder / name)

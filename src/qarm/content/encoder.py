@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from qarm.artifacts import Embeddings, atomic, read_json, sha256_file, write_json
+from qarm.artifacts import Embeddings, atomic, read_json, sha256_file, verify, write_json
 from qarm.content.audio import LOGMEL, LogMel
 from qarm.content.card import model_card
 from qarm.content.catalog import Catalog
@@ -209,6 +209,7 @@ class Encoder:
         folder = Path(folder)
         if not (folder / CONFIG).is_file():
             raise InputError(f"{folder}: no {CONFIG}; give a folder written by Encoder.save_pretrained")
+        verify(folder)
         config = read_json(folder / CONFIG)
         if not isinstance(config, dict) or config.get("format") != FORMAT:
             raise InputError(f"{folder}: {CONFIG} is not of format {FORMAT!r}; align again with this version")

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from qarm.artifacts import digest, sha256_file
+from qarm.artifacts import atomic, digest, sha256_file
 from qarm.content.media import load_image
 from qarm.content.towers import default_device, side_by_side, tensors_digest
 from qarm.errors import ArtifactError, InputError, MissingExtraError
@@ -134,8 +134,8 @@ class ImageTower:
         return self._with({name: t.detach().cpu().clone() for name, t in self.net.state_dict().items()})
 
     def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        save_file(dict(self._weights), folder / "model.safetensors")
+        with atomic(folder / "model.safetensors") as temporary:
+            save_file(dict(self._weights), temporary)
 
 
 def _fuse(module: Any, pairs: Mapping[str, str]) -> None:

@@ -33,6 +33,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that runs
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 256 * 2**20
 MAX_RATE = 768_000
+MAX_CHANNELS = 32
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 # What Pillow's decoders raise on damaged files.
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, LookupError, struct.error, zlib.error)
@@ -129,6 +130,8 @@ def load_audio(source: Path | str | bytes, rate: int, *, seconds: float) -> npt.
         with soundfile.SoundFile(BytesIO(content)) as sound:
             if not 0 < sound.samplerate <= MAX_RATE:
                 raise InputError(f"sound at {sound.samplerate:,} Hz, need at most {MAX_RATE:,}; resample it")
+            if sound.channels > MAX_CHANNELS:
+                raise InputError(f"sound of {sound.channels:,} channels, need at most {MAX_CHANNELS}; mix it")
             frames = sound.read(round(sound.samplerate * seconds) + 1, dtype="float32", always_2d=True)
             found = sound.samplerate
     except InputError:

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from qarm.artifacts import Codes, Embeddings, read_json
+from qarm.artifacts import Codes, Embeddings, read_json, verify
 from qarm.config import QuantizerConfig
 from qarm.errors import ArtifactError, InputError
 from qarm.quantizer.base import Quantizer
@@ -87,7 +87,9 @@ def load_quantizer(folder: Path) -> Quantizer:
     Raises:
         ArtifactError: it holds none that is known, or a file is damaged.
     """
-    name = read_json(folder / "config.json").get("kind")
+    verify(folder)
+    config = read_json(folder / "config.json")
+    name = config.get("kind") if isinstance(config, dict) else None
     if name not in KINDS:
         raise ArtifactError(f"{folder}: holds {name}, need one of {', '.join(KINDS)}; quantize again")
     return KINDS[name].from_pretrained(folder)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from qarm.artifacts import atomic, read_json, sha256_file, write_json
+from qarm.artifacts import atomic, read_json, sha256_file, verify, write_json
 from qarm.errors import ArtifactError, InputError
 
 __all__ = ["read_model", "tensor", "write_model"]
@@ -37,6 +37,7 @@ def read_model(folder: Path, *, kind: str) -> tuple[dict[str, Any], dict[str, np
     """
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder}: no {CONFIG}; give a folder that save_pretrained wrote")
+    verify(folder)
     config = read_json(folder / CONFIG)
     found = config.get("kind") if isinstance(config, dict) else None
     if found != kind:

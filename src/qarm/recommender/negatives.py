@@ -91,7 +91,7 @@ def draw_popular(
     )
 
 
-@numba.njit
+@numba.njit(cache=True)
 def _mix(x):  # type: ignore[no-untyped-def]
     """One output of SplitMix64 (Steele, Lea and Flood, 2014)."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
@@ -100,7 +100,7 @@ def _mix(x):  # type: ignore[no-untyped-def]
     return x ^ (x >> np.uint64(31))
 
 
-@numba.njit
+@numba.njit(cache=True)
 def _nth_free(touched, nth):  # type: ignore[no-untyped-def]
     """The nth position that is not in `touched`: nth + j, j the number of touched ones before it."""
     low, high = 0, len(touched)
@@ -113,7 +113,7 @@ def _nth_free(touched, nth):  # type: ignore[no-untyped-def]
     return nth + low
 
 
-@numba.njit
+@numba.njit(cache=True)
 def _distinct(free, count, state, out):  # type: ignore[no-untyped-def]
     """`count` distinct numbers below `free` into `out`; shuffles when most of them are wanted."""
     if 2 * count >= free:
@@ -138,7 +138,7 @@ def _distinct(free, count, state, out):  # type: ignore[no-untyped-def]
             filled += 1
 
 
-@numba.njit
+@numba.njit(cache=True)
 def _draw(pool, offsets, touched, users, events, count, seed):  # type: ignore[no-untyped-def]
     n = len(users)
     items = np.zeros((n, count), np.int32)
@@ -155,7 +155,7 @@ def _draw(pool, offsets, touched, users, events, count, seed):  # type: ignore[n
     return items, drawn
 
 
-@numba.njit
+@numba.njit(cache=True)
 def _draw_popular(pool, offsets, touched, users, events, total, count, seed):  # type: ignore[no-untyped-def]
     n = len(users)
     items = np.zeros((n, count), np.int32)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qarm.artifacts import atomic, read_json, write_json, write_parquet
+from qarm.artifacts import atomic, read_json, verify, write_json, write_parquet
 from qarm.behavior.log import Log
 from qarm.errors import ArtifactError, InputError, shown
 from qarm.recommender.batches import Batch, batches
@@ -251,6 +251,7 @@ class Ranker(nn.Module):
             ArtifactError: a file is missing or does not fit the others.
         """
         folder = Path(folder)
+        verify(folder)
         content = read_json(folder / "config.json")
         try:
             shape = Shape.of(content)

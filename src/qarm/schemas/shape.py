@@ -15,7 +15,10 @@ class Shape(BaseModel):
 
 
 class Manifest(Shape):
-    """`manifest.json` of every stage: what it was made from and the hash of each file it left."""
+    """`manifest.json` of every stage: what it was made from and the hash of each file it left.
+
+    sha256: of all the rest, so that a change by hand shows.
+    """
 
     stage: str
     version: str
@@ -23,6 +26,7 @@ class Manifest(Shape):
     config: dict[str, Any]
     rows: dict[str, Any]
     outputs: dict[str, str]
+    sha256: str
 
 
 class Timing(Shape):

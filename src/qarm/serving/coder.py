@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from qarm.artifacts import Codes, Embeddings, read_manifest
+from qarm.artifacts import Codes, Embeddings, read_manifest, verify
 from qarm.content.catalog import Catalog, read_catalog
 from qarm.content.embed import embed
 from qarm.content.encoder import Encoder
@@ -70,7 +70,7 @@ def new_vectors(run: Path, table: Path) -> Embeddings:
 
     Raises:
         InputError: the table is wrong.
-        ArtifactError: the run has not got so far.
+        ArtifactError: the run has not got so far, or a file of it was changed.
     """
     catalog = _new_items(run, table)
     return embed(Encoder.from_pretrained(run / "encoder"), catalog)
@@ -80,6 +80,7 @@ def _new_items(run: Path, table: Path) -> Catalog:
     manifest = read_manifest(run / "codes")
     if manifest is None:
         raise ArtifactError(f"{run} has no finished codes; run: qarm quantize CONFIG --out {run}")
+    verify(run / "codes")
     columns = {name: manifest["config"]["data"]["items"][name] for name in ("id", "text", "image", "audio")}
     catalog = read_catalog(table, **columns)
     found = check_media(catalog)

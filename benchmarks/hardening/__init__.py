@@ -1,0 +1,1 @@
+"""Harnesses of `make harden`; the product knows nothing of them."""
