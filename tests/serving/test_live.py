@@ -133,7 +133,7 @@ def test_sighup_loads_the_bundle_again(live: Live, client: Client, exported: Pat
     link.symlink_to(exported)
     live.process.send_signal(signal.SIGHUP)
     item = {"item_id": "during", "text": {"title": "during the swap"}}
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 280
     while before in live.workers():
         assert client.post("/v1/codes", json=item).status_code == 200
         assert time.monotonic() < deadline
@@ -178,6 +178,7 @@ made = Fakes(Path(sys.argv[1]))
 config = uvicorn.Config(made.app, port=0, log_level="error")
 server = uvicorn.Server(config)
 socket = config.bind_socket()
+socket.listen(100)
 print(f"http://127.0.0.1:{socket.getsockname()[1]}", flush=True)
 server.run(sockets=[socket])
 """
