@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--warm-up", type=float, default=20)
     parser.add_argument("--rate", type=float, default=200, help="requests a second")
-    parser.add_argument("--threads", type=int, default=1, help="of the encoder")
+    parser.add_argument("--threads", type=int, default=2, help="of the encoder")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="qarm-load-") as folder:

@@ -331,7 +331,7 @@ def serve(
     token_file: Annotated[
         Path | None, Parameter(help="File with the token that requests must bring; or QARMSERVE_TOKEN.")
     ] = None,
-    threads: Annotated[int, Parameter(help="Threads of the encoder.")] = 1,
+    threads: Annotated[int, Parameter(help="Threads of the encoder, one a text.")] = 2,
     max_body: Annotated[int, Parameter(help="Most bytes of a request.")] = 16 * 2**20,
     max_batch: Annotated[int, Parameter(help="Most items of a request.")] = 64,
     max_pixels: Annotated[int, Parameter(help="Most pixels of a picture.")] = 16_000_000,

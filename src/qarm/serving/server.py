@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -42,7 +43,7 @@ def serve(
     store: Path | None = None,
     bundles: Path | None = None,
     token: str | None = None,
-    threads: int = 1,
+    threads: int = 2,
     limits: "Limits | None" = None,
     told: Callable[[str], None] = print,
 ) -> None:
@@ -64,8 +65,11 @@ def serve(
     for module, package in PACKAGES.items():
         if find_spec(module) is None:
             raise MissingExtraError(package, "serve")
+    import torch
+
     from qarm.serving.limits import Limits
 
+    torch.set_num_threads(1)  # what is left to this process is small; the encoder has its own
     if bundles is not None and not bundles.is_dir():
         raise InputError(f"--bundles {bundles}: no such folder; give the one whose subfolders are bundles")
     home = store or bundle.absolute().with_name(f"{bundle.name}.store")
@@ -114,8 +118,8 @@ def build_app(service: "Service", bundle: Path, *, token: str | None = None) -> 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await service.editions.start(bundle)
         try:
+            await service.editions.start(bundle)
             yield
         finally:
             await service.close()
@@ -155,6 +159,11 @@ async def _serve(
         def capture_signals(self) -> Iterator[None]:
             yield
 
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            for one in sockets or ():  # they listen from now on
+                told(f"http://{host}:{one.getsockname()[1]}")
+
     app = build_app(service, bundle, token=token)
     config = uvicorn.Config(
         app,
@@ -190,7 +199,6 @@ async def _serve(
             raise ArtifactError(
                 f"{host}:{port} cannot be listened on; is it taken? give another --port"
             ) from None
-        told(f"http://{host}:{sock.getsockname()[1]}")
         await server.serve(sockets=[sock])
 
 

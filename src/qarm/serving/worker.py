@@ -149,11 +149,12 @@ def code_rows(bundle: "Bundle", rows: Sequence[Row], limits: Limits) -> list[Cod
     for place, row in enumerate(rows):
         try:
             check_media_of(row, limits)
-            good.append((place, bundle.catalog_of([{**row, "item_id": str(place)}])))
         except InputError as error:
             found[place] = error
+        else:
+            good.append(place)
     if good:
-        _fill(found, bundle, [place for place, _ in good], rows)
+        _fill(found, bundle, good, rows)
     return [one for one in found if one is not None]
 
 
@@ -161,7 +162,8 @@ def _fill(
     found: list[Coded | InputError | None], bundle: "Bundle", places: list[int], rows: Sequence[Row]
 ) -> None:
     try:
-        vectors, codes = bundle.code(bundle.catalog_of([{**rows[p], "item_id": str(p)} for p in places]))
+        catalog = bundle.catalog_of([{**rows[place], "item_id": str(place)} for place in places])
+        vectors, codes = bundle.code(catalog)
     except InputError as error:
         if len(places) == 1:
             found[places[0]] = error
