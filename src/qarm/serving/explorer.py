@@ -14,10 +14,10 @@ from qarm.content.thumbnail import title_of
 from qarm.quantizer.tree import CodeTree, prefix_text
 from qarm.report.explorer import ASSETS, explorer_asset
 from qarm.serving.openapi import problems
-from qarm.serving.wire import Prefix
 
 __all__ = ["Shown", "explorer_routes"]
 
+PREFIX = r"^([0-9]{1,9}(-[0-9]{1,9})*)?$"
 NODES, DEPTH, EXAMPLES, CARDS, BEFORE = 4000, 3, 6, 100, 5
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; "
@@ -142,8 +142,8 @@ def explorer_routes(current: Callable[[], Shown]) -> APIRouter:
         response_model=Nodes,
         responses=problems(422, 503),
     )
-    def nodes(prefix: Annotated[Prefix | None, Query()] = None) -> Nodes:
-        codes = () if prefix is None else tuple(int(code) for code in prefix.split("-"))
+    def nodes(prefix: Annotated[str, Query(pattern=PREFIX, max_length=200)] = "") -> Nodes:
+        codes = tuple(int(code) for code in prefix.split("-")) if prefix else ()
         tree = views.of(current()).tree
         if len(codes) > tree.levels:
             return Nodes(nodes=[])

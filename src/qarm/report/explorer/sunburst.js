@@ -125,7 +125,7 @@ function label(labels, { node, ring, from, to }, rings) {
   const [inner, outer] = radii(ring, rings);
   const radius = (inner + outer) / 2;
   const text = node.prefix.slice(node.prefix.lastIndexOf("-") + 1);
-  if ((to - from) * radius < 12 + 9 * text.length) return;
+  if ((to - from) * radius < 6 + 9 * text.length) return;
   const middleAngle = (from + to) / 2;
   const made = svgElement("text", {
     x: (radius * Math.sin(middleAngle)).toFixed(1),
