@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from qarm.config import RankerConfig
 from qarm.engines.distributed import World
-from qarm.recommender.batches import Batch, batches
+from qarm.recommender.batches import Batch, ahead, batches
 from qarm.recommender.examples import Examples, TrainingRows
 from qarm.recommender.metrics import auc, logloss
 from qarm.recommender.progress import State, restore, write
@@ -54,7 +54,7 @@ class Loop:
         self.weights = dict(ranker.named_parameters())
         learning = [weight for weight in self.weights.values() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(learning, lr=settings.lr, weight_decay=settings.weight_decay)
-        self.search = ranker.search(rows.events.history)
+        self.search, self.judging = ranker.search(rows.events.history), ranker.search(valid.history)
         self.device = ranker.bias.device
 
     def run(self, path: Path | None = None, *, key: str = "") -> State:
@@ -121,7 +121,8 @@ class Loop:
         self.ranker.train()
         examples = self.ranker.reading(self.rows.epoch(state.epoch))
         total = torch.zeros((), device=self.device)
-        for batch in batches(examples, self.settings.batch, random=self.random, search=self.search):
+        made = batches(examples, self.settings.batch, random=self.random, search=self.search)
+        for batch in ahead(made):
             total += self._step(batch, state.step)
             state.step += 1
             share = 1 - min(AVERAGE, state.step / (state.step + WARM_UP))
@@ -183,12 +184,12 @@ class Loop:
     def _scored(self, examples: Examples) -> np.ndarray:
         """Logits of all rows, each event's computed by one process."""
         if self.world.size == 1:
-            return score_examples(self.ranker, examples)
+            return score_examples(self.ranker, examples, search=self.judging)
         edges = examples.groups()
         events = np.arange(len(edges) - 1) % self.world.size == self.world.rank
         own = np.repeat(events, np.diff(edges))
         logits = torch.zeros(len(examples), device=self.device)
-        found = score_examples(self.ranker, examples.only(own))
+        found = score_examples(self.ranker, examples.only(own), search=self.judging)
         logits[torch.from_numpy(np.flatnonzero(own))] = torch.from_numpy(found).to(self.device)
         total: npt.NDArray[np.float32] = self.world.add_up(logits).cpu().numpy()
         return total

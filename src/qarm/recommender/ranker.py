@@ -17,7 +17,7 @@ from torch.nn import functional
 from qarm.artifacts import atomic, read_json, verify, write_json, write_parquet
 from qarm.behavior.log import Log
 from qarm.errors import ArtifactError, InputError, shown
-from qarm.recommender.batches import Batch, batches
+from qarm.recommender.batches import Batch, ahead, batches
 from qarm.recommender.cross import Cross, Crossed
 from qarm.recommender.examples import Examples
 from qarm.recommender.fields import ItemFields, Shape
@@ -273,11 +273,17 @@ def _values(folder: Path) -> dict[str, list[str]]:
 
 @torch.no_grad()
 def score_examples(
-    ranker: Ranker, examples: Examples, *, rows: int = 4096, label: str | None = None
+    ranker: Ranker,
+    examples: Examples,
+    *,
+    rows: int = 4096,
+    label: str | None = None,
+    search: CodeSearch | None = None,
 ) -> npt.NDArray[np.float32]:
     """Logits float32 [n] of all examples, in batches of about `rows`; leaves the ranker's mode as it was.
 
     label: a further label; by default the one that decides the ranking.
+    search: `ranker.search(examples.history)`, for who scores by the same histories again and again.
     """
     logits_of, examples = _head(ranker, label), ranker.reading(examples)
     training, device = ranker.training, ranker.bias.device
@@ -286,7 +292,8 @@ def score_examples(
     # for many rows every item's content is worth having at hand; for a few only their own is computed
     many = len(examples) > ranker.shape.items
     content = ranker.item.content(torch.arange(ranker.shape.items, device=device)) if many else None
-    for batch in batches(examples, rows, search=ranker.search(examples.history)):
+    made = batches(examples, rows, search=search or ranker.search(examples.history))
+    for batch in ahead(made) if len(examples) > rows else made:
         found = logits_of(batch.to(device), content).cpu().numpy()
         real = batch.real.numpy()
         logits[batch.rows[real]] = found[real]
