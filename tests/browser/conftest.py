@@ -24,7 +24,7 @@ SCREENSHOTS = os.environ.get("QARM_SCREENSHOTS")  # read before the tests' seal 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 HOSTILE = '<img src=x onerror="document.title=`owned`">'
 CANCELLED = "net::ERR_ABORTED"  # by the browser itself, when it leaves a page or has enough of a sound
-PATIENCE = 60_000  # milliseconds; a busy machine is no failure
+PATIENCE = 150_000  # milliseconds; a busy machine is no failure
 SMALL = {
     "pairs.user2item.epochs": "1",
     "encoder.text": "null",

@@ -31,7 +31,7 @@ def ready(page: Page) -> None:
 
 def waited(page: Page, expression: str) -> None:
     """Until it is true; the page's policy forbids Playwright's own way, which is `eval`."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 150
     while not page.evaluate(expression):
         assert time.monotonic() < until, expression
         page.wait_for_timeout(20)
