@@ -48,10 +48,11 @@ def needed(metadata: dict[str, dict[str, Any]], python: str) -> set[str]:
             if (name, extra) in seen:
                 continue
             seen.add((name, extra))
-            for text in metadata[name].get("requires_dist", []) if name != "torch" else []:
+            for text in metadata[name].get("requires_dist", []):
                 below = Requirement(text)
-                if below.marker is None or below.marker.evaluate({**environment, "extra": extra}):
-                    waiting.append(below)
+                wanted = below.marker is None or below.marker.evaluate({**environment, "extra": extra})
+                if wanted and not (name == "torch" and canonicalize_name(below.name) not in metadata):
+                    waiting.append(below)  # the CUDA build of torch brings libraries of its own
     return {name for name, _ in seen} - APART
 
 

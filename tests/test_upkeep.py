@@ -109,6 +109,15 @@ def test_refit_makes_a_version_and_rollback_brings_the_old_one_back(run: Path, n
         roll_back(run, 7)
 
 
+def test_an_append_keeps_the_manifests_of_earlier_versions(run: Path, new: Path, finished: Path) -> None:
+    """Without them a rollback would bring back codes that no run takes for finished."""
+    refit_codes(run)
+    append_items(run, new)
+    assert roll_back(run, 1)["version"] == 1
+    config = load_config(flags={"data.root": str(finished / "world"), **SMALL}, environment={})
+    assert all(done.fresh for done in run_stages(config, run, last="quantize"))
+
+
 def test_drift_tells_new_from_strange(run: Path, new: Path, tmp_path: Path) -> None:
     assert drift(run, new).figures["items"] == 20
     one = pl.read_parquet(new).head(1)

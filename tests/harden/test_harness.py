@@ -76,6 +76,7 @@ def test_differences_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_short_form_finds_no_fault() -> None:
     """Six kills at events and two at random, six refused writes, a second process, changes by hand."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
