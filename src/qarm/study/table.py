@@ -42,8 +42,8 @@ def _primary(results: Mapping[str, Any]) -> str:
         f"Primary: {found['method']} minus {found['against']}, GAUC, all items: {_gain(found)}; the smallest "
         f"effect that this set could show is {found['smallest_effect']:.4f}. "
         f"{len(results['seeds'])} seeds.\n\n"
-        f"Of {len(results['holm'])} other differences in GAUC over all items {stand} stand at 5 % after Holm's "
-        f"correction; these do not: {'; '.join(falls) or 'none'}."
+        f"Of {len(results['holm'])} other differences in GAUC over all items {stand} stand at 5 % after "
+        f"Holm's correction; these do not: {'; '.join(falls) or 'none'}."
     )
 
 
