@@ -22,6 +22,7 @@ __all__ = [
     "Codes",
     "Embeddings",
     "atomic",
+    "clear_partial",
     "digest",
     "is_fresh",
     "read_json",
@@ -191,7 +192,6 @@ def is_fresh(folder: Path, *, inputs: Mapping[str, str], config: Mapping[str, An
     changed = _changed_files(folder, manifest)
     if changed:
         raise _changed(folder, changed)
-    _clear_partial(folder, keep=None)
     return True
 
 
@@ -206,7 +206,7 @@ def stage_folder(
     """
     purpose = _purpose(inputs, config)
     work = run / PARTIAL / f"{stage}-{digest(purpose)[:16]}"
-    _clear_partial(run / stage, keep=work)
+    clear_partial(run / stage, keep=work)
     with explained(work):
         work.mkdir(parents=True, exist_ok=True)
     sweep_temporaries(work, all_of_them=True)
@@ -224,8 +224,8 @@ def stage_folder(
     _finish_swap(run / stage)
 
 
-def _clear_partial(folder: Path, *, keep: Path | None) -> None:
-    """Remove what killed processes left of a stage, and the folder of such things when it is empty."""
+def clear_partial(folder: Path, *, keep: Path | None = None) -> None:
+    """Remove what killed processes left of a stage that is at work no more; `keep` stays."""
     partial = folder.parent / PARTIAL
     for stale in (*partial.glob(f"{folder.name}-*"), partial / f"old.{folder.name}"):
         if stale != keep:
@@ -246,7 +246,7 @@ def _finish_swap(folder: Path) -> None:
             folder.rename(old)
         work.rename(folder)
         flush(folder.parent)
-        _clear_partial(folder, keep=None)
+        clear_partial(folder)
 
 
 # ---- arrays with item ids ---------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any
 from qarm.artifacts import (
     Codes,
     Embeddings,
+    clear_partial,
     is_fresh,
     read_json,
     read_manifest,
@@ -285,7 +286,9 @@ def _run_stage(run: Run, stage: Stage) -> Done:
     settings = run.settings(stage.sections)
     target = run.folder / stage.folder
     fresh = is_fresh(target, inputs=inputs, config=settings)
-    if not fresh:
+    if fresh:
+        clear_partial(target)
+    else:
         with stage_folder(run.folder, stage.folder, inputs=inputs, config=settings) as (work, rows):
             rows.update(stage.work(run, work))
     manifest = read_manifest(target) or {}
