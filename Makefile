@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-large demo-proof bench-align bench-codes bench-pairs bench-ranker test lint harden audit setup clean
+.PHONY: demo demo-large demo-proof bench-align bench-codes bench-pairs bench-ranker load harden audit docs test \
+  test-browser lint setup clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -31,6 +32,14 @@ bench-ranker: setup
 bench-pairs: setup
 	$(BIN)/python benchmarks/pairs.py
 
+docs: setup
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt "torch==2.13.0" -e ".[docs]"
+	$(BIN)/python benchmarks/reference.py
+	$(BIN)/zensical build --clean --strict
+
+load: setup
+	$(BIN)/python benchmarks/load.py --run runs/demo
+
 harden: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/harden.py
 
@@ -39,6 +48,9 @@ audit: setup
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-browser: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
 
 lint: setup
 	$(BIN)/ruff check .
@@ -67,5 +79,5 @@ $(STAMP): pyproject.toml constraints.txt $(if $(LOCKED),requirements-ci.txt)
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) runs dist site .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) runs dist site .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

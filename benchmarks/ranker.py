@@ -1,9 +1,10 @@
 """How fast the ranker trains, is judged and answers: `python benchmarks/ranker.py` (`make bench-ranker`).
 
 Training on the demo world as `qarm train` does it, beside steps of the same module on batches that lie in
-memory: what reading, drawing negatives and searching histories cost. Grouped AUC of 10 million rows beside
-one `np.lexsort` of them, and its equality with scikit-learn. The time to score 500 candidates. The two sides
-of a ratio take turns.
+memory: what reading, drawing negatives and searching histories cost. Training steps of DIN over ragged
+histories beside torch-rechub's, padded to 50, from the same weights and on the same rows. Grouped AUC of 10
+million rows beside one `np.lexsort` of them, and its equality with scikit-learn. The time to score 500
+candidates. The two sides of a ratio take turns.
 """
 
 import argparse
@@ -11,7 +12,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,15 +25,18 @@ from torch.nn import functional
 from qarm.artifacts import Codes
 from qarm.behavior.log import Log, read_log
 from qarm.config import RankerConfig
-from qarm.recommender.batches import Batch, batches
+from qarm.recommender.batches import Batch, ahead, batches
+from qarm.recommender.din import Din, ragged
 from qarm.recommender.examples import TrainingRows
 from qarm.recommender.features import item_table
 from qarm.recommender.metrics import grouped_auc
 from qarm.recommender.ranker import Ranker
 from qarm.recommender.train import built
+from qarm.study.rechub import rechub_din
 from qarm.world import build_world
 
 LEVELS, WIDTH, NEAREST = 3, 64, 25
+BEAUTY = [0, 1, 2, 3, 3, 4, 6, 8, 13, 29]  # events before an event of Amazon Beauty 2014: tenths, at most 50
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -71,7 +78,8 @@ def training(log: Log, variant: str, settings: RankerConfig, rounds: int) -> Non
 
     def whole() -> None:
         examples = rows.epoch(0)
-        for batch in batches(examples, settings.batch, random=np.random.default_rng(0), search=search):
+        random = np.random.default_rng(0)
+        for batch in ahead(batches(examples, settings.batch, random=random, search=search)):
             step(ranker, batch, optimizer)
 
     epoch = rows.epoch(0)
@@ -90,6 +98,64 @@ def training(log: Log, variant: str, settings: RankerConfig, rounds: int) -> Non
         f"{len(epoch) / statistics.median(ours):,.0f} a second; "
         f"{ratio(ours, theirs):.2f} of the rate of batches in memory (need 0.8)"
     )
+
+
+# ---- DIN ----------------------------------------------------------------------------------------
+
+
+def din(log: Log, settings: RankerConfig, rounds: int, *, full: bool, steps: int = 20) -> None:
+    rows = TrainingRows(log, item_ids=log.items, explicit=False, history=settings.history, seed=0)
+    examples = rows.epoch(0)
+    random = np.random.default_rng(0)
+    edges = examples.groups()
+    lengths = random.choice([settings.history] if full else BEAUTY, len(edges) - 1).repeat(np.diff(edges))
+    begin = random.integers(0, len(examples.history) - settings.history, len(edges) - 1)
+    begin = begin.repeat(np.diff(edges))  # anyone's past: only how long it is counts here
+    examples = replace(examples, start=begin, end=begin + lengths)
+    known = torch.arange(1, len(log.items) + 1)
+    ready = list(batches(examples, settings.batch, random=random))[:steps]
+    ours = [(ragged(batch, known), batch.labels[batch.real]) for batch in ready]
+    theirs = [padded(batch, known, settings.history) for batch in ready]
+    torch.manual_seed(0)
+    model = rechub_din(len(known) + 1, dim=settings.dim, init=0.1).train()
+    model(theirs[0][0])  # so that the running statistics say something
+    own = Din.from_rechub(model)
+    model.eval()
+    own.eval()
+    with torch.no_grad():
+        apart = max(
+            float((own(mine[0]) - model(other[0]).logit()).abs().max())
+            for mine, other in zip(ours, theirs, strict=True)
+        )
+    sides = [(own, functional.binary_cross_entropy_with_logits, ours)]
+    sides.append((model, functional.binary_cross_entropy, theirs))
+    runs = [partial(din_steps, *side) for side in sides]
+    times = [tuple(seconds(run) for run in runs) for _ in range(rounds + 1)][1:]
+    own_times, their_times = ([pair[side] for pair in times] for side in (0, 1))
+    size = sum(len(labels) for _, labels in ours)
+    length = sum(int((batch.high - batch.low).sum()) for batch, _ in ours) / size
+    what, need = ("full histories", 2) if full else ("histories as long as in Amazon Beauty", 5)
+    print(
+        f"DIN, {what}, {length:.1f} items in the mean: {size / statistics.median(own_times):,.0f} rows a "
+        f"second, {ratio(own_times, their_times):.1f} times torch-rechub's (need {need}); "
+        f"logits at most {apart:.1e} apart (need 1e-5)"
+    )
+
+
+def padded(batch: Batch, known: torch.Tensor, length: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """A row per candidate, as torch-rechub's users make them."""
+    past = torch.where(batch.seen, known[batch.history], 0)
+    past = functional.pad(past, (0, length - past.shape[1]))[batch.real.nonzero()[:, 0]]
+    return {"item": known[batch.items][batch.real], "past": past}, batch.labels[batch.real]
+
+
+def din_steps(model: torch.nn.Module, loss: Callable[..., torch.Tensor], ready: list[Any]) -> None:
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-5)
+    for features, labels in ready:
+        optimizer.zero_grad()
+        loss(model(features), labels).backward()
+        optimizer.step()
 
 
 # ---- metrics ------------------------------------------------------------------------------------
@@ -156,6 +222,8 @@ def main() -> None:
         log = read_log(world.folder / "interactions.parquet")
     for variant in ("id", "id+rq+vq", "id+rq+vq+cross"):
         training(log, variant, settings, options.rounds)
+    for full in (True, False):
+        din(log, settings, options.rounds, full=full)
     metric(options.rows, options.users, options.rounds)
     for variant in ("id", "id+rq+vq", "id+rq+vq+cross"):
         latency(log, variant, settings)

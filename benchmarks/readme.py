@@ -27,13 +27,16 @@ TABLES = {
     "recommender/eval.parquet": "the rows that every variant is judged on",
 }
 SHOWN = 10
+MAIN = ("id", "id+raw", "id+frozen", "id+rq+vq", "id+rq+vq+cross", "id+rq+vq@placebo", "content-kNN")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "demo")
     parser.add_argument("--proof", type=Path, default=ROOT / "runs" / "demo-proof")
-    parser.add_argument("--real", type=Path, nargs="*", default=[], help="finished runs of real data")
+    parser.add_argument(
+        "--real", type=Path, nargs="*", default=[], help="runs of `qarm compare` on real data"
+    )
     arguments = parser.parse_args()
     text = README.read_text(encoding="utf-8")
     if (arguments.proof / "proof.md").is_file():
@@ -52,24 +55,24 @@ def put(text: str, name: str, content: str) -> str:
 
 
 def real(runs: list[Path]) -> str:
-    """A line per run and variant: mean AUC, and its paired difference to `id` with the interval."""
-    lines = ["| data | variant | AUC | minus `id`, 95 % interval | AUC cold |", "|---|---|---:|---:|---:|"]
+    """Of each comparison: GAUC of the main variants, and their differences to `id` with the interval."""
+    lines = [
+        "| data | variant | GAUC | minus `id`, 95 % interval | minus `id`, cold items |",
+        "|---|---|---:|---:|---:|",
+    ]
     for run in runs:
-        summary = json.loads((run / "report" / "summary.json").read_text())
-        means = {(entry["variant"], entry["slice"]): entry["auc"] for entry in summary["means"]}
-        differences = {
-            d["variant"]: d for d in summary["differences"] if (d["slice"], d["metric"]) == ("all", "auc")
+        found = json.loads((run / "compare" / "results.json").read_text())
+        kind = found["means"][0]["negatives"]
+        gains = {
+            (d["method"], d["slice"]): f"{d['mean']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]"
+            for d in found["differences"]
+            if (d["negatives"], d["measure"], d["against"]) == (kind, "gauc", "id")
         }
-        for variant in dict.fromkeys(entry["variant"] for entry in summary["means"]):
-            found, cold = differences.get(variant), means.get((variant, "cold"))
-            spread = found is not None and found["low"] is not None
-            gain = (
-                f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
-                if found and spread
-                else ""
-            )
-            shown = "" if cold is None else f"{cold:.4f}"
-            lines.append(f"| {run.name} | {variant} | {means[variant, 'all']:.4f} | {gain} | {shown} |")
+        means = {(m["method"], m["slice"]): m["gauc"] for m in found["means"] if m["negatives"] == kind}
+        for method in MAIN:
+            if (method, "all") in means:
+                shown = [gains.get((method, part), "") for part in ("all", "cold")]
+                lines.append(f"| {run.name} | {method} | {means[method, 'all']:.4f} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 

@@ -109,3 +109,23 @@ def test_good_tables_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     items().write_parquet(tmp_path / "items.parquet")
     events().write_parquet(tmp_path / "interactions.parquet")
     assert call(tmp_path, capsys, "check") == (0, "")
+
+
+def test_users_are_checked_with_the_other_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    items().write_parquet(tmp_path / "items.parquet")
+    events().drop("item_id").write_parquet(tmp_path / "interactions.parquet")
+    asked = ["--data.users.features", "[town]", "--data.interactions.labels", "{like: liked}"]
+    code, message = call(tmp_path, capsys, "check", *asked)
+    assert code == 2
+    assert "no column 'item_id'" in message
+    assert "no column 'liked'" in message
+    events().write_parquet(tmp_path / "interactions.parquet")
+    code, message = call(tmp_path, capsys, "check", *asked[:2])
+    assert code == 2
+    assert "users.parquet: no such file" in message
+    pl.DataFrame({"user_id": ["x"], "town": ["a"]}).write_parquet(tmp_path / "users.parquet")
+    code, message = call(tmp_path, capsys, "check", *asked[:2])
+    assert code == 2
+    assert "the table of users knows none of the log's: u, v, w" in message
+    pl.DataFrame({"user_id": ["u"], "town": ["a"]}).write_parquet(tmp_path / "users.parquet")
+    assert call(tmp_path, capsys, "check", *asked[:2]) == (0, "")

@@ -59,6 +59,8 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         "train",
         "report",
         "encode",
+        "export",
+        "export-codes",
         "demo",
     ):
         assert command in out

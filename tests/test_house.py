@@ -12,7 +12,7 @@ import pytest
 import qarm
 
 ROOT = Path(__file__).parent.parent
-UNTRACKED = {".git", ".venv", "runs", "dist", "site", "__pycache__", ".coverage"}
+UNTRACKED = {".git", ".venv", "runs", "dist", "site", ".cache", "__pycache__", ".coverage"}
 HEAVY = {"torch", "polars", "numba", "faiss", "sentence_transformers", "sklearn", "numpy"}
 
 

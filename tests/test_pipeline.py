@@ -13,10 +13,14 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
+from qarm import pipeline
+from qarm.artifacts import read_json, read_manifest, write_json
 from qarm.cli import main
 from qarm.config import Config, load_config
+from qarm.engines.distributed import World
 from qarm.errors import ArtifactError, InputError
 from qarm.pipeline import STAGES, run_stages
+from qarm.run import Run
 from qarm.schemas import SCHEMAS, schema_of
 from qarm.world import WorldSpec, build_world
 
@@ -54,7 +58,24 @@ ARTEFACTS = [
     "recommender/id+rq+vq/model.safetensors",
     "report/index.html",
     "report/summary.json",
+    "report/tree.json",
+    "report/explorer.json",
+    "report/explorer.html",
 ]
+
+
+GAIN = {"negatives": "uniform", "slice": "all", "method": "id+rq", "against": "id", "measure": "gauc"}
+GAIN |= {"mean": 0.0923, "low": 0.0835, "high": 0.1011, "error": 0.0045, "p": 0.001}
+MEANS = {"auc": 0.7, "logloss": 0.4, "calibration": 1.0, "gauc": 0.7, "uauc": 0.7, "rows": 10, "users": 5}
+MEANS |= {"negatives": "uniform", "slice": "all", "gauc_spread": None, "uauc_spread": None}
+COMPARED = {
+    "seeds": [0],
+    "catalogue": [{"method": "id", "recall": 0.1, "ndcg": 0.1}],
+    "means": [{**MEANS, "method": name} for name in ("id", "id+rq")],
+    "differences": [GAIN],
+    "primary": {**GAIN, "smallest_effect": 0.01},
+    "holm": {},
+}
 
 
 def config_of(world: Path, **flags: str) -> Config:
@@ -154,6 +175,29 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(run: Path, world: Path
     assert [name for name, skipped in fresh.items() if not skipped] == ["train", "report"]
 
 
+def test_a_finished_comparison_comes_into_the_report(run: Path, world: Path, tmp_path: Path) -> None:
+    SCHEMAS["compare/results.json"].model_validate(COMPARED)
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "compare").mkdir()
+    write_json(copy / "compare" / "results.json", COMPARED)
+    fresh = {done.stage: done.fresh for done in run_stages(config_of(world), copy)}
+    assert [name for name, skipped in fresh.items() if not skipped] == ["report"]
+    page = (copy / "report" / "index.html").read_text()
+    assert "Comparison by the protocol" in page
+    assert "+0.0923 [+0.0835, +0.1011]" in page
+    assert 'id="chart-uniform-all"' in page
+    assert "Comparison by the protocol" not in (run / "report" / "index.html").read_text()
+    assert all(done.fresh for done in run_stages(config_of(world), copy))
+
+
+def test_the_report_names_every_file_with_its_hash(run: Path) -> None:
+    page = (run / "report" / "index.html").read_text()
+    for stage in ("check", "pairs", "encoder", "embeddings", "codes", "recommender"):
+        for name, found in read_manifest(run / stage)["outputs"].items():
+            assert found in page, (stage, name)
+
+
 def test_same_seed_same_bytes_after_a_kill(run: Path, world: Path, tmp_path: Path) -> None:
     """Killed with SIGKILL wherever it is, the next call ends with the codes of an uninterrupted run."""
     folder = tmp_path / "killed"
@@ -168,7 +212,8 @@ def test_same_seed_same_bytes_after_a_kill(run: Path, world: Path, tmp_path: Pat
         process.wait()
         assert (folder / marker).exists()
     subprocess.run(command, check=True, capture_output=True)
-    for name in ("pairs/pairs.parquet", "codes/codes.parquet", "recommender/results.json"):
+    report = ("report/tree.json", "report/explorer.json", "report/explorer.html")
+    for name in ("pairs/pairs.parquet", "codes/codes.parquet", "recommender/results.json", *report):
         assert sha(folder / name) == sha(run / name), name
     assert not (folder / ".partial").exists()
 
@@ -188,6 +233,7 @@ def test_the_future_changes_nothing_learned(run: Path, world: Path, tmp_path: Pa
     for name in (
         "pairs/pairs.parquet",
         "encoder/model.safetensors",
+        "codes/quantizer/model.safetensors",
         "codes/codes.parquet",
         "codes/pool.parquet",
     ):
@@ -239,3 +285,51 @@ def test_encode_needs_a_finished_run(tmp_path: Path, world: Path) -> None:
 
     with pytest.raises(ArtifactError, match="no finished codes"):
         encode(tmp_path, world / "items.parquet")
+
+
+def test_torchrun_shares_the_train_stage(run: Path, world: Path, tmp_path: Path) -> None:
+    """The first of two processes writes what one would, but for what dropout drew."""
+    folder, config = tmp_path / "run", tmp_path / "c.yaml"
+    shutil.copytree(run, folder)
+    config.write_text("ranker: {variants: [id]}")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "qarm", "train", str(config), "--out", str(folder), *arguments(world)]
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=settings)
+    assert done.stdout.count("train  ") == 1
+    results = [read_json(at / "recommender" / "results.json")["rows"] for at in (run, folder)]
+    own, shared = ([r for r in rows if (r["variant"], r["slice"]) == ("id", "all")] for rows in results)
+    assert len(own) == len(shared) == 1
+    assert shared[0]["auc"] == pytest.approx(own[0]["auc"], abs=0.05)
+    assert not list(folder.rglob("progress*"))
+    assert not (folder / ".partial").exists()
+
+
+def test_torchrun_shares_no_other_stage(
+    run: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "_world", World)
+    shutil.copytree(run, tmp_path / "run")
+    assert all(done.fresh for done in run_stages(config_of(world), tmp_path / "run"))
+    shutil.rmtree(tmp_path / "run" / "codes")
+    with pytest.raises(InputError, match="stage quantize is not finished, and torchrun's processes share"):
+        list(run_stages(config_of(world), tmp_path / "run"))
+
+
+def test_settings_that_came_later_leave_earlier_runs_fresh(tmp_path: Path) -> None:
+    later = {"start", "prefixes", "nearest_weights", "time", "missing_codes"}
+    plain = Run(load_config(environment={}), tmp_path).settings(("data", "ranker"))
+    assert not later & set(plain["ranker"])
+    assert "users" not in plain["data"]
+    assert "labels" not in plain["data"]["interactions"]
+    flags = {
+        "ranker.time": "true",
+        "data.users.features": "[age]",
+        "data.interactions.labels": "{like: liked}",
+    }
+    run = Run(load_config(flags=flags, environment={}), tmp_path)
+    changed = run.settings(("data", "ranker"))
+    assert later & set(changed["ranker"]) == {"time"}
+    assert changed["data"]["users"]["features"] == ["age"]
+    assert changed["data"]["interactions"]["labels"] == {"like": "liked"}
+    assert run.settings(("data",)) == {"data": plain["data"]}  # mining need not be done again

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from qarm.behavior.split import split_log as split_log
     from qarm.behavior.swing import swing as swing
     from qarm.behavior.user2item import user2item as user2item
+    from qarm.behavior.users import Users as Users
+    from qarm.behavior.users import read_users as read_users
     from qarm.config import Config as Config
     from qarm.config import load_config as load_config
     from qarm.content.align import align as align
@@ -49,6 +51,7 @@ _HOME = {
     "ResidualKMeansOPQ": "quantizer.opq",
     "RQVAE": "quantizer.rqvae",
     "ResidualKMeans": "quantizer.residual",
+    "Users": "behavior.users",
     "align": "content.align",
     "compare": "recommender.compare",
     "embed": "content.embed",
@@ -56,6 +59,7 @@ _HOME = {
     "mine_pairs": "behavior.pairs",
     "read_catalog": "content.catalog",
     "read_log": "behavior.log",
+    "read_users": "behavior.users",
     "split_log": "behavior.split",
     "swing": "behavior.swing",
     "train_ranker": "recommender.train",

@@ -31,6 +31,7 @@ __all__ = [
     "sha256_file",
     "stage_folder",
     "verify",
+    "working_folder",
     "write_json",
     "write_parquet",
     "write_text",
@@ -195,6 +196,11 @@ def is_fresh(folder: Path, *, inputs: Mapping[str, str], config: Mapping[str, An
     return True
 
 
+def working_folder(run: Path, stage: str, *, inputs: Mapping[str, str], config: Mapping[str, Any]) -> Path:
+    """Where a stage works until it is finished."""
+    return run / PARTIAL / f"{stage}-{digest(_purpose(inputs, config))[:16]}"
+
+
 @contextmanager
 def stage_folder(
     run: Path, stage: str, *, inputs: Mapping[str, str], config: Mapping[str, Any]
@@ -204,8 +210,7 @@ def stage_folder(
     Yields the folder and a dict for row counts. The folder's name holds the fingerprint of inputs
     and config, so that a rerun after a kill finds what the stage had finished, and only then.
     """
-    purpose = _purpose(inputs, config)
-    work = run / PARTIAL / f"{stage}-{digest(purpose)[:16]}"
+    purpose, work = _purpose(inputs, config), working_folder(run, stage, inputs=inputs, config=config)
     clear_partial(run / stage, keep=work)
     with explained(work):
         work.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,8 @@ Settings = Annotated[list[str] | None, Parameter(name="--set", help=SETTINGS_HEL
 ConfigFile = Annotated[Path, Parameter(help="YAML file; examples/ has some.")]
 RunFolder = Annotated[Path, Parameter(help="Run folder: a folder per stage, made if need be.")]
 Engine = Annotated[
-    Literal["local", "ray"], Parameter(help="Where mining runs: this machine, or a Ray cluster; same bytes.")
+    Literal["local", "ray"],
+    Parameter(help="Where mining and embedding run: here, or on a Ray cluster; same bytes."),
 ]
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON, one object a line.", negative="")]
 
@@ -88,16 +89,18 @@ def _load(config: Path | None, settings: list[str] | None) -> "Config":
 
 
 def _show(stages: Iterable["Done"], *, as_json: bool) -> None:
-    fresh = True
+    fresh, quiet = True, os.environ.get("RANK", "0") != "0"  # of torchrun's processes the first one tells
     for done in stages:
         fresh &= done.fresh
+        if quiet:
+            continue
         if as_json:
             print(json.dumps({**vars(done), "path": str(done.path)}), flush=True)
             continue
         figures = "  ".join(f"{key}={_figure(value)}" for key, value in done.rows.items())
         took = "fresh" if done.fresh else f"{done.seconds:.1f} s"
         print(f"{done.stage:<9} {done.path}  {figures}  {took}", flush=True)
-    if fresh and not as_json:
+    if fresh and not as_json and not quiet:
         print("nothing to do: every stage is fresh")
 
 
@@ -298,3 +301,87 @@ def encode(
     codes = encode_items(run, items)
     codes.write(out)
     _tell("encode", out, {"items": len(codes), "levels": codes.rq.shape[1]}, as_json=as_json)
+
+
+@app.command
+def export(
+    run: Annotated[Path, Parameter(help="A finished run folder.")],
+    *,
+    out: Annotated[Path, Parameter(help="Bundle folder to make.")],
+    variant: Annotated[str | None, Parameter(help="Whose ranker; default: the last there is.")] = None,
+    items: Annotated[
+        list[Path] | None,
+        Parameter(help="The run's item table, and those of appended items.", negative=""),
+    ] = None,
+    media: Annotated[bool, Parameter(help="Copy pictures and sounds, for pages.", negative="")] = False,
+    portable: Annotated[
+        bool, Parameter(help="Add fusion head and RQ codes as torch.export programs.", negative="")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Put what a service needs of a run into one folder, verified by hash when it is loaded."""
+    from qarm.serving.packing import export_bundle
+
+    made = export_bundle(run, out, variant=variant, items=tuple(items or ()), media=media, portable=portable)
+    _tell("export", out, made, as_json=as_json)
+
+
+@app.command(name="export-codes")
+def export_codes(
+    run: Annotated[Path, Parameter(help="A finished run folder.")],
+    *,
+    to: Annotated[Literal["parquet", "jsonl", "redis"], Parameter(help="Format.")],
+    out: Annotated[Path, Parameter(help="Folder to make.")],
+    since: Annotated[int | None, Parameter(help="Only what changed since this version of the codes.")] = None,
+    valid_from: Annotated[
+        str | None, Parameter(help="ISO 8601 time in the tables; default: when the run wrote the codes.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write item to codes and code to items for feature stores and rankers elsewhere."""
+    from qarm.serving.code_export import export_codes as write
+
+    _tell("codes", out, write(run, out, to=to, since=since, valid_from=valid_from), as_json=as_json)
+
+
+@app.command
+def serve(
+    *,
+    bundle: Annotated[Path, Parameter(help="What qarm export wrote, or a link to it.")],
+    host: Annotated[str, Parameter(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="Port to listen on; 0 takes a free one.")] = 8000,
+    store: Annotated[
+        Path | None, Parameter(help="Folder of the codes of new items; default: beside BUNDLE, with .store.")
+    ] = None,
+    bundles: Annotated[
+        Path | None, Parameter(help="Folder of bundles that the admin may swap in by name.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, Parameter(help="File with the token that requests must bring; or QARMSERVE_TOKEN.")
+    ] = None,
+    threads: Annotated[int, Parameter(help="Threads of the encoder, one a text.")] = 2,
+    max_body: Annotated[int, Parameter(help="Most bytes of a request.")] = 16 * 2**20,
+    max_batch: Annotated[int, Parameter(help="Most items of a request.")] = 64,
+    max_pixels: Annotated[int, Parameter(help="Most pixels of a picture.")] = 16_000_000,
+    max_seconds: Annotated[float, Parameter(help="Longest sound.")] = 600.0,
+    max_waiting: Annotated[int, Parameter(help="Most items that wait for the encoder.")] = 256,
+) -> None:
+    """Serve a bundle: codes for new items, known items, scores. SIGHUP loads BUNDLE again."""
+    from qarm.serving.limits import Limits
+    from qarm.serving.server import read_token
+    from qarm.serving.server import serve as serve_bundle
+
+    limits = Limits(
+        body=max_body, batch=max_batch, pixels=max_pixels, sound_seconds=max_seconds, waiting=max_waiting
+    )
+    serve_bundle(
+        bundle,
+        host=host,
+        port=port,
+        store=store,
+        bundles=bundles,
+        token=read_token(token_file),
+        threads=threads,
+        limits=limits,
+        told=lambda address: print(f"serving {bundle} at {address}", flush=True),
+    )

@@ -59,41 +59,56 @@ class Page(BaseModel):
 class ItemsTable(Page):
     """Where the catalogue lies and what its columns are called."""
 
-    path: Path = Path("items.parquet")
-    id: str = "item_id"
-    text: list[str] = ["title", "description"]
+    path: Path = Path("items.parquet")  # Parquet, CSV or JSON Lines
+    id: str = "item_id"  # column of item ids, text or integers
+    text: list[str] = ["title", "description"]  # columns that are joined, in this order, to the item's text
+    # column of paths inside the table's folder, or of file contents; null: no pictures
     image: str | None = "image_path"
-    audio: str | None = "audio_path"
+    audio: str | None = "audio_path"  # the same for sounds
 
 
 class InteractionsTable(Page):
-    """Where the click log lies; `order` may stand for `time`; `where` keeps matching rows."""
+    """Where the click log lies; `order` may stand for `time`; `where` keeps matching rows.
 
-    path: Path = Path("interactions.parquet")
-    user: str = "user_id"
-    item: str = "item_id"
-    time: str = "timestamp"
-    order: str | None = None
-    label: str | None = None
-    where: dict[str, bool | int | float | str] = {}
-    max_unknown: Share = 0.05
+    `label` decides early stopping and ranking. `labels` names the columns of further labels (0, 1, or null
+    where unknown), `{like: liked}`, each of which the ranker learns with a last layer of its own.
+    """
+
+    path: Path = Path("interactions.parquet")  # Parquet, CSV or JSON Lines
+    user: str = "user_id"  # column of user ids
+    item: str = "item_id"  # column of item ids, written as in the items' table
+    time: str = "timestamp"  # column of whole numbers, dates or date-times
+    order: str | None = None  # column that stands for `time` where there is only an order; larger is later
+    label: str | None = None  # column of 1 (positive) and 0; null: every event is positive
+    labels: dict[str, str] = {}  # further labels by name: their columns, 0, 1 or null
+    where: dict[str, bool | int | float | str] = {}  # keep only rows whose columns equal these values
+    max_unknown: Share = 0.05  # largest share of events on items that the catalogue lacks; these are dropped
+
+
+class UsersTable(Page):
+    """Where users are described; `features` names categorical columns for the ranker, by default none."""
+
+    path: Path = Path("users.parquet")  # Parquet, CSV or JSON Lines
+    id: str = "user_id"  # column of user ids
+    features: list[str] = []  # categorical columns that the ranker reads
 
 
 class Data(Page):
     """Relative table paths resolve against `root`; media paths against their table's folder."""
 
-    root: Path = Path()
+    root: Path = Path()  # folder of the tables; a relative one starts where the command is called
     items: ItemsTable = ItemsTable()
     interactions: InteractionsTable = InteractionsTable()
+    users: UsersTable = UsersTable()
 
 
 class SplitConfig(Page):
     """time: latest share of all events; user_tail: of each user's; last_out: the last two events."""
 
-    kind: Literal["time", "user_tail", "last_out"] = "time"
-    test: Share = 0.2
-    valid: Share = 0.1
-    cold_items: Share = 0.0
+    kind: Literal["time", "user_tail", "last_out"] = "time"  # where to cut
+    test: Share = 0.2  # share of the events; `last_out` does not read it
+    valid: Share = 0.1  # share of the events before them; `last_out` does not read it
+    cold_items: Share = 0.0  # share of the training items that lose their events before the test part
 
     @model_validator(mode="after")
     def _leaves_training(self) -> "SplitConfig":
@@ -105,46 +120,48 @@ class SplitConfig(Page):
 class SwingConfig(Page):
     """`user_weight` power is (items + user_alpha) ** user_beta; `time_window` in units of the time column."""
 
+    # smooths small overlaps: the score divides by alpha + shared items
     alpha: Annotated[float, Field(ge=0.0)] = 1.0
-    top_k: Count = 20
-    user_weight: Literal["sqrt", "power"] = "sqrt"
-    user_alpha: float = 5.0
-    user_beta: float = -0.35
-    min_user_items: Count = 2
-    time_window: Count | None = None
-    max_items_per_user: Count = 1000
-    max_users_per_item: Count = 1000
+    top_k: Count = 20  # neighbours per item
+    user_weight: Literal["sqrt", "power"] = "sqrt"  # sqrt: 1 / sqrt(items of the user)
+    user_alpha: float = 5.0  # of `power`
+    user_beta: float = -0.35  # of `power`
+    min_user_items: Count = 2  # users with fewer items do not count
+    time_window: Count | None = None  # only events less than this long before the latest one count; null: all
+    max_items_per_user: Count = 1000  # a user with more counts with a seeded sample of them
+    max_users_per_item: Count = 1000  # an item with more is scored from a seeded sample of its users
 
 
 class User2ItemConfig(Page):
     """The id model whose item vectors decide which past item is most similar to a target."""
 
-    model: Literal["two_tower", "als", "bpr"] = "two_tower"
-    dim: Count = 64
-    epochs: Count = 10
-    batch: Count = 1024
-    lr: Positive = 0.01
-    temperature: Positive = 0.2
-    max_steps: Count = 20_000
+    model: Literal["two_tower", "als", "bpr"] = "two_tower"  # als and bpr need the extra `als`
+    dim: Count = 64  # numbers per vector
+    epochs: Count = 10  # passes over the clicks
+    batch: Count = 1024  # clicks per step; of two_tower
+    lr: Positive = 0.01  # step size, of two_tower and bpr
+    temperature: Positive = 0.2  # divides the cosines before the softmax; of two_tower
+    max_steps: Count = 20_000  # training ends here even if epochs are left; of two_tower
 
 
 class PerSource(Page):
     """One number for each source of pairs; None leaves a source alone."""
 
-    item2item: Annotated[float, Field(ge=0.0)] | None = None
-    user2item: Annotated[float, Field(ge=0.0)] | None = None
+    item2item: Annotated[float, Field(ge=0.0)] | None = None  # for pairs of Swing
+    user2item: Annotated[float, Field(ge=0.0)] | None = None  # for pairs of User2Item
 
 
 class PairsConfig(Page):
     """Thresholds, shares (`mix`) and the popularity correction are explained in docs/pairs.md."""
 
-    window: Count = 50
-    per_item: Count = 40
-    min_score: PerSource = PerSource()
-    min_count: PerSource = PerSource()
-    mix: PerSource = PerSource()
+    window: Count = 50  # latest past items of a user among which User2Item looks for a trigger
+    per_item: Count = 40  # most rows in which one item stands, as trigger and as target
+    min_score: PerSource = PerSource()  # least score by source
+    min_count: PerSource = PerSource()  # least count by source
+    mix: PerSource = PerSource()  # parts of the sources: of the cap, and of the sum of the weights
+    # p: pairs are ranked by strength / (n_trigger * n_target) ** p
     popularity: Annotated[float, Field(ge=0.0)] = 0.0
-    directions: Literal["one", "both"] = "one"
+    directions: Literal["one", "both"] = "one"  # both: every pair also the other way round
     swing: SwingConfig = SwingConfig()
     user2item: User2ItemConfig = User2ItemConfig()
 
@@ -152,10 +169,10 @@ class PairsConfig(Page):
 class FilterConfig(Page):
     """`model` names a causal language model that keeps or rejects pairs; see docs/alignment.md."""
 
-    model: str | None = None
-    prompt: Path | None = None
-    threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
-    batch: Count = 16
+    model: str | None = None  # name or folder of a causal language model; null: no filter
+    prompt: Path | None = None  # text file with the question; null: the one that comes with qarm
+    threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5  # pairs that score less are rejected
+    batch: Count = 16  # pairs asked about at once
 
 
 class EncoderConfig(Page):
@@ -166,40 +183,45 @@ class EncoderConfig(Page):
     batches. docs/alignment.md explains every setting.
     """
 
-    model: str | None = None
+    model: str | None = None  # one checkpoint for whole items, by name or folder; null: the three towers
+    # the packaged encoder, or any sentence-transformers checkpoint; null: no text
     text: str | None = "all-minilm-l6-v2"
-    image: str | None = "efficientnet-lite0"
-    audio: str | None = "logmel"
+    image: str | None = "efficientnet-lite0"  # the packaged encoder; null: no pictures
+    audio: str | None = "logmel"  # log-mel frames and a small network; null: no sounds
+    # what learns: the heads alone, LoRA in the towers too, or everything
     tune: Literal["heads", "lora", "full"] = "heads"
-    tune_layers: Count | None = None
-    lora_rank: Count = 16
-    fusion: Literal["concat", "attention", "none"] = "concat"
-    anchor: Share = 0.0
-    dim: Count = 128
-    hidden: Count = 512
-    dropout: Share = 0.4
-    modality_dropout: Share = 0.1
-    epochs: Count = 5
-    batch: Annotated[int, Field(ge=2)] = 512
-    accumulate: Count = 1
-    chunk: Count = 32
+    tune_layers: Count | None = None  # with `full`: only the last layers of each stack learn; null: all
+    lora_rank: Count = 16  # of the LoRA matrices
+    fusion: Literal["concat", "attention", "none"] = "concat"  # how the modalities become one vector
+    anchor: Share = 0.0  # weight of the raw vector beside the learned one
+    dim: Count = 128  # numbers per learned vector
+    hidden: Count = 512  # width of the fusion's network
+    dropout: Share = 0.4  # inside the heads
+    modality_dropout: Share = 0.1  # chance that training hides a modality of an item
+    epochs: Count = 5  # passes over the pairs
+    batch: Annotated[int, Field(ge=2)] = 512  # pairs per batch; the others of a batch are a pair's negatives
+    accumulate: Count = 1  # batches per step
+    chunk: Count = 32  # items that go through a tower at once: what bounds the memory
+    # chunks of a batch that stay in memory and are spared a second pass
     kept_chunks: Annotated[int, Field(ge=0)] = 4
-    lr: Positive = 3e-3
-    tower_lr: Positive = 1e-4
-    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
-    warm_up: Share = 0.05
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    temperature: Positive = 0.2
-    symmetric: bool = True
+    lr: Positive = 3e-3  # step size of the heads
+    tower_lr: Positive = 1e-4  # step size of the towers, where they learn
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2  # of AdamW
+    warm_up: Share = 0.05  # share of the steps in which the step size grows from 0
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # of the step size after that
+    temperature: Positive = 0.2  # that training starts at; it is learned
+    symmetric: bool = True  # the loss also from target to trigger
+    # how much of the log of an item's share of the pairs is taken from its scores
     log_q: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    # nearest strangers of each trigger that join its negatives, found anew each epoch
     hard_negatives: Annotated[int, Field(ge=0)] = 0
-    source_weights: PerSource = PerSource()
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    min_steps: Count = 250
-    max_steps: Count = 2000
-    checkpoint_steps: Count = 100
+    source_weights: PerSource = PerSource()  # weigh the pairs of each source
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of live towers; auto: bfloat16 on a GPU
+    min_steps: Count = 250  # at least so many, whatever `epochs` says
+    max_steps: Count = 2000  # at most so many, whatever `epochs` says
+    checkpoint_steps: Count = 100  # between two checkpoints in the cache
     filter: FilterConfig = FilterConfig()
-    cache: Path | None = None
+    cache: Path | None = None  # folder of tower features and checkpoints; null: `cache/` in the run
 
     @model_validator(mode="after")
     def _something_to_train(self) -> "EncoderConfig":
@@ -215,14 +237,19 @@ class EncoderConfig(Page):
 class QuantizerConfig(Page):
     """`width` auto follows the number of items: see docs/codes.md."""
 
-    levels: Count = 3
+    levels: Count = 3  # integers in an RQ code
+    # codes per level: one number, or one for each level
     width: Literal["auto"] | Annotated[int, Field(ge=2)] | list[Annotated[int, Field(ge=2)]] = "auto"
-    iterations: Count = 25
+    iterations: Count = 25  # of k-means, at most, on each level
+    # levels whose codes get equally many items
     balance: Literal["none", "last", "all", "last-approximate", "all-approximate"] = "none"
-    last: Literal["kmeans", "fsq", "opq"] = "kmeans"
+    last: Literal["kmeans", "fsq", "opq"] = "kmeans"  # kind of the last level
+    # what is done with items that share their full code
     collisions: Literal["keep", "suffix", "reassign"] = "keep"
-    nearest: Count = 25
+    nearest: Count = 25  # entries of a VQ code
+    # most items that a VQ code chooses from, a seeded sample; null: all training items
     pool: Count | None = None
+    # auto: exact up to 100,000 items in the pool, an inverted file beyond
     index: Literal["auto", "exact", "ivf"] = "auto"
 
     @model_validator(mode="after")
@@ -239,31 +266,38 @@ class QuantizerConfig(Page):
 class Negatives(Page):
     """Drawn per positive where the log has positives only."""
 
-    train: Count = 4
-    eval: Count = 100
+    train: Count = 4  # per positive and epoch, drawn anew
+    eval: Count = 100  # per positive of validation and test
 
 
 class RankerConfig(Page):
     """One architecture for all variants; `batch` counts rows, `patience` epochs without a better one.
 
-    `cross` matches by code are attended to, from among the latest `long_history` events.
+    `cross` matches by code are attended to, from among the latest `long_history` events. `missing_codes`:
+    items without codes share a code of their own.
     """
 
+    # what the ranker knows of an item, one training each; see docs/recommender.md
     variants: Annotated[list[Variant], Field(min_length=1)] = list(VARIANTS)
-    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]  # one training each; intervals need two or more
     negatives: Negatives = Negatives()
-    history: Count = 50
-    long_history: Count = 1000
-    cross: Count = 10
-    dim: Count = 16
-    hidden: list[Count] = [64]
-    dropout: Share = 0.3
+    history: Count = 50  # latest events of a user that the ranker attends to
+    long_history: Count = 1000  # latest events of a user that are searched by code
+    cross: Count = 10  # matches that the search keeps
+    dim: Count = 16  # numbers per embedding
+    hidden: list[Count] = [64]  # widths of the network's layers
+    dropout: Share = 0.3  # inside the network
     id_dropout: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1  # trains the row of items without an id
-    epochs: Count = 20
-    patience: Count = 3
-    batch: Count = 1024
-    lr: Positive = 5e-3
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
+    epochs: Count = 20  # passes over the training rows, at most
+    patience: Count = 3  # epochs without a better validation AUC before training stops
+    batch: Count = 1024  # rows per step
+    lr: Positive = 5e-3  # step size of AdamW
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.1  # of AdamW
+    start: Literal["random", "codebooks"] = "random"  # code tables start at random or from the centroids
+    prefixes: Annotated[int, Field(ge=0)] = 0  # rows of a table for codes 1 and 2 together; 0: none
+    nearest_weights: bool = False  # weigh a VQ list's entries by place
+    time: bool = False  # attention knows how long ago an event was
+    missing_codes: Share = 0.0  # largest share of items without codes that passes
 
     @model_validator(mode="after")
     def _nothing_twice(self) -> "RankerConfig":
@@ -276,19 +310,23 @@ class RankerConfig(Page):
 class CompareConfig(Page):
     """The comparison of docs/protocol.md; `variants` empty: the protocol's; `primary` minus its second."""
 
-    variants: list[str] = []
+    variants: list[str] = []  # with `@` and `id-wide` as in docs/protocol.md
+    # each draws its cold items, negatives, encoder, codebooks and ranker
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0, 1, 2, 3, 4]
+    # three: pairs, ranker's rows and test; one: pairs and rows share the training part
     windows: Literal["three", "one"] = "three"
-    cold_items: Share = 0.15
-    negatives: Count = 50
-    catalogue_users: Count = 300
-    primary: tuple[str, str] = ("id+rq+vq", "id")
+    cold_items: Share = 0.15  # share of the training items that lose their events before the test part
+    negatives: Count = 50  # per positive, of each kind
+    catalogue_users: Count = 300  # users for whom the whole catalogue is ranked
+    search: Count = 12  # ranker settings that are tried on validation first; 1: those of `ranker` as they are
+    primary: tuple[str, str] = ("id+rq+vq", "id")  # the one comparison that is not corrected for many
+    peer: bool = False  # also torch-rechub's DIN on the same rows; needs the extra `peers`
 
 
 class Config(Page):
     """Everything a run depends on."""
 
-    seed: Seed = 0
+    seed: Seed = 0  # of everything that is drawn, but for what has seeds of its own
     data: Data = Data()
     split: SplitConfig = SplitConfig()
     pairs: PairsConfig = PairsConfig()
@@ -304,6 +342,10 @@ class Config(Page):
     @property
     def interactions_path(self) -> Path:
         return self.data.root / self.data.interactions.path
+
+    @property
+    def users_path(self) -> Path:
+        return self.data.root / self.data.users.path
 
 
 def load_config(

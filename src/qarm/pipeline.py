@@ -4,12 +4,14 @@ Each stage reads what earlier stages wrote, works in a folder that nobody sees u
 and is skipped when its inputs and settings are those of the last time.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qarm.artifacts import (
     Codes,
@@ -20,16 +22,23 @@ from qarm.artifacts import (
     read_manifest,
     run_lock,
     stage_folder,
+    working_folder,
     write_json,
     write_parquet,
 )
 from qarm.config import Config
 from qarm.disk import Scratch, sweep_scratch
 from qarm.engines import EngineName
-from qarm.errors import MissingExtraError
+from qarm.errors import InputError, MissingExtraError
 from qarm.run import Run
 
+if TYPE_CHECKING:
+    from qarm.engines.distributed import World
+
 __all__ = ["STAGES", "VECTORS", "Done", "check_input", "run_stages"]
+
+
+RAW, VECTORS = "embeddings/raw.parquet", "embeddings/embeddings.parquet"
 
 
 @dataclass(frozen=True)
@@ -175,27 +184,41 @@ def _quantize(run: Run, work: Path) -> dict[str, Any]:
 def _train(run: Run, work: Path) -> dict[str, Any]:
     import polars as pl
 
+    from qarm.recommender.embedding import read_codebooks
     from qarm.recommender.stage import run_variants
 
+    settings, books = run.config.ranker, None
+    if settings.start == "codebooks":
+        path = run.folder / "codes" / "quantizer" / "model.safetensors"
+        books = read_codebooks(path, run.config.quantizer.levels)
     return run_variants(
         run.split,
         run.catalog.item_ids,
         codes=Codes.read(run.folder / "codes" / "codes.parquet"),
         aligned=Embeddings.read(run.folder / "embeddings" / "embeddings.parquet"),
         raw=Embeddings.read(run.folder / "embeddings" / "raw.parquet"),
-        config=run.config.ranker,
+        config=settings,
         folder=work,
+        codebooks=books,
         pool=pl.read_parquet(run.folder / "codes" / "pool.parquet")["item_id"].to_list(),
         seed=run.config.seed,
     )
 
 
 def _report(run: Run, work: Path) -> dict[str, Any]:
+    from qarm.quantizer.tree import CodeTree
     from qarm.report.compare import summarize
+    from qarm.report.items import items_json
     from qarm.report.render import render_report
+    from qarm.report.tree import tree_json
 
+    codes = Codes.read(run.folder / "codes" / "codes.parquet")
+    tree = CodeTree(codes)
+    raw, aligned = (Embeddings.read(run.folder / name) for name in (RAW, VECTORS))
     summary = summarize(read_json(run.folder / "recommender" / "results.json")["rows"])
     write_json(work / "summary.json", summary)
+    write_json(work / "tree.json", tree_json(tree, run.catalog))
+    write_json(work / "explorer.json", items_json(tree, codes, run.catalog, raw=raw, aligned=aligned))
     render_report(run.folder, work)
     return {"variants": len({entry["variant"] for entry in summary["means"]})}
 
@@ -215,7 +238,7 @@ class Stage:
         return self.main.partition("/")[0]
 
 
-VECTORS = "embeddings/embeddings.parquet"
+SHARED = ("train", "report")  # among torchrun's processes; the first one alone writes the report
 STAGES = (
     Stage("check", "check/check.json", ("items", "interactions", "media"), ("data",), _check),
     Stage(
@@ -245,14 +268,24 @@ STAGES = (
     Stage(
         "train",
         "recommender/results.json",
-        ("interactions", "codes/codes.parquet", VECTORS, "embeddings/raw.parquet"),
+        ("interactions", "users", "codes/codes.parquet", VECTORS, RAW),
         ("seed", "data", "split", "ranker"),
         _train,
     ),
     Stage(
         "report",
         "report/index.html",
-        ("check/", "pairs/", "encoder/", "embeddings/", "codes/", "recommender/"),
+        (
+            "items",
+            "media",
+            "check/",
+            "pairs/",
+            "encoder/",
+            "embeddings/",
+            "codes/",
+            "recommender/",
+            "compare/results.json",
+        ),
         ("seed", "data", "split", "pairs", "encoder", "quantizer", "ranker"),
         _report,
     ),
@@ -264,35 +297,80 @@ def run_stages(
 ) -> Iterator[Done]:
     """Run every stage up to `last`, skipping what is fresh; yields each stage as it finishes.
 
-    The engine decides where the work is done, not what comes out, so it is no part of the config.
+    The engine decides where the work is done, not what comes out, so it is no part of the config. Under
+    torchrun the processes share the train stage; those before it have to be finished.
 
     Raises:
         InputError: the input is wrong; what earlier runs left in the folder is untouched.
         ArtifactError: the folder is in use, or a finished file in it was changed by hand.
     """
     _require_extras(last)
-    names = [stage.name for stage in STAGES]
+    names, here = [stage.name for stage in STAGES], _world()
     sweep_scratch()
-    with run_lock(folder):
+    with run_lock(folder) if here is None or here.rank == 0 else nullcontext():
         run = Run(config, folder, engine=engine)
         run.tables  # noqa: B018 - bad tables are refused before anything is hashed or written
         for stage in STAGES[: names.index(last) + 1]:
-            yield _run_stage(run, stage)
+            yield _run_stage(run, stage) if here is None else _share_stage(run, stage, here)
 
 
 def _run_stage(run: Run, stage: Stage) -> Done:
     started = time.perf_counter()
-    inputs = {name: run.hash_of(name) for name in stage.inputs}
-    settings = run.settings(stage.sections)
-    target = run.folder / stage.folder
-    fresh = is_fresh(target, inputs=inputs, config=settings)
+    fresh = is_fresh(run.folder / stage.folder, **_purpose(run, stage))
     if fresh:
-        clear_partial(target)
+        clear_partial(run.folder / stage.folder)
     else:
-        with stage_folder(run.folder, stage.folder, inputs=inputs, config=settings) as (work, rows):
-            rows.update(stage.work(run, work))
-    manifest = read_manifest(target) or {}
+        _work(run, stage)
+    return _done(run, stage, fresh, started)
+
+
+def _purpose(run: Run, stage: Stage) -> dict[str, Any]:
+    names = [name for name in stage.inputs if name != "users" or run.has_users]
+    inputs = {name: run.hash_of(name) for name in names}
+    return {"inputs": inputs, "config": run.settings(stage.sections)}
+
+
+def _work(run: Run, stage: Stage) -> None:
+    with stage_folder(run.folder, stage.folder, **_purpose(run, stage)) as (work, rows):
+        rows.update(stage.work(run, work))
+
+
+def _done(run: Run, stage: Stage, fresh: bool, started: float) -> Done:
+    manifest = read_manifest(run.folder / stage.folder) or {}
     return Done(stage.name, run.folder / stage.main, manifest["rows"], fresh, time.perf_counter() - started)
+
+
+# ---- torchrun ---------------------------------------------------------------------------------
+
+
+def _world() -> "World | None":
+    """This process among torchrun's; None where it is alone, and torch need not be imported."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return None
+    from torch.cuda import is_available
+
+    from qarm.engines.distributed import world
+
+    return world("cuda" if is_available() else "cpu")
+
+
+def _share_stage(run: Run, stage: Stage, here: "World") -> Done:
+    """As `_run_stage`, by all processes; the first one alone looks whether it is fresh, and writes."""
+    started = time.perf_counter()
+    first = here.rank == 0
+    fresh = first and is_fresh(run.folder / stage.folder, **_purpose(run, stage))
+    fresh = bool(here.largest(float(fresh)))
+    if not fresh and stage.name not in SHARED:
+        raise InputError(
+            f"stage {stage.name} is not finished, and torchrun's processes share train only; "
+            f"run it first, without torchrun: qarm {stage.name} CONFIG --out {run.folder}"
+        )
+    if not fresh and first:
+        _work(run, stage)
+    elif not fresh and stage.name == "train":
+        stage.work(run, working_folder(run.folder, stage.folder, **_purpose(run, stage)))
+    here.wait()
+    return _done(run, stage, fresh, started)
 
 
 def _require_extras(last: str) -> None:

@@ -7,12 +7,26 @@ from typing import Any
 from qarm.artifacts import digest, read_json, read_manifest, sha256_file
 from qarm.behavior.log import Log, read_log
 from qarm.behavior.split import Split, split_log
+from qarm.behavior.users import read_users
 from qarm.config import Config
 from qarm.content.catalog import Catalog, read_catalog
 from qarm.engines import EngineName
 from qarm.errors import ArtifactError, InputError, Problems
 
 __all__ = ["Run"]
+
+# Settings that came later: left out of a stage's settings while they have their default, so that what was
+# made before them stays fresh. Those of `data` matter to what the ranker learns only.
+LATER = (
+    "data.users",
+    "data.interactions.labels",
+    "ranker.start",
+    "ranker.prefixes",
+    "ranker.nearest_weights",
+    "ranker.time",
+    "ranker.missing_codes",
+)
+OPTIONAL = ("compare/results.json",)  # what commands beside the stages leave
 
 
 class Run:
@@ -43,10 +57,20 @@ class Run:
             )
         except InputError as error:
             problems.extend(error)
+        try:
+            log = log and self._with_users(log)
+        except InputError as error:
+            problems.extend(error)
         problems.raise_any()
         assert catalog is not None  # noqa: S101 - both are set when there was no problem
         assert log is not None  # noqa: S101
         return catalog, log
+
+    def _with_users(self, log: Log) -> Log:
+        users = self.config.data.users
+        if not self.has_users:
+            return log
+        return log.with_users(read_users(self.config.users_path, id=users.id, features=users.features))
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -69,21 +93,30 @@ class Run:
 
     @cached_property
     def _source_hashes(self) -> dict[str, str]:
-        return {
+        found = {
             "items": sha256_file(self.config.items_path),
             "interactions": sha256_file(self.config.interactions_path),
         }
+        return found | ({"users": sha256_file(self.config.users_path)} if self.has_users else {})
+
+    @property
+    def has_users(self) -> bool:
+        """Whether the ranker reads features of users."""
+        return bool(self.config.data.users.features)
 
     @cached_property
     def _media_hash(self) -> str:
         return self.tables[0].media_digest()
 
     def hash_of(self, name: str) -> str:
-        """Hash of an input: a source table, the media, or an artefact of an earlier stage."""
+        """Hash of an input: a source table, the media, an artefact of an earlier stage, or `none`."""
         if name == "media":
             return self._media_hash
         if name in self._source_hashes:
             return self._source_hashes[name]
+        if name in OPTIONAL:
+            path = self.folder / name
+            return sha256_file(path) if path.is_file() else "none"
         folder, _, file = name.partition("/")
         manifest = read_manifest(self.folder / folder)
         if manifest is None:
@@ -93,4 +126,11 @@ class Run:
 
     def settings(self, sections: tuple[str, ...]) -> dict[str, Any]:
         content = self.config.model_dump(mode="json", exclude={"data": {"root"}, "encoder": {"cache"}})
+        untouched = Config().model_dump(mode="json")
+        for *parents, key in (name.split(".") for name in LATER):
+            own, default = content, untouched
+            for parent in parents:
+                own, default = own[parent], default[parent]
+            if own[key] == default[key] or ("data" in parents and "ranker" not in sections):
+                del own[key]
         return {section: content[section] for section in sections}

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from qarm.artifacts import (
@@ -33,7 +32,7 @@ from qarm.serving.coder import new_vectors
 
 __all__ = ["append_items", "drift", "refit_codes", "roll_back"]
 
-APPENDED, PROFILE = "appended.parquet", "profile.json"
+PROFILE = "profile.json"
 
 
 def append_items(run: Path, table: Path) -> dict[str, Any]:
@@ -56,7 +55,8 @@ def append_items(run: Path, table: Path) -> dict[str, Any]:
         codes = versions.append(published, vectors, books, nearest=nearest)
         fresh = codes.item_ids[len(published) :]
         if fresh:
-            _joined(_appended(work), Embeddings(fresh, vectors.rows(fresh))).write(work / APPENDED)
+            added = shelf.joined(shelf.appended(work), Embeddings(fresh, vectors.rows(fresh)))
+            added.write(work / shelf.APPENDED)
             codes.write(work / "codes.parquet")
         rows.update({"items": len(codes), "appended": len(fresh)})
     return rows
@@ -84,8 +84,8 @@ def refit_codes(run: Path) -> dict[str, Any]:
                 "centroids; set quantizer.last to kmeans"
             )
         number = shelf.archive(run / "codes", work)
-        new_items = _appended(work)
-        everything = _joined(Embeddings.read(run / "embeddings" / "embeddings.parquet"), new_items)
+        new_items = shelf.appended(work)
+        everything = shelf.joined(Embeddings.read(run / "embeddings" / "embeddings.parquet"), new_items)
         known_ids = sorted({*nearest.pool_ids_, *new_items.item_ids})
         known = Embeddings(known_ids, everything.rows(known_ids))
         books = versions.refit(old_books, known)
@@ -178,17 +178,3 @@ def _link(source: str, target: str) -> None:
 
 def _loaded(codes: Path) -> tuple[Quantizer, NearestCodes]:
     return load_quantizer(codes / "quantizer"), NearestCodes.from_pretrained(codes / "nearest")
-
-
-def _appended(codes: Path) -> Embeddings:
-    path = codes / APPENDED
-    return Embeddings.read(path) if path.is_file() else Embeddings([], np.empty((0, 0), dtype=np.float32))
-
-
-def _joined(one: Embeddings, other: Embeddings) -> Embeddings:
-    """Both, without items of the second that the first has too."""
-    if not len(one) or not len(other):
-        return one if len(one) else other
-    seen = set(one.item_ids)
-    ids = [item for item in other.item_ids if item not in seen]
-    return Embeddings([*one.item_ids, *ids], np.concatenate([one.vectors, other.rows(ids)]))

@@ -223,3 +223,41 @@ def test_too_many_unknown_items(tmp_path: Path) -> None:
 
 def test_unknown_items_are_reported_beside_other_problems(tmp_path: Path) -> None:
     assert len(problems(tmp_path, {"timestamp": ["x"] * 5}, known_items=["x"])) == 2
+
+
+# ---- further labels ---------------------------------------------------------------------------
+
+
+def test_further_labels_may_be_unknown(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    frame = pl.DataFrame(
+        {
+            "user_id": ["b", "a", "a"],
+            "item_id": ["x", "x", "y"],
+            "timestamp": [1, 2, 3],
+            "liked": [True, None, False],
+            "score": [1.0, float("nan"), 0.0],
+        }
+    )
+    frame.write_parquet(path)
+    log = read_log(path, labels={"like": "liked", "s": "score"})
+    assert log.further == ["like", "s"]
+    assert log.frame["label_like"].to_list() == log.frame["label_s"].to_list() == [None, 0, 1]
+    assert log.frame["label_like"].dtype == pl.Int8
+    assert log.positives().further == ["like", "s"]
+    assert read_log(path).further == []
+
+
+def test_faults_of_further_labels_are_named_with_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    frame = pl.DataFrame(
+        {"user_id": ["a"], "item_id": ["x"], "timestamp": [1], "stars": [3], "word": ["yes"]}
+    )
+    frame.write_parquet(path)
+    with pytest.raises(InputError) as caught:
+        read_log(path, label="stars", labels={"a": "stars", "b": "word", "c": "gone"})
+    text = str(caught.value)
+    assert len(caught.value.problems) == 4
+    assert "log.parquet.stars: got 3 in rows 0" in text
+    assert "log.parquet.word: got String, need 0 and 1" in text
+    assert "no column 'gone'" in text

@@ -112,8 +112,8 @@ def test_the_gallery_shows_nearest_items_with_small_pictures(tmp_path: Any) -> N
     card = found["cards"][found["items"][0]["item"]]
     assert card["title"] == "x" * 60
     shown = next(card["picture"] for card in found["cards"].values() if card["picture"])
-    picture = Image.open(BytesIO(b64decode(shown.removeprefix("data:image/jpeg;base64,"))))
-    assert picture.size == (56, 28)
+    picture = Image.open(BytesIO(b64decode(shown.removeprefix("data:image/webp;base64,"))))
+    assert picture.size == (96, 48)
     assert (
         neighbours(Catalog(frame, tmp_path), circle(np.arange(40.0)), circle(np.arange(40) * 3 % 40)) == found
     )

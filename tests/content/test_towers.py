@@ -96,6 +96,29 @@ def test_a_text_is_encoded_alike_beside_any_other(bert: Path) -> None:
     assert np.abs(together[0] - together[1]).max() > 0.01
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_text_goes_alone_only_where_that_gives_the_bits_of_four(
+    bert: Path, monkeypatch: pytest.MonkeyPatch, alike: bool
+) -> None:
+    """As if this machine's kernels did, or did not, take another path for another number of rows."""
+    tower, sizes = TextTower(bert, device="cpu"), []
+    together = tower._together
+
+    def watched(tokens: list[dict[str, Any]]) -> np.ndarray:
+        sizes.append(len(tokens))
+        found = together(tokens[:1] * 4)[: len(tokens)]
+        return found if alike or len(tokens) == 4 else found + 1e-7
+
+    monkeypatch.setattr(tower, "_together", watched)
+    first = tower.encode(["red hat"])
+    assert sizes == [4, 1]
+    assert np.array_equal(tower.encode(["red hat"]), first)
+    assert np.array_equal(tower.encode(["red hat"] * 2), np.concatenate([first, first]))
+    assert sizes[2:] == ([1, 1, 1] if alike else [4, 4])
+    assert len(tower.encode(["red hat"] * 5)) == 5
+    assert sizes[5 if alike else 4 :] == ([4, 1] if alike else [4, 4])
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_texts_are_collated_as_the_tokenizer_pads_them(bert: Path, side: str) -> None:
     tower = TextTower(bert, device="cpu")

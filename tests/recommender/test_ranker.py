@@ -307,6 +307,16 @@ def test_bad_requests() -> None:
         ranker.score([["i01"]], [["y"]])
 
 
+def test_histories_longer_than_the_limit(make_examples: MakeExamples) -> None:
+    """Requests are cut to the latest events; rows that were prepared for another limit are refused."""
+    ranker, history = built(ID), [n % 10 for n in range(12)]
+    with pytest.raises(InputError, match="got a history of 12 events, the ranker reads at most 8"):
+        score_examples(ranker, make_examples([([1, 2], [1, 0], history)]))
+    names = [f"i{n:02d}" for n in history]
+    long, cut = ranker.score([["i01"], ["i01"]], [names, names[-8:]])
+    assert long == pytest.approx(cut)
+
+
 # ---- files ------------------------------------------------------------------------------------
 
 

@@ -70,12 +70,12 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     calls: list[str] = []
     fit: Callable[..., Any] = stage.fit_ranker
 
-    def counted(rows: Any, valid: Any, items: Any, *, settings: Any, seed: int) -> Any:
+    def counted(rows: Any, valid: Any, items: Any, *, settings: Any, seed: int, **more: Any) -> Any:
         name = f"id{'+rq' if items.rq is not None else ''}-{seed}"
         if f"stop {name}" in calls:
             raise KeyboardInterrupt
         calls.append(name)
-        return fit(rows, valid, items, settings=settings, seed=seed)
+        return fit(rows, valid, items, settings=settings, seed=seed, **more)
 
     monkeypatch.setattr(stage, "fit_ranker", counted)
     return calls

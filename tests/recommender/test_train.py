@@ -17,11 +17,12 @@ from qarm.behavior.log import Log
 from qarm.behavior.split import Split, split_log
 from qarm.config import RankerConfig
 from qarm.errors import InputError
-from qarm.recommender import train
+from qarm.recommender import loop
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
 from qarm.recommender.features import item_table
+from qarm.recommender.loop import GAIN
 from qarm.recommender.ranker import Ranker, score_examples
-from qarm.recommender.train import GAIN, Fitted, fit_ranker, thinned, train_ranker
+from qarm.recommender.train import Fitted, fit_ranker, thinned, train_ranker
 
 MakeExamples = Callable[..., Examples]
 Toy = tuple[Log, Codes, Embeddings]
@@ -186,7 +187,7 @@ def test_validation_only_chooses_the_epoch(world: World) -> None:
 def test_the_running_mean_is_judged_and_not_trained_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = SETTINGS.model_copy(update={"epochs": 3})
     one = world.fit("id", settings=settings)
-    monkeypatch.setattr(train, "AVERAGE", 0.5)
+    monkeypatch.setattr(loop, "AVERAGE", 0.5)
     two = world.fit("id", settings=settings)
     for field, equal in (("loss", True), ("valid_logloss", False)):
         assert ([e[field] for e in one.epochs] == [e[field] for e in two.epochs]) is equal
@@ -297,6 +298,8 @@ def test_thinned_by_hand(make_examples: MakeExamples) -> None:
         [],
     ]
     assert len(thinned(rows, negatives=5)) == len(rows)
+    ends = thinned(rows, negatives=5, events=2)
+    assert {*ends.events} == {rows.events[0], rows.events[-1]}
     assert len(thinned(make_examples([]))) == 0
 
 

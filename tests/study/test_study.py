@@ -6,18 +6,23 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import norm
 
-from qarm.artifacts import Codes, read_json
+from qarm.artifacts import Codes, read_json, write_parquet
 from qarm.behavior.log import Log, read_log
 from qarm.cli import main
-from qarm.config import Config, load_config
+from qarm.config import Config, RankerConfig, load_config
 from qarm.errors import ConfigError, InputError
 from qarm.recommender.metrics import UserAuc
 from qarm.report.comparison import comparison_page
+from qarm.run import Run
 from qarm.schemas import schema_of
+from qarm.study.answers import answers
+from qarm.study.cells import Seed
 from qarm.study.compare import compare_variants
+from qarm.study.halving import halved, sampled
 from qarm.study.intervals import Judge, holm
-from qarm.study.sources import event_groups, permuted
+from qarm.study.sources import Sources, event_groups, permuted
 from qarm.study.variants import DEFAULT, parse_variant
 from qarm.study.windows import cut
 from qarm.world import WorldSpec, build_world
@@ -37,6 +42,7 @@ TINY = {
     "compare.seeds": "[0, 1]",
     "compare.negatives": "5",
     "compare.catalogue_users": "20",
+    "compare.search": "2",
 }
 
 
@@ -140,6 +146,8 @@ def test_means_and_differences_by_hand() -> None:
     assert found.low <= found.mean <= found.high
     assert plain.difference("a", "a").mean == 0
     assert plain.difference("a", "a").p == 1
+    half = plain.recovered("a", "b", "a")
+    assert (half.mean, half.low, half.high) == (1, 1, 1)
 
 
 def test_intervals_hold_what_they_should() -> None:
@@ -157,7 +165,7 @@ def test_intervals_hold_what_they_should() -> None:
     assert found.mean == pytest.approx(gains.mean())
     assert found.error == pytest.approx(error, rel=0.1)
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
-    assert found.p < 0.01
+    assert found.p == pytest.approx(2 * norm.sf(found.mean / found.error))
     assert found.smallest_effect == pytest.approx(2.8 * error, rel=0.1)
 
 
@@ -212,7 +220,7 @@ def test_every_json_file_has_the_shape_that_its_schema_says(finished: Path) -> N
         assert schema is not None, path
         schema.model_validate_json(path.read_text())
         checked.add(schema.__name__)
-    assert checked == {"ComparedKey", "ComparedTiming", "Compared", "ComparedCell"}
+    assert checked == {"ComparedKey", "ComparedTiming", "Compared", "ComparedCell", "Searched"}
 
 
 def test_the_wide_id_has_as_many_parameters_as_the_largest(finished: Path) -> None:
@@ -254,26 +262,52 @@ def test_another_comparison_does_not_go_on_from_it(world: Path, finished: Path) 
         compare_variants(config_of(world, **{"ranker.dim": "8"}), finished)
 
 
-def test_the_future_changes_no_code_and_no_training_row(world: Path, tmp_path: Path) -> None:
-    """Items of the test part are dealt out anew: what was learned, by its scores of the old rows, stays."""
+def learned(root: Path, out: Path) -> dict[str, bytes]:
+    """All that is learned, or learned from, by name: pairs, codebooks, codes, training rows, losses."""
+    flags = {"compare.variants": "[id, id+rq+vq]", "compare.cold_items": "0"}
+    config = config_of(root, **flags)
+    run = Run(config, out)
+    split = config.split.model_dump(include={"kind", "test", "valid"})
+    windows = cut(run.tables[1], split, windows="three", cold_items=0.0, seed=0)
+    sources = Sources(run.tables[0], windows, config, cache=run.cache, seed=0)
+    seed = Seed(sources, config, out, variants=[parse_variant(name) for name in config.compare.variants])
+    write_parquet(out / "pairs.parquet", sources.pairs)
+    codes, pool = sources.codes("aligned")
+    codes.write(out / "codes.parquet")
+    found = {name: (out / name).read_bytes() for name in ("pairs.parquet", "codes.parquet")}
+    found |= {f"level {n}": book.tobytes() for n, book in enumerate(sources.codebooks("aligned"))}
+    found["pool"] = "\n".join(pool).encode()
+    for epoch in range(2):
+        rows = seed.rows.epoch(epoch)
+        arrays = {name: part for name, part in vars(rows).items() if isinstance(part, np.ndarray)}
+        found |= {f"{name} of epoch {epoch}": part.tobytes() for name, part in arrays.items()}
+        found[f"users of epoch {epoch}"] = "\n".join(rows.user_ids).encode()
+    seed.run(lambda line: None)
+    for variant in config.compare.variants:
+        found[f"loss of {variant}"] = str(
+            read_json(out / "cells" / f"{variant}.json")["epochs"][0]["loss"]
+        ).encode()
+    return found
+
+
+def test_the_future_changes_no_byte_of_what_is_learned(world: Path, tmp_path: Path) -> None:
+    """Items of the last fifth are dealt out anew: pairs, codebooks, codes, training rows keep every byte."""
     log = pl.read_parquet(world / "interactions.parquet").sort("timestamp")
     start = int(0.81 * log.height)
-    later = log[start:].with_columns(pl.col("item_id").shuffle(seed=1))
-    other = tmp_path / "world"
-    other.mkdir()
-    pl.concat([log[:start], later]).write_parquet(other / "interactions.parquet")
-    (other / "items.parquet").write_bytes((world / "items.parquet").read_bytes())
-    flags = {"compare.seeds": "[0]", "compare.variants": "[id, id+rq+vq]", "compare.cold_items": "0"}
-    cells = []
-    for root in (world, other):
-        out = tmp_path / root.parent.name / "out"
-        compare_variants(config_of(root, **flags), out, told=lambda line: None)
-        cells.append(
-            {path.name: read_json(path) for path in (out / "compare" / "seed-0" / "cells").glob("*.json")}
-        )
-    for name in cells[0]:
-        before, after = cells[0][name]["epochs"][0], cells[1][name]["epochs"][0]
-        assert before["loss"] == after["loss"], name
+    dealt = log[start:].with_columns(pl.col("item_id").shuffle(seed=1))
+    found = []
+    for name, later in (("one", log[start:]), ("other", dealt)):
+        root = tmp_path / name
+        root.mkdir()
+        pl.concat([log[:start], later]).write_parquet(root / "interactions.parquet")
+        (root / "items.parquet").write_bytes((world / "items.parquet").read_bytes())
+        found.append(learned(root, tmp_path / f"out-{name}"))
+    one, other = found
+    assert set(one) == set(other)
+    expected = {"pairs.parquet", "codes.parquet", "level 2", "pool", "items of epoch 1", "history of epoch 0"}
+    assert expected <= set(one)
+    assert [name for name in one if one[name] != other[name]] == []
+    assert one["items of epoch 0"] != one["items of epoch 1"]  # negatives are drawn anew, and the same
 
 
 def test_wrong_settings_are_all_told(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -290,3 +324,55 @@ def test_wrong_settings_are_all_told(world: Path, tmp_path: Path, capsys: pytest
     assert "compare.windows" in capsys.readouterr().err
     with pytest.raises(ConfigError):
         load_config(file, environment={})
+
+
+# ---- settings -----------------------------------------------------------------------------------
+
+
+def test_halving_keeps_the_best_third_and_counts_what_it_trained() -> None:
+    settings = RankerConfig(epochs=20)
+    asked: list[tuple[float, float, int]] = []
+
+    def trial(tried: RankerConfig) -> list[tuple[float, int]]:
+        asked.append((tried.lr, tried.dropout, tried.epochs))
+        return [(1 - tried.lr - tried.dropout, tried.epochs), (1 - tried.lr, 1)]
+
+    chosen, found = halved(settings, 9, trial, seed=0)
+    tried = sampled(settings, 9, seed=0)
+    best = min(tried, key=lambda setting: 2 * setting["lr"] + setting["dropout"])
+    assert [len(lines) for lines in found["rounds"]] == [9, 3]
+    assert {epochs for *_, epochs in asked[:9]} == {2}
+    assert {epochs for *_, epochs in asked[9:]} == {20}
+    assert found["variant_epochs"] == 9 * (2 + 1) + 3 * (20 + 1)
+    assert (chosen.lr, chosen.dropout, chosen.epochs) == (best["lr"], best["dropout"], 20)
+
+
+def test_the_given_settings_are_tried_first_and_none_twice() -> None:
+    found = sampled(RankerConfig(lr=0.7), 1000, seed=3)
+    assert found[0]["lr"] == 0.7
+    assert len({tuple(setting.values()) for setting in found}) == len(found) == 1 + 3 * 3 * 3 * 3 * 2
+
+
+# ---- answers ------------------------------------------------------------------------------------
+
+
+def test_questions_are_answered_by_the_interval() -> None:
+    def gain(method: str, against: str, low: float, high: float, part: str = "all") -> dict[str, object]:
+        place = {"negatives": "uniform", "slice": part, "measure": "gauc"}
+        return {**place, "method": method, "against": against, "low": low, "high": high}
+
+    main = "id+rq+vq"
+    differences = [
+        gain(main, "id", 0.01, 0.02),
+        gain(main, f"{main}@placebo", -0.01, 0.02),
+        gain("rq+vq", "id", -0.02, -0.01),
+        gain(main, "id", 0.1, 0.2, "cold"),
+        gain(main, "id", -0.2, -0.1, "L1"),
+    ]
+    found = answers({"means": [{"negatives": "uniform"}], "differences": differences})
+    assert [(a.compared, a.word) for a in found] == [
+        (f"{main} minus {main}@placebo", "unclear"),
+        (f"{main} minus id", "yes"),
+        (f"{main} minus id, cold items", "yes"),
+        ("rq+vq minus id", "no"),
+    ]

@@ -9,6 +9,7 @@ from typing import Literal
 
 import polars as pl
 
+from qarm.behavior.users import Users
 from qarm.errors import InputError, Problems, shown
 from qarm.tables import as_ids, column, read_table
 
@@ -17,6 +18,7 @@ __all__ = ["Log", "read_log"]
 Value = bool | int | float | str
 Unit = Literal["s", "ms", "us", "ns"]
 PER_SECOND: dict[Unit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+FURTHER = "label_"  # begins the column of a further label
 EARLIEST_GUESS = 10**8  # 1973 in seconds; smaller whole numbers are positions, not dates
 UNIT_ENDS = (10**11, 10**14, 10**17)  # the year 5138 in s, ms, us, and 1973 in the next finer unit
 
@@ -26,13 +28,15 @@ class Log:
     """Who did what, when.
 
     frame: user_id str, item_id str, time i64, label i8 (1 positive, 0 negative) and row i64 (position
-    in the file, from 0), sorted by user_id, time, row. unknown: events dropped because the catalogue
-    lacks their item. unit: of `time` where the file had dates (always "us"), else None.
+    in the file, from 0), sorted by user_id, time, row; a column `label_<name>` i8 for each further label,
+    null where unknown. unknown: events dropped because the catalogue lacks their item. unit: of `time` where
+    the file had dates (always "us"), else None. about: features of its users, None where there are none.
     """
 
     frame: pl.DataFrame
     unknown: int = 0
     unit: Unit | None = None
+    about: Users | None = None
 
     def __len__(self) -> int:
         return self.frame.height
@@ -51,6 +55,22 @@ class Log:
     def explicit(self) -> bool:
         """True when the data holds negatives of its own."""
         return bool((self.frame["label"] == 0).any())
+
+    @property
+    def further(self) -> list[str]:
+        """Names of the further labels."""
+        return [name.removeprefix(FURTHER) for name in self.frame.columns if name.startswith(FURTHER)]
+
+    def with_users(self, users: Users) -> "Log":
+        """The same events, with features of their users.
+
+        Raises:
+            InputError: the table knows none of the users.
+        """
+        own = self.users
+        if not set(own) & set(users.frame["user_id"]):
+            raise InputError(f"the table of users knows none of the log's: {shown(own)}; compare their ids")
+        return replace(self, about=users)
 
     def positives(self) -> "Log":
         """The events with label 1."""
@@ -122,6 +142,7 @@ def read_log(
     time: str = "timestamp",
     order: str | None = None,
     label: str | None = None,
+    labels: Mapping[str, str] | None = None,
     where: Mapping[str, Value] | None = None,
     known_items: Iterable[str] | None = None,
     max_unknown: float = 0.05,
@@ -134,6 +155,7 @@ def read_log(
             microseconds since 1970, UTC (a date-time without a zone is taken as UTC).
         order: a column that stands for `time`; whole numbers, larger is later.
         label: column of 0 and 1 (or booleans); without one every event is positive.
+        labels: columns of further labels by name; null where a label is unknown.
         where: keep only rows whose columns equal these values.
         known_items: item ids of the catalogue; events on other items are dropped and counted in
             `Log.unknown`.
@@ -148,6 +170,7 @@ def read_log(
     rows = _Rows(path.name, frame.filter(kept), kept.arg_true(), problems)
     columns = {"user_id": rows.ids(user), "item_id": rows.ids(item), "time": rows.times(order or time)}
     columns["label"] = rows.labels(label)
+    columns |= {FURTHER + name: rows.labels(col, unknown=True) for name, col in (labels or {}).items()}
     known = _known(columns["item_id"], known_items, max_unknown, table=path.name, problems=problems)
     problems.raise_any()
     events = pl.DataFrame({**columns, "row": rows.numbers.cast(pl.Int64)})
@@ -189,7 +212,8 @@ class _Rows:
             return None
         return self._unless(times.is_null(), times, name, "null or beyond 64 bits", "remove those rows")
 
-    def labels(self, name: str | None) -> pl.Series | None:
+    def labels(self, name: str | None, *, unknown: bool = False) -> pl.Series | None:
+        """Labels of a column; `unknown`: null may stand among them."""
         if name is None:
             return pl.repeat(1, self.frame.height, dtype=pl.Int8, eager=True)
         series = self._column(name)
@@ -198,8 +222,8 @@ class _Rows:
         if not (series.dtype.is_numeric() or series.dtype == pl.Boolean):
             self._refuse(name, f"got {series.dtype}, need 0 and 1 or booleans; cast the column")
             return None
-        numbers = series.cast(pl.Float64)
-        wrong = ~numbers.is_in([0.0, 1.0]).fill_null(False)
+        numbers = series.cast(pl.Float64).fill_nan(None) if unknown else series.cast(pl.Float64)
+        wrong = ~numbers.is_in([0.0, 1.0]).fill_null(unknown)
         values = shown(series.filter(wrong).unique(maintain_order=True))
         remedy = "labels are 0 and 1; make such a column, for example rating >= 4"
         return self._unless(

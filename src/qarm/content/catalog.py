@@ -13,7 +13,7 @@ from qarm.artifacts import sha256_file
 from qarm.errors import InputError, Problems, shown
 from qarm.tables import as_ids, column, read_table
 
-__all__ = ["MODALITIES", "Catalog", "read_catalog"]
+__all__ = ["MEDIA", "MODALITIES", "Catalog", "as_catalog", "read_catalog"]
 
 MODALITIES = ("text", "image", "audio")
 MEDIA = ("image", "audio")
@@ -114,26 +114,44 @@ def read_catalog(
             without any content, media paths that leave the folder.
     """
     path = Path(path)
-    table, problems = read_table(path), Problems()
-    ids = column(table, id, table=path.name, problems=problems)
+    table = read_table(path)
+    return as_catalog(table, path.parent, name=path.name, id=id, text=text, image=image, audio=audio)
+
+
+def as_catalog(
+    table: pl.DataFrame,
+    folder: Path,
+    *,
+    name: str,
+    id: str,  # noqa: A002 - the config's word
+    text: Sequence[str],
+    image: str | None,
+    audio: str | None,
+) -> Catalog:
+    """A table as a catalogue; `folder`: of its media paths; `name`: of the table in messages.
+
+    The rest, and errors, as in `read_catalog`.
+    """
+    problems = Problems()
+    ids = column(table, id, table=name, problems=problems)
     if ids is not None:
-        ids = as_ids(ids, table=path.name, problems=problems)
+        ids = as_ids(ids, table=name, problems=problems)
     names = [text] if isinstance(text, str) else list(text)
     columns = {
-        "text": _text(table, names, where=path.name, problems=problems),
-        "image": _media(table, image, kind="image", where=path.name, problems=problems),
-        "audio": _media(table, audio, kind="audio", where=path.name, problems=problems),
+        "text": _text(table, names, where=name, problems=problems),
+        "image": _media(table, image, kind="image", where=name, problems=problems),
+        "audio": _media(table, audio, kind="audio", where=name, problems=problems),
     }
     if ids is None:
         problems.raise_any()
     frame = pl.DataFrame({"item_id": ids, **columns})
-    _check_ids(frame, name=f"{path.name}.{id}", problems=problems)
+    _check_ids(frame, name=f"{name}.{id}", problems=problems)
     if not problems.found:
-        _check_content(frame, where=path.name, problems=problems)
-    for name in MEDIA:
-        _check_paths(frame, name, folder=path.parent, problems=problems)
+        _check_content(frame, where=name, problems=problems)
+    for kind in MEDIA:
+        _check_paths(frame, kind, folder=folder, problems=problems)
     problems.raise_any()
-    return Catalog(frame, path.absolute().parent)
+    return Catalog(frame, folder.absolute())
 
 
 def _text(table: pl.DataFrame, names: list[str], *, where: str, problems: Problems) -> pl.Series:

@@ -1,23 +1,19 @@
 """Ten items and their nearest neighbours, before and after, with small pictures for the report."""
 
-from base64 import b64encode
-from io import BytesIO
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
 
 from qarm.artifacts import Embeddings
 from qarm.content.catalog import Catalog
-from qarm.content.media import load_image, read_media
-from qarm.content.retrieval import by_vectors
+from qarm.content.media import read_media
+from qarm.content.retrieval import best_items, by_vectors
+from qarm.content.thumbnail import small_picture, title_of
 
-__all__ = ["neighbours"]
+__all__ = ["NEAREST", "nearest", "neighbours"]
 
 SHOWN, NEAREST = 10, 5
-SIDE, QUALITY = 56, 70
-TITLE = 60
 
 
 def neighbours(catalog: Catalog, raw: Embeddings, aligned: Embeddings, *, seed: int = 0) -> dict[str, Any]:
@@ -31,14 +27,15 @@ def neighbours(catalog: Catalog, raw: Embeddings, aligned: Embeddings, *, seed: 
     Returns:
         items: `item`, and the ids of its five nearest other items by cosine, `raw` and `aligned`, nearest
         first. cards: of every item that is named, its `title` (start of the text, None without one) and
-        `picture` (a data URI of a JPEG of at most 56 x 56, None without one).
+        `picture` (a data URI of a WebP of at most 96 x 96, None without one).
     """
     ids = catalog.item_ids
     chosen = np.sort(np.random.default_rng(seed).permutation(len(ids))[:SHOWN])
-    near = {"raw": _nearest(raw, ids, chosen), "aligned": _nearest(aligned, ids, chosen)}
+    asked = [ids[number] for number in chosen]
+    near = {"raw": nearest(raw, ids, asked), "aligned": nearest(aligned, ids, asked)}
     items = [
-        {"item": ids[number], **{name: rows[place] for name, rows in near.items()}}
-        for place, number in enumerate(chosen)
+        {"item": item, **{name: rows[place] for name, rows in near.items()}}
+        for place, item in enumerate(asked)
     ]
     named = {entry["item"] for entry in items} | {i for rows in near.values() for row in rows for i in row}
     frame = catalog.only(sorted(named)).frame
@@ -46,24 +43,27 @@ def neighbours(catalog: Catalog, raw: Embeddings, aligned: Embeddings, *, seed: 
     return {"items": items, "cards": {item: _card(catalog, text, source) for item, text, source in rows}}
 
 
-def _nearest(vectors: Embeddings, ids: list[str], chosen: Any) -> list[list[str]]:
-    scores = by_vectors(vectors, ids)(chosen)
-    scores[torch.arange(len(chosen)), torch.from_numpy(chosen)] = -torch.inf
-    found = scores.sort(dim=1, descending=True, stable=True)
-    return [
-        [ids[number] for number, score in zip(numbers[:NEAREST], values, strict=False) if score > -np.inf]
-        for numbers, values in zip(found.indices.tolist(), found.values.tolist(), strict=True)
-    ]
+def nearest(
+    vectors: Embeddings, item_ids: list[str], asked: Sequence[str], *, count: int = NEAREST
+) -> list[list[str]]:
+    """Ids of the `count` nearest other items by cosine for each item asked about, nearest first.
+
+    Args:
+        vectors: of the items; one without a vector finds nothing and is never found.
+        item_ids: among which to look; of two that are equally near, the earlier comes first.
+        asked: some of `item_ids`.
+    """
+    place = {item: number for number, item in enumerate(item_ids)}
+    chosen = np.fromiter((place[item] for item in asked), dtype=np.int64, count=len(asked))
+    width = min(count + 1, len(item_ids))
+    found, scores = best_items(by_vectors(vectors, item_ids), chosen, width, len(item_ids))
+    rows = []
+    for own, numbers, values in zip(chosen, found, scores, strict=True):
+        others = [item_ids[n] for n, s in zip(numbers, values, strict=True) if n != own and s > -np.inf]
+        rows.append(others[:count])
+    return rows
 
 
 def _card(catalog: Catalog, text: str | None, source: str | bytes | None) -> dict[str, str | None]:
-    title = None if text is None else text.strip().split("\n")[0][:TITLE]
-    return {"title": title, "picture": None if source is None else _small(catalog, source)}
-
-
-def _small(catalog: Catalog, source: str | bytes) -> str:
-    picture = load_image(read_media(catalog, source))
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
-    content = BytesIO()
-    picture.save(content, format="JPEG", quality=QUALITY)
-    return "data:image/jpeg;base64," + b64encode(content.getvalue()).decode("ascii")
+    picture = None if source is None else small_picture(read_media(catalog, source))
+    return {"title": title_of(text), "picture": picture}

@@ -215,7 +215,8 @@ class Attend(nn.Module):
         weights = there.to(parts.dtype)[:, :, None]
         mean = (parts * weights).sum(1) / weights.sum(1)
         tokens = self.norm(parts) + self.kind
-        query = self.query.expand(len(parts), -1, -1)
+        # not len(), which would fix the batch of an exported program
+        query = self.query.expand(parts.shape[0], -1, -1)
         found, _ = self.attention(query, tokens, tokens, key_padding_mask=~there, need_weights=False)
         fused: Tensor = mean + self.out(found[:, 0])
         return fused

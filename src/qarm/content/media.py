@@ -18,7 +18,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from qarm.content.catalog import Catalog
 from qarm.errors import InputError
 
-__all__ = ["MediaReport", "blame", "check_media", "load_audio", "load_image", "read_media"]
+__all__ = [
+    "FORMATS",
+    "UNREADABLE",
+    "MediaReport",
+    "blame",
+    "check_media",
+    "load_audio",
+    "load_image",
+    "read_media",
+]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that runs another program
 MAX_PIXELS = 64_000_000

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from qarm.artifacts import atomic
 from qarm.errors import ArtifactError
 
-__all__ = ["Progress", "restore", "write_progress"]
+__all__ = ["Progress", "moments", "restore", "set_moments", "write_progress"]
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -47,9 +47,7 @@ def write_progress(
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
         tensors[f"weights/{name}"] = parameter.detach()
-        for moment in MOMENTS:
-            if moment in optimizer.state.get(parameter, {}):
-                tensors[f"{moment}/{name}"] = optimizer.state[parameter][moment]
+    tensors |= moments(optimizer, parameters)
     if progress.strangers is not None:
         tensors["strangers"] = torch.from_numpy(progress.strangers)
     about = {"step": progress.step, "rows": progress.rows, "losses": progress.losses}
@@ -74,15 +72,33 @@ def restore(
             metadata = file.metadata() or {}
             if metadata.get("key") != key:
                 return None
-            names = set(file.keys())
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             for name, parameter in parameters.items():
-                parameter.copy_(file.get_tensor(f"weights/{name}"))
-                there = [m for m in MOMENTS if f"{m}/{name}" in names]
-                if there:
-                    state = {m: file.get_tensor(f"{m}/{name}") for m in there}
-                    moved = {m: t if m == "step" else t.to(parameter.device) for m, t in state.items()}
-                    optimizer.state[parameter] = moved
-            near = file.get_tensor("strangers").numpy() if "strangers" in names else None
+                parameter.copy_(tensors[f"weights/{name}"])
+            set_moments(optimizer, parameters, tensors)
+            near = tensors["strangers"].numpy() if "strangers" in tensors else None
             return Progress(**json.loads(metadata["progress"]), strangers=near)
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise ArtifactError(f"{path}: not readable ({error}); delete it to start the training anew") from None
+
+
+def moments(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """What AdamW keeps of each parameter, as `exp_avg/<name>` and so on."""
+    return {
+        f"{moment}/{name}": optimizer.state[parameter][moment]
+        for name, parameter in parameters.items()
+        for moment in MOMENTS
+        if moment in optimizer.state.get(parameter, {})
+    }
+
+
+def set_moments(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
+) -> None:
+    """Give AdamW what `moments` took from it."""
+    for name, parameter in parameters.items():
+        state = {m: tensors[f"{m}/{name}"] for m in MOMENTS if f"{m}/{name}" in tensors}
+        if state:
+            optimizer.state[parameter] = {
+                m: tensor if m == "step" else tensor.to(parameter.device) for m, tensor in state.items()
+            }

@@ -22,6 +22,7 @@ __all__ = [
     "QUERIES",
     "Scorer",
     "Trial",
+    "best_items",
     "by_clicks",
     "by_popularity",
     "by_vectors",
@@ -156,7 +157,7 @@ def places(asked: Trial, scorer: Scorer, *, each: int = EACH) -> Ints:
         queries, rows = np.unique(asked.queries.values[entries], return_inverse=True)
         table_rows = np.zeros(len(asked.queries.values), dtype=np.int64)
         table_rows[entries] = rows
-        items, scores = _table(scorer, queries.astype(np.int64), width, len(asked.item_ids))
+        items, scores = best_items(scorer, queries.astype(np.int64), width, len(asked.item_ids))
         _stand(
             users,
             (starts, table_rows),
@@ -183,8 +184,11 @@ def _blocks(asked: Trial, each: int) -> Iterator[tuple[Ints, int]]:
         order = order[:-count]
 
 
-def _table(scorer: Scorer, queries: Ints, width: int, items: int) -> tuple[Any, Any]:
-    """The `width` best items of each query and their scores, best first, ties by number."""
+def best_items(scorer: Scorer, queries: Ints, width: int, items: int) -> tuple[Any, Any]:
+    """The `width` best of n = `items` for each query, int32 and float32 [q, width]; ties by number.
+
+    What is no candidate has the score -inf and may be among them.
+    """
     step = max(1, CHUNK_BYTES // (8 * items))
     parts = [_best(scorer(queries[i : i + step]), width) for i in range(0, len(queries), step)]
     numbers, scores = (torch.cat(side).numpy() for side in zip(*parts, strict=True))

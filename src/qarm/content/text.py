@@ -35,8 +35,9 @@ class TextTower(Checkpoint):
     def encode(self, inputs: Sequence[str]) -> npt.NDArray[np.float32]:
         """Sentence vectors, float32 [n, d].
 
-        Texts of one length go together. On a CPU four at a time, and never fewer: a matrix product's last
-        bits depend on its shape, and a vector shall not depend on what stands beside it.
+        Texts of one length go together. On a CPU four at a time: a matrix product's last bits depend on its
+        shape, and a vector shall not depend on what stands beside it. Fewer are filled up to four, or go one
+        by one at lengths of which a first text has shown that this gives the same bits.
         """
         tokens = self._tokens(inputs)
         batches = list(_batches([t["input_ids"].shape[1] for t in tokens], self._at_once))
@@ -51,14 +52,29 @@ class TextTower(Checkpoint):
         return BATCH if self.device == "cpu" else BATCH_ON_GPU
 
     def _encode(self, tokens: list[dict[str, Any]]) -> npt.NDArray[np.float32]:
-        full = tokens + tokens[:1] * (BATCH - len(tokens))
+        if len(tokens) >= BATCH or self.device != "cpu":
+            return self._together(tokens)
+        length = tokens[0]["input_ids"].shape[1]
+        if not self._same_alone.get(length, False):
+            full = self._together(tokens + tokens[:1] * (BATCH - len(tokens)))
+            if length not in self._same_alone:  # a kernel is chosen by shapes, never by values
+                self._same_alone[length] = np.array_equal(self._together(tokens[:1])[0], full[0])
+            return full[: len(tokens)]
+        return np.concatenate([self._together([one]) for one in tokens])
+
+    @cached_property
+    def _same_alone(self) -> dict[int, bool]:
+        """Lengths at which a text alone was tried, and whether it had the bits that it has among four."""
+        return {}
+
+    def _together(self, tokens: list[dict[str, Any]]) -> npt.NDArray[np.float32]:
         batch = {
-            key: torch.cat([one[key] for one in full]) if isinstance(value, Tensor) else value
-            for key, value in full[0].items()
+            key: torch.cat([one[key] for one in tokens]) if isinstance(value, Tensor) else value
+            for key, value in tokens[0].items()
         }
         with torch.inference_mode():
             found = self.sentence_vectors(batch)
-        return np.asarray(found.float().cpu().numpy(), dtype=np.float32)[: len(tokens)]
+        return np.asarray(found.float().cpu().numpy(), dtype=np.float32)
 
     def collate(self, inputs: Sequence[str]) -> dict[str, Any]:
         """Loaded texts as one padded batch, on the host; a text that comes again is not read again."""

@@ -15,7 +15,8 @@ def compiled(*, reorder: bool = False) -> Callable[[Function], Function]:
 
     Args:
         reorder: let the compiler add in any order, fuse a product with a sum, and assume that no NaN and no
-            signed zero occurs, so that it works on 16 values at a time. For bounds, never for results.
+            signed zero occurs, so that it works on 16 values at a time. For bounds, and where another
+            rounding is as good; never for codes.
     """
     fastmath = {"reassoc", "contract", "nnan", "nsz"} if reorder else False
     decorator = numba.njit(fastmath=fastmath, nogil=True, cache=True)

@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from qarm.artifacts import Codes, Embeddings, write_json, write_parquet
@@ -12,9 +13,21 @@ from qarm.quantizer.base import Quantizer
 from qarm.quantizer.monitor import fit_profile
 from qarm.quantizer.nearest import NearestCodes
 
-__all__ = ["archive", "current_version", "next_version", "rollback", "versions", "write_codes"]
+__all__ = [
+    "APPENDED",
+    "VERSIONS",
+    "appended",
+    "archive",
+    "current_version",
+    "joined",
+    "next_version",
+    "rollback",
+    "versions",
+    "write_codes",
+]
 
 CODES, VERSIONS, MANIFEST, PARTIAL = "codes.parquet", "versions", "manifest.json", ".partial"
+APPENDED = "appended.parquet"  # vectors of items that were coded after the run
 
 
 def current_version(folder: Path) -> int:
@@ -71,6 +84,21 @@ def write_codes(
     nearest.save_pretrained(folder / "nearest")
     fitted = Codes(known.item_ids, books.transform(known))
     write_json(folder / "profile.json", fit_profile(known, fitted, books))
+
+
+def appended(folder: Path) -> Embeddings:
+    """Vectors of the items that were appended to the codes in `folder`; none where nothing was."""
+    path = folder / APPENDED
+    return Embeddings.read(path) if path.is_file() else Embeddings([], np.empty((0, 0), dtype=np.float32))
+
+
+def joined(one: Embeddings, other: Embeddings) -> Embeddings:
+    """Both, without items of the second that the first has too."""
+    if not len(one) or not len(other):
+        return one if len(one) else other
+    seen = set(one.item_ids)
+    ids = [item for item in other.item_ids if item not in seen]
+    return Embeddings([*one.item_ids, *ids], np.concatenate([one.vectors, other.rows(ids)]))
 
 
 def rollback(folder: Path, version: int) -> None:

@@ -1,6 +1,8 @@
 """Examples as batches of tensors: rows of one event share their history, which is gathered once."""
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,9 +12,10 @@ import torch
 from torch import Tensor
 
 from qarm.recommender.examples import Examples
+from qarm.recommender.gaps import gap_buckets
 from qarm.recommender.search import CodeSearch
 
-__all__ = ["Batch", "batches"]
+__all__ = ["Batch", "ahead", "batches"]
 
 BUCKET = 16  # batches that are sorted by history length together
 
@@ -24,7 +27,10 @@ class Batch:
     items: int64 [g, c]; labels: float32 [g, c]; real: bool [g, c], False where padded;
     history: int64 [g, t], newest first; seen: bool [g, t], False where padded;
     rows: int64 [g, c], the example of each candidate; matched, kinds: int64 [g, c, k] and counts: float32
-    [g, c, 3], what search by code found (see `Matches`), None without a search.
+    [g, c, 3], what search by code found (see `Matches`), None without a search;
+    further: float32 [g, c, tasks], further labels, -1 where unknown; gaps: int64 [g, t], buckets of the time
+    since each event of the history; user: int64 [g, features], the values of the user's features; each None
+    for rankers that do not read it.
     """
 
     items: Tensor
@@ -36,12 +42,20 @@ class Batch:
     matched: Tensor | None = None
     kinds: Tensor | None = None
     counts: Tensor | None = None
+    further: Tensor | None = None
+    gaps: Tensor | None = None
+    user: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on a device."""
         there = {name: part for name, part in vars(self).items() if isinstance(part, Tensor)}
         moved: dict[str, Any] = {name: part.to(device) for name, part in there.items()}
         return replace(self, **moved)
+
+    def part(self, number: int, of: int) -> "Batch":
+        """Every `of`-th event, from `number` on."""
+        parts: dict[str, Any] = {name: part for name, part in vars(self).items() if part is not None}
+        return replace(self, **{name: part[number::of] for name, part in parts.items()})
 
 
 def batches(
@@ -67,6 +81,15 @@ def batches(
     for start in starts:
         batch = _batch(examples, edges, lengths, order[start : start + events])
         yield batch if search is None else _searched(batch, examples, search)
+
+
+def ahead(made: Iterator[Batch], *, most: int = 2) -> Iterator[Batch]:
+    """The same batches in the same order, up to `most` of them made in a thread while another is in use."""
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        waiting = deque(pool.submit(next, made, None) for _ in range(most))
+        while (batch := waiting.popleft().result()) is not None:
+            waiting.append(pool.submit(next, made, None))
+            yield batch
 
 
 def _order(
@@ -103,7 +126,23 @@ def _batch(
         history=torch.from_numpy(np.where(seen, history, 0).astype(np.int64)),
         seen=torch.from_numpy(seen),
         rows=rows,
+        **_more(examples, rows, np.where(seen, newest, 0)),
     )
+
+
+def _more(
+    examples: Examples, rows: npt.NDArray[np.int64], newest: npt.NDArray[np.int64]
+) -> dict[str, Tensor]:
+    """What only some rankers read: further labels, gaps of time, features of users."""
+    found, first = {}, rows[:, 0]
+    if examples.further is not None:
+        found["further"] = torch.from_numpy(examples.further[rows].astype(np.float32))
+    if examples.timed and examples.clock is not None:
+        clock = examples.clock[newest] if len(examples.clock) else np.zeros_like(newest)
+        found["gaps"] = torch.from_numpy(gap_buckets(examples.times[first][:, None] - clock))
+    if examples.user_codes is not None:
+        found["user"] = torch.from_numpy(examples.user_codes[examples.users[first]])
+    return found
 
 
 def _searched(batch: Batch, examples: Examples, search: CodeSearch) -> Batch:

@@ -53,7 +53,8 @@ def compare(
     """How well rankers foretell events after their training.
 
     Where the log has positives only, each gets `negatives` items, uniform over the vocabulary, that its
-    user touched neither before nor in `future`. A history is everything before the row.
+    user touched neither before nor in `future`. A history is everything before the row. The label that
+    decides the ranking is judged; `judge` tells of a further one.
 
     Args:
         rankers: one, or several by name, with one vocabulary and one training log.
@@ -93,12 +94,19 @@ def compare(
     return Comparison(pl.DataFrame(rows, schema_overrides=figures, infer_schema_length=None))
 
 
-def judge(ranker: Ranker, examples: Examples, *, drawn: bool) -> list[dict[str, Any]]:
+def judge(
+    ranker: Ranker, examples: Examples, *, drawn: bool, label: str | None = None
+) -> list[dict[str, Any]]:
     """Figures of a ranker by slice.
+
+    label: a further label, judged on the rows where it is known, none of which was drawn.
 
     drawn: the rows hold drawn negatives, perhaps more of them per positive than in training; logits
     then move by the difference of the log-odds, which changes the logloss and no ranking.
     """
+    if label is not None:
+        known = examples.of_label(label)
+        return evaluate(known, score_examples(ranker, known, label=label))
     logits = score_examples(ranker, examples).astype(np.float64)
     if drawn and len(examples):
         logits += prior_of(examples.labels) - float(ranker.prior)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from qarm.artifacts import Codes, read_json
 from qarm.errors import ArtifactError, InputError, shown
 
-__all__ = ["CodeEmbedding", "joined"]
+__all__ = ["CodeEmbedding", "joined", "read_codebooks"]
 
 HASH, PRIME = 2_654_435_761, 2**31 - 1  # Knuth's multiplier; products stay below 2^63
 
@@ -152,7 +152,7 @@ class CodeEmbedding(nn.Module):
         entries = 0 if table.vq is None or not weighted else table.vq.shape[1]
         module = cls(widths, pool=pool, dim=dim, nearest=entries, prefixes=prefixes)
         if centroids:
-            module.start_from(_codebooks(codes / "quantizer" / "model.safetensors", len(widths)))
+            module.start_from(read_codebooks(codes / "quantizer" / "model.safetensors", len(widths)))
         module._table = torch.from_numpy(joined(table))
         module._rows = {item: row for row, item in enumerate(table.item_ids)}
         return module
@@ -164,8 +164,8 @@ def joined(codes: Codes) -> npt.NDArray[np.int64]:
     return np.concatenate(parts, axis=1).astype(np.int64)
 
 
-def _codebooks(path: Path, levels: int) -> list[npt.NDArray[np.float32]]:
-    """Centroids of each level.
+def read_codebooks(path: Path, levels: int) -> list[npt.NDArray[np.float32]]:
+    """Centroids of each level, from the file that a quantizer has saved.
 
     Raises:
         InputError: the last level is not k-means, so that there are none.
@@ -173,5 +173,7 @@ def _codebooks(path: Path, levels: int) -> list[npt.NDArray[np.float32]]:
     found = load_file(path)
     names = [f"level_{level}" for level in range(levels)]
     if missing := [name for name in names if name not in found]:
-        raise InputError(f"{path} has no centroids for {', '.join(missing)}; leave centroids out")
+        raise InputError(
+            f"{path} has no centroids for {', '.join(missing)}; leave them out, or set ranker.start=random"
+        )
     return [found[name] for name in names]

@@ -1,22 +1,25 @@
 """Rows to learn from and to be judged on: user, candidate, label, and the history before the row."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from qarm.behavior.log import Log
-from qarm.errors import InputError, shown
+from qarm.behavior.log import FURTHER, Log
+from qarm.behavior.users import Users
+from qarm.errors import InputError, Problems, shown
 from qarm.recommender.negatives import Untouched, draw, draw_popular
+from qarm.recommender.past import Ints, Past, Rows, row_numbers
 
 __all__ = ["Examples", "TrainingRows", "evaluation_rows", "read_examples", "row_numbers"]
 
 LONG = 1000  # events that are searched by code
 
-Ints = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.int32]
+UNKNOWN = -1  # a further label that nobody gave
+PLAIN = ("user_id", "item_id", "time", "label", "row")  # columns that every log has
+OF_ROWS = ("users", "items", "labels", "times", "events", "cold", "start", "end", "begin")
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,11 @@ class Examples:
     cold: bool [n], the candidate has no training event;
     history: int32 [m], item rows of every user's positive events by time; row i's history is
     history[start[i]:end[i]], start and end int64 [n], oldest first; begin: int64 [n], where the user's long
-    history begins, for search by code.
+    history begins, for search by code;
+    tasks: names of the further labels; further: int8 [n, tasks], -1 where unknown, as for every drawn
+    negative, which is no event that could have been liked or not; clock: int64 [m], times of the history's
+    events; about: features of users, None where there are none. `Ranker.reading` sets what a batch is to hold
+    of them: timed, whether gaps of time; user_codes: int64 [users, features].
     """
 
     user_ids: list[str]
@@ -43,42 +50,34 @@ class Examples:
     start: Ints
     end: Ints
     begin: Ints
+    tasks: tuple[str, ...] = ()
+    further: npt.NDArray[np.int8] | None = None
+    clock: Ints | None = None
+    about: Users | None = None
+    timed: bool = False
+    user_codes: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def only(self, rows: npt.NDArray[np.bool_]) -> "Examples":
+        """Some of the rows, bool [n], in their order."""
+        further = None if self.further is None else self.further[rows]
+        return replace(self, **{name: getattr(self, name)[rows] for name in OF_ROWS}, further=further)
+
+    def of_label(self, name: str) -> "Examples":
+        """The rows whose further label of that name is known, with it as their label."""
+        if self.further is None or name not in self.tasks:
+            known = f"there are {shown(self.tasks)}" if self.tasks else "there is none"
+            raise InputError(f"no further label {name!r}; {known}")
+        values = self.further[:, self.tasks.index(name)]
+        return replace(self.only(values >= 0), labels=values[values >= 0])
 
     def groups(self) -> Ints:
         """First row of each event, then the number of rows: int64 [events + 1]."""
         changes = np.flatnonzero(self.events[1:] != self.events[:-1]) + 1
         edges = np.append(np.insert(changes, 0, 0), len(self))
         return edges if len(self) else edges[:1]
-
-
-@dataclass(frozen=True)
-class _Past:
-    """Positive events by user and time: items and times [m], user u's in offsets[u]:offsets[u + 1]."""
-
-    items: Rows
-    times: Ints
-    offsets: Ints
-
-    @classmethod
-    def of(cls, log: Log, user_ids: list[str], item_ids: list[str]) -> "_Past":
-        frame = log.positives().frame
-        users = row_numbers(frame["user_id"], user_ids)
-        times, rows = frame["time"].to_numpy(), frame["row"].to_numpy()
-        order = np.lexsort((rows, times, users))
-        offsets = np.searchsorted(users[order], np.arange(len(user_ids) + 1))
-        return cls(row_numbers(frame["item_id"], item_ids)[order], times[order], offsets)
-
-    def before(self, users: Rows, times: Ints) -> tuple[Ints, Ints]:
-        """Start and end of the events of each user strictly before each time."""
-        clock = np.unique(np.concatenate([self.times, times]))
-        owners = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
-        own = owners * len(clock) + np.searchsorted(clock, self.times)
-        wanted = users.astype(np.int64) * len(clock) + np.searchsorted(clock, times)
-        end = np.searchsorted(own, wanted)
-        return self.offsets[users], end
 
 
 class TrainingRows:
@@ -112,10 +111,11 @@ class TrainingRows:
         user_ids, vocabulary = train.users, sorted(item_ids)
         self.events = _attach(
             _plain(train if since is None else since),
-            _Past.of(train, user_ids, vocabulary),
+            Past.of(train, user_ids, vocabulary),
             user_ids=user_ids,
             item_ids=vocabulary,
             limits=(history, long_history),
+            about=train.about,
         )
         _check_training(self.events, explicit)
         touched = row_numbers(train.frame["item_id"], vocabulary)
@@ -156,14 +156,15 @@ def evaluation_rows(
         popular: draw negatives in proportion to their events in all these logs instead of uniformly.
 
     Returns:
-        part, user_id, item_id str, label i8, time, event i64 (row of the positive), cold bool.
+        part, user_id, item_id str, label i8, time, event i64 (row of the positive), cold bool; and
+        `label_<name>` i8 for each further label, null where unknown.
 
     Raises:
         InputError: an item is not in `item_ids`.
     """
     everything = [past, *parts.values(), *touched]
     vocabulary = sorted(item_ids)
-    events = pl.concat([log.frame for log in everything])
+    events = pl.concat([log.frame.select("user_id", "item_id") for log in everything])
     user_ids = events["user_id"].unique().sort().to_list()
     explicit = any(log.explicit for log in everything)
     source = Untouched.of(
@@ -174,7 +175,7 @@ def evaluation_rows(
     )
     numbers = row_numbers(events["item_id"], vocabulary)
     popularity = np.bincount(numbers, minlength=len(vocabulary)) if popular else None
-    nothing = _Past(np.empty(0, np.int32), np.empty(0, np.int64), np.zeros(len(user_ids) + 1, np.int64))
+    nothing = Past(np.empty(0, np.int32), np.empty(0, np.int64), np.zeros(len(user_ids) + 1, np.int64))
     is_cold = ~np.isin(vocabulary, np.asarray(trained_items))
     frames = []
     for name, log in parts.items():
@@ -202,36 +203,31 @@ def read_examples(
         InputError: an item is not in `item_ids`.
     """
     vocabulary = sorted(item_ids)
-    log = Log(pl.concat([part.frame for part in past]))
+    log = Log(pl.concat([part.frame.select(PLAIN) for part in past]))
     user_ids = pl.concat([rows["user_id"], log.frame["user_id"]]).unique().sort().to_list()
-    events = _Past.of(log, user_ids, vocabulary)
-    return _attach(rows, events, user_ids=user_ids, item_ids=vocabulary, limits=(history, long_history))
-
-
-def row_numbers(ids: pl.Series, vocabulary: list[str]) -> Rows:
-    """Position of each id in a vocabulary of distinct strings, int32 [len(ids)].
-
-    Raises:
-        InputError: ids that the vocabulary has not, named and counted.
-    """
-    places = ids.cast(pl.Enum(vocabulary), strict=False).to_physical()
-    if places.null_count():
-        unknown = ids.filter(places.is_null()).unique().sort()
-        raise InputError(
-            f"{ids.name}: {len(unknown)} unknown, {shown(unknown)}; add them to the catalogue and its codes"
-        )
-    return places.to_numpy().astype(np.int32)
+    events = Past.of(log, user_ids, vocabulary)
+    about = next((part.about for part in past if part.about is not None), None)
+    limits = (history, long_history)
+    return _attach(rows, events, user_ids=user_ids, item_ids=vocabulary, limits=limits, about=about)
 
 
 def _plain(log: Log) -> pl.DataFrame:
-    return log.frame.select(
-        "user_id", "item_id", "label", "time", pl.col("row").alias("event"), pl.lit(False).alias("cold")
-    )
+    further = [FURTHER + name for name in log.further]
+    columns = ["user_id", "item_id", "label", "time", *further]
+    return log.frame.select(*columns, pl.col("row").alias("event"), pl.lit(False).alias("cold"))
 
 
 def _attach(
-    rows: pl.DataFrame, past: _Past, *, user_ids: list[str], item_ids: list[str], limits: tuple[int, int]
+    rows: pl.DataFrame,
+    past: Past,
+    *,
+    user_ids: list[str],
+    item_ids: list[str],
+    limits: tuple[int, int],
+    about: Users | None = None,
 ) -> Examples:
+    tasks = tuple(name.removeprefix(FURTHER) for name in rows.columns if name.startswith(FURTHER))
+    further = [rows[FURTHER + name].fill_null(UNKNOWN).to_numpy().astype(np.int8) for name in tasks]
     users = row_numbers(rows["user_id"], user_ids)
     times = rows["time"].to_numpy()
     first, end = past.before(users, times)
@@ -249,6 +245,10 @@ def _attach(
         start=start,
         end=end,
         begin=begin,
+        tasks=tasks,
+        further=np.stack(further, axis=1) if further else None,
+        clock=past.times,
+        about=about,
     )
 
 
@@ -268,20 +268,12 @@ def _with_negatives(
     is_negative[first] = False
     items = events.items[row]
     items[is_negative] = drawn[keep]
-    return Examples(
-        user_ids=events.user_ids,
-        item_ids=events.item_ids,
-        users=events.users[row],
-        items=items,
-        labels=(~is_negative).astype(np.int8),
-        times=events.times[row],
-        events=events.events[row],
-        cold=events.cold[row],
-        history=events.history,
-        start=events.start[row],
-        end=events.end[row],
-        begin=events.begin[row],
-    )
+    further = None if events.further is None else events.further[row]
+    if further is not None:
+        further[is_negative] = UNKNOWN
+    rows = {name: getattr(events, name)[row] for name in OF_ROWS}
+    rows |= {"items": items, "labels": (~is_negative).astype(np.int8), "further": further}
+    return replace(events, **rows)
 
 
 def _frame(part: str, rows: Examples, is_cold: npt.NDArray[np.bool_]) -> pl.DataFrame:
@@ -294,18 +286,29 @@ def _frame(part: str, rows: Examples, is_cold: npt.NDArray[np.bool_]) -> pl.Data
         "event": rows.events,
         "cold": is_cold[rows.items],
     }
+    for number, name in enumerate(rows.tasks):
+        values = pl.Series(rows.further[:, number]) if rows.further is not None else pl.Series([])
+        columns[FURTHER + name] = values.set(values == UNKNOWN, None)
     return pl.DataFrame(columns)
 
 
 def _check_training(rows: Examples, explicit: bool) -> None:
     if len(rows) == 0:
         raise InputError("the training part has no events; give an earlier log or a later split time")
+    problems = Problems()
     if not rows.labels.any():
-        raise InputError(
-            f"none of the {len(rows)} training events has label 1; check data.interactions.label"
-        )
+        problems.add(f"none of the {len(rows)} training events has label 1; check data.interactions.label")
     if explicit and rows.labels.all():
-        raise InputError(
+        problems.add(
             f"all {len(rows)} training events have label 1 though the log holds labels 0; "
             "split so that the training part has both"
         )
+    for name in rows.tasks:
+        values = np.unique(rows.of_label(name).labels).tolist()
+        if len(values) < 2:
+            held = f"only {values[0]}" if values else "nothing known"
+            problems.add(
+                f"label {name}: {held} among the {len(rows)} training events, need 0 and 1; "
+                f"check data.interactions.labels.{name}, or remove it"
+            )
+    problems.raise_any()

@@ -1,7 +1,8 @@
 """What a variant knows of the items besides their ids: codes and vectors, row by row of the vocabulary."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,9 @@ class ItemTable:
     the codes' embeddings stay as they were drawn;
     rq: int64 [n, levels]; vq: int64 [n, nearest], pool ids; pool: int64 [pool], the row of every pool id's
     item, -1 for one outside the vocabulary; vectors: float32 [n, d]: over the items that they were scaled by,
-    columns have mean 0 and rows a mean square of 1.
+    columns have mean 0 and rows a mean square of 1;
+    without: items that have no codes; where there are any, the last code of each level and of the pool is
+    theirs; codebooks: float [width, d] of each level, to start from.
     """
 
     item_ids: list[str]
@@ -32,6 +35,8 @@ class ItemTable:
     ids: bool = True
     cross: bool = False
     fixed: bool = False
+    without: list[str] = field(default_factory=list)
+    codebooks: list[npt.NDArray[np.float32]] | None = None
 
 
 def item_table(
@@ -43,6 +48,8 @@ def item_table(
     raw: Embeddings | None = None,
     pool: Sequence[str] | None = None,
     scale_by: Sequence[str] | None = None,
+    missing_codes: float = 0.0,
+    codebooks: Sequence[npt.NDArray[np.float32]] | None = None,
 ) -> ItemTable:
     """The features that a variant such as `id+rq+vq` or `id+frozen` uses, for sorted `item_ids`.
 
@@ -54,6 +61,8 @@ def item_table(
         pool: the items of the VQ code's pool, in the order of their pool ids; without it, `cross` searches by
             RQ code only.
         scale_by: items of the training part, whose mean and size scale the vectors; by default all.
+        missing_codes: largest share of the items that may go without codes; they share a code of their own.
+        codebooks: centroids of each level, for code tables that start from them.
 
     Raises:
         InputError: an unknown feature, one that is asked for but not given, items without codes or a
@@ -67,8 +76,10 @@ def item_table(
         problems.add(str(error))
         features = variant.split("+")
     rq = vq = vectors = None
+    without: list[str] = []
     if {"rq", "vq"} & set(features):
-        rq, vq = _codes(vocabulary, features, codes, problems)
+        without = _without(vocabulary, codes, missing_codes, problems)
+        rq, vq = _codes(vocabulary, features, codes, problems, without)
     for name, given in (("frozen", embeddings), ("raw", raw)):
         if name in features:
             vectors = _vectors(vocabulary, given, scale_by or vocabulary, name, problems)
@@ -82,7 +93,30 @@ def item_table(
         pool=_pool_rows(vocabulary, pool) if cross and pool is not None and vq is not None else None,
         ids="id" in features,
         cross=cross,
+        without=without,
+        codebooks=None if codebooks is None or rq is None else list(codebooks),
     )
+
+
+def _without(vocabulary: list[str], codes: Codes | None, share: float, problems: Problems) -> list[str]:
+    """Items that have no codes; a problem where they are too many."""
+    if codes is None:
+        return []
+    known = {*codes.item_ids}
+    missing = [item for item in vocabulary if item not in known]
+    if len(missing) > share * len(vocabulary) or (missing and not len(codes)):
+        problems.add(
+            f"{len(missing)} items have no codes: {shown(missing)}; code and embed all items first"
+            f"{_allowed(len(missing), len(vocabulary), share)}"
+        )
+    return missing
+
+
+def _allowed(missing: int, items: int, share: float) -> str:
+    """How to let them pass; nothing about it where no share was asked for and all are missing."""
+    if missing == items:
+        return ""
+    return f", or raise ranker.missing_codes={share:g} to {math.ceil(1000 * missing / items) / 1000:g}"
 
 
 def _pool_rows(vocabulary: list[str], pool: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -91,14 +125,19 @@ def _pool_rows(vocabulary: list[str], pool: Sequence[str]) -> npt.NDArray[np.int
 
 
 def _codes(
-    vocabulary: list[str], features: list[str], codes: Codes | None, problems: Problems
+    vocabulary: list[str],
+    features: list[str],
+    codes: Codes | None,
+    problems: Problems,
+    without: list[str],
 ) -> tuple[npt.NDArray[np.int64] | None, npt.NDArray[np.int64] | None]:
     if codes is None:
         problems.add(f"variant {'+'.join(features)} needs codes; give them, or take variant id")
         return None, None
-    rows = _rows(vocabulary, codes.item_ids, "codes", problems)
-    if rows is None:
+    if not len(codes):
         return None, None
+    place = {item: row for row, item in enumerate(codes.item_ids)}
+    rows = np.fromiter((place.get(item, -1) for item in vocabulary), dtype=np.int64, count=len(vocabulary))
     tables: dict[str, npt.NDArray[np.int64]] = {}
     for name, table in (("rq", codes.rq), ("vq", codes.vq)):
         if name not in features:
@@ -109,7 +148,15 @@ def _codes(
             problems.add(f"{name} codes go down to {table.min()}, need 0 or more")
         else:
             tables[name] = table[rows].astype(np.int64)
+            if without:
+                tables[name][rows < 0] = _spare(name, table)
     return tables.get("rq"), tables.get("vq")
+
+
+def _spare(name: str, table: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """The code after the last one, of each level or of the pool."""
+    last: npt.NDArray[np.int64] = table.astype(np.int64).max(axis=0 if name == "rq" else None)
+    return last + 1
 
 
 def _vectors(

@@ -1,6 +1,8 @@
 """An item as the ranker sees it: a vector per field, from its id, its codes and its frozen vector."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from qarm.recommender.embedding import CodeEmbedding
 
 __all__ = ["ItemFields", "Shape"]
 
+LATER = ("prefixes", "weighted", "spare", "time", "labels", "users")
 INIT = 0.02  # of code tables, so that a code starts as a small correction
 ID_INIT = 0.1  # ids meet only each other at first: from 0.02 their scalar products take ten epochs to wake
 
@@ -21,6 +24,9 @@ class Shape:
     nearest, pool: codes per level, length of the VQ list and its table (empty or 0: none); vector: length of
     the frozen vector (0: none); cross: matches by code that are attended to (0: no search); dim, attention,
     hidden: widths of embeddings, attention units and layers; history: longest history.
+    prefixes: rows of the table for codes 1 and 2 together; weighted: whether a VQ list's entries are weighed
+    by place; spare: whether the last code of each table is that of items without codes; time: whether
+    attention knows gaps of time; labels: the further labels; users: number of values of each user feature.
     """
 
     items: int
@@ -37,6 +43,23 @@ class Shape:
     dropout: float = 0.3
     id_dropout: float = 0.1
     history: int = 50
+    prefixes: int = 0
+    weighted: bool = False
+    spare: bool = False
+    time: bool = False
+    labels: tuple[str, ...] = ()
+    users: tuple[int, ...] = ()
+
+    def content(self) -> dict[str, Any]:
+        """For JSON; what came later is left out while it is not used, so that files stay as they were."""
+        plain = {name: getattr(Shape, name) for name in LATER}
+        return {name: value for name, value in asdict(self).items() if value != plain.get(name, self)}
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> "Shape":
+        """What `content` gave, with its lists as tuples."""
+        fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in content.items()}
+        return cls(**fields)
 
 
 class ItemFields(nn.Module):
@@ -68,7 +91,16 @@ class ItemFields(nn.Module):
         self.register_buffer("pool", torch.full((pool,), -1, dtype=torch.int64))
         has_codes = bool(shape.widths or shape.pool)
         self.code = (
-            CodeEmbedding(shape.widths, pool=shape.pool, dim=shape.dim, std=INIT) if has_codes else None
+            CodeEmbedding(
+                shape.widths,
+                pool=shape.pool,
+                dim=shape.dim,
+                nearest=shape.nearest if shape.weighted else 0,
+                prefixes=shape.prefixes,
+                std=INIT,
+            )
+            if has_codes
+            else None
         )
         self.level_bias = nn.ModuleList(nn.Embedding(width, 1) for width in shape.widths)
         self.project = nn.Linear(shape.vector, shape.dim, bias=False) if shape.vector else None
@@ -85,7 +117,7 @@ class ItemFields(nn.Module):
         """Fields [n, fields, dim], the id's left out, and bias [n] that do not depend on the id."""
         parts, bias = [], self.vectors.new_zeros(len(items))
         if self.code is not None:
-            codes = self.codes[items]
+            codes = self._dropped(self.codes[items])
             parts.append(self.code.parts(codes))
             for level, table in enumerate(self.level_bias):
                 bias = bias + table(codes[:, level])[:, 0]
@@ -93,6 +125,14 @@ class ItemFields(nn.Module):
             parts.append(self.project(self.vectors[items])[:, None])
         nothing = self.vectors.new_zeros(len(items), 0, self.shape.dim)
         return torch.cat(parts, dim=1) if parts else nothing, bias
+
+    def _dropped(self, codes: Tensor) -> Tensor:
+        """Some items' codes as if they had none, which trains the code of items without codes."""
+        if not (self.training and self.shape.spare and self.shape.id_dropout):
+            return codes
+        last = [width - 1 for width in self.shape.widths] + [self.shape.pool - 1] * self.shape.nearest
+        dropped = torch.rand(len(codes), 1, device=codes.device) < self.shape.id_dropout
+        return torch.where(dropped, torch.tensor(last, device=codes.device), codes)
 
     def forward(self, items: Tensor, content: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Fields [n, fields, dim] and bias [n] of items [n]; `content`: that of all items, if at hand."""

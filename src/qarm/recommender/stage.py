@@ -1,20 +1,26 @@
 """The train stage: every variant and seed on the same rows, cell by cell, so that a killed run resumes."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
+import torch
 
 from qarm.artifacts import Codes, Embeddings, read_json, write_json, write_parquet
 from qarm.behavior.log import Log
 from qarm.behavior.split import Split
 from qarm.config import RankerConfig
+from qarm.engines.distributed import world
+from qarm.errors import InputError, Problems
 from qarm.recommender.baselines import best_likeness, likeness, popularity
 from qarm.recommender.compare import evaluate, judge
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
-from qarm.recommender.features import item_table
+from qarm.recommender.features import ItemTable, item_table
+from qarm.recommender.ranker import Ranker
 from qarm.recommender.train import fit_ranker, thinned
 
 __all__ = ["run_variants", "training_rows"]
@@ -32,60 +38,105 @@ def run_variants(
     config: RankerConfig,
     folder: Path,
     pool: Sequence[str] | None = None,
+    codebooks: Sequence[npt.NDArray[np.float32]] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Train and judge every variant and seed of `config`, and the baselines.
 
-    Writes `eval.parquet`, `results.json` (a row per variant, seed and slice of the test part),
+    Writes `eval.parquet`, `results.json` (a row per variant, seed and slice of the test part; beside them
+    `labels`, a row per further label too, where the log has any),
     `<variant>/` (the first seed's ranker) and `cells/<variant>-<seed>.json`: a cell that is there is
-    not trained again, so the folder must belong to these inputs and settings.
+    not trained again, so the folder must belong to these inputs and settings. A cell under way goes on from
+    its last epoch, which `progress/` holds until the end.
+
+    Under torchrun every process comes here; they train together, and the first one judges and writes.
 
     Args:
         split: training, validation and test part; catalog_ids: all items, cold ones included.
         codes, aligned: of all items, for the variants; raw: vectors for the content-kNN and `id+raw`.
         pool: items of the VQ code's pool, in the order of their pool ids, for `cross`.
+        codebooks: centroids of each level, for code tables that start from them.
         seed: of the evaluation rows; training draws by the seeds in `config`.
 
     Returns:
-        rows: evaluation rows; test AUC per variant over all items, mean over seeds.
+        rows: evaluation rows; test AUC per variant over all items, mean over seeds. Nothing where another
+        process writes.
 
     Raises:
-        InputError: one label only, items without codes or vectors, numbers that are not finite.
+        InputError: one label only, items without codes or vectors, numbers that are not finite; every problem
+            is listed before anything is trained.
     """
-    tables = {
-        variant: item_table(
-            catalog_ids,
-            variant,
-            codes=codes,
-            embeddings=aligned,
-            raw=raw,
-            pool=pool,
-            scale_by=split.train.items,
-        )
-        for variant in config.variants
-    }
-    valid, test = _evaluation(split, catalog_ids, config, seed, path=folder / "eval.parquet")
+    known: dict[str, Any] = {"codes": codes, "embeddings": aligned, "raw": raw, "pool": pool}
+    known |= {"scale_by": split.train.items, "missing_codes": config.missing_codes, "codebooks": codebooks}
+    tables = _tables(split, catalog_ids, config, known)
+    here = world("cuda" if torch.cuda.is_available() else "cpu")
+    path = None if here.rank else folder / "eval.parquet"
+    valid, test = _evaluation(split, catalog_ids, config, seed, path=path)
     rows: list[Row] = []
+    further: list[Row] = []
     for number in config.seeds:
         training = training_rows(split, catalog_ids, config, seed=number)
         for variant, table in tables.items():
             cell = folder / "cells" / f"{variant}-{number}.json"
+            progress = folder / "progress" / f"{variant}-{number}"
             if not cell.is_file():
-                fitted = fit_ranker(training, valid, table, settings=config, seed=number)
+                fitted = fit_ranker(training, valid, table, settings=config, seed=number, checkpoint=progress)
+                if here.rank:
+                    continue
                 if number == config.seeds[0]:
                     fitted.ranker.save_pretrained(folder / variant)
                 found = judge(fitted.ranker, test, drawn=bool(training.negatives))
-                write_json(cell, {"rows": found, "epochs": fitted.epochs, "best": fitted.best})
-            rows += [{"variant": variant, "seed": number} | row for row in read_json(cell)["rows"]]
+                content: Row = {"rows": found, "epochs": fitted.epochs, "best": fitted.best}
+                if test.tasks:
+                    content["labels"] = _further(fitted.ranker, test)
+                write_json(cell, content)
+            if here.rank == 0:
+                shutil.rmtree(progress, ignore_errors=True)
+                of = {"variant": variant, "seed": number}
+                rows += [of | row for row in read_json(cell)["rows"]]
+                further += [of | row for row in read_json(cell).get("labels", [])]
+    if here.rank:
+        return {}
+    shutil.rmtree(folder / "progress", ignore_errors=True)
     rows += _baselines(training.events, valid, test, raw, folder, seed=config.seeds[0])
-    write_json(folder / "results.json", {"rows": rows})
-    return {"rows": len(valid) + len(test), **_summary(rows)}
+    write_json(folder / "results.json", {"rows": rows} | ({"labels": further} if test.tasks else {}))
+    missing = {len(table.without) for table in tables.values() if table.without}
+    told = {"items_without_codes": missing.pop()} if missing else {}
+    return {"rows": len(valid) + len(test), **told, **_summary(rows)}
+
+
+def _tables(
+    split: Split, catalog_ids: Sequence[str], config: RankerConfig, known: dict[str, Any]
+) -> dict[str, ItemTable]:
+    """Features of every variant, or one error with what is wrong with them or with the training rows."""
+    found, faults = {}, Problems()
+    for variant in dict.fromkeys((*config.variants, "raw")):  # content-kNN reads raw vectors
+        try:
+            found[variant] = item_table(catalog_ids, variant, **known)
+        except InputError as error:
+            faults.extend(error)
+    try:
+        training_rows(split, catalog_ids, config, seed=config.seeds[0])
+    except InputError as error:
+        faults.extend(error)
+    if faults.found:
+        raise InputError(list(dict.fromkeys(faults.found)))
+    return {variant: found[variant] for variant in config.variants}
+
+
+def _further(ranker: Ranker, test: Examples) -> list[Row]:
+    """Figures of the further labels by slice, on the rows where each is known."""
+    return [
+        {"label": label} | row
+        for label in test.tasks
+        for row in judge(ranker, test, drawn=False, label=label)
+    ]
 
 
 def _evaluation(
-    split: Split, catalog_ids: Sequence[str], config: RankerConfig, seed: int, *, path: Path
+    split: Split, catalog_ids: Sequence[str], config: RankerConfig, seed: int, *, path: Path | None
 ) -> tuple[Examples, Examples]:
-    """Write the evaluation rows; those of the validation and of the test part, with their histories."""
+    """Rows of the validation and of the test part with their histories; written where there is a path."""
     frame = evaluation_rows(
         {"valid": split.valid, "test": split.test},
         split.train,
@@ -95,7 +146,8 @@ def _evaluation(
         negatives=config.negatives.eval,
         seed=seed,
     )
-    write_parquet(path, frame)
+    if path is not None:
+        write_parquet(path, frame)
     past = [split.train, split.valid, split.test]
     valid, test = (
         read_examples(

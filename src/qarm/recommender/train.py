@@ -1,34 +1,32 @@
-"""Training one ranker: columnar batches, a running mean of the weights, early stopping on validation."""
+"""Training one ranker: from rows and features, or from a log and codes; what goes in and what comes out."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
-from torch.nn import functional
-from tqdm import tqdm
 
-from qarm.artifacts import Codes, Embeddings
+from qarm.artifacts import Codes, Embeddings, digest
 from qarm.behavior.log import Log
 from qarm.behavior.split import split_log
 from qarm.config import RankerConfig
+from qarm.engines.distributed import world
 from qarm.errors import InputError
-from qarm.recommender.batches import batches
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
 from qarm.recommender.features import ItemTable, item_table
 from qarm.recommender.fields import Shape
-from qarm.recommender.metrics import auc, logloss, prior_of
-from qarm.recommender.ranker import Ranker, score_examples, set_items
-from qarm.recommender.search import CodeSearch
+from qarm.recommender.loop import Loop
+from qarm.recommender.metrics import prior_of
+from qarm.recommender.progress import FILE, fingerprint
+from qarm.recommender.ranker import Ranker, set_items
+from qarm.recommender.users import vocabularies
 
 __all__ = ["Fitted", "built", "fit_ranker", "thinned", "train_ranker"]
 
-AVERAGE = 0.99  # a step's share in the running mean falls by this factor with every later step
-WARM_UP = 10
 VALID_NEGATIVES = 20  # per validation positive; the positives carry the noise, more negatives only cost
-GAIN = 1e-5
 
 
 @dataclass(frozen=True)
@@ -41,20 +39,32 @@ class Fitted:
 
 
 def fit_ranker(
-    rows: TrainingRows, valid: Examples, items: ItemTable, *, settings: RankerConfig, seed: int = 0
+    rows: TrainingRows,
+    valid: Examples,
+    items: ItemTable,
+    *,
+    settings: RankerConfig,
+    seed: int = 0,
+    checkpoint: Path | None = None,
 ) -> Fitted:
     """Train with AdamW on binary cross-entropy; keep the epoch with the best validation AUC.
 
     Every epoch is judged with the running mean of the weights (Polyak and Juditsky, 1992), and training
     stops when `settings.patience` epochs brought no better one. Without both labels in `valid` it runs
-    all epochs and keeps the last. On a CPU the same seed gives the same bytes.
+    all epochs and keeps the last. On a CPU the same seed gives the same bytes, also where the training was
+    killed and went on from a checkpoint. Under torchrun the processes share the events of each batch, and all
+    return the same ranker: that of one process up to rounding and to what dropout drew.
 
     Args:
         rows: training rows; valid: rows to stop by; items: features, for the same vocabulary.
         settings: dim, hidden, dropout, id_dropout, history, epochs, patience, batch (rows), lr, weight_decay.
+        checkpoint: folder whose `progress.safetensors` is written after every epoch and gone on from, where
+            rows, features, settings and seed are the same; a finished training is read back from it. None:
+            an interruption loses the training.
 
     Raises:
         InputError: the vocabularies differ.
+        ArtifactError: the checkpoint is damaged.
     """
     if items.item_ids != rows.events.item_ids:
         raise InputError(
@@ -66,7 +76,10 @@ def fit_ranker(
         ranker = built(rows, items, settings).to(device)
         if items.fixed and ranker.item.code is not None:
             ranker.item.code.requires_grad_(False)
-        return _run(ranker, rows, valid, settings, seed)
+        loop = Loop(ranker, rows, valid, settings, seed=seed, world=world(device.type))
+        key = "" if checkpoint is None else _key(ranker, rows, valid, items, settings, seed)
+        state = loop.run(None if checkpoint is None else checkpoint / FILE, key=key)
+        return Fitted(ranker.eval(), state.lines, state.best)
 
 
 def train_ranker(
@@ -126,12 +139,18 @@ def train_ranker(
 def built(rows: TrainingRows, items: ItemTable, settings: RankerConfig) -> Ranker:
     """The ranker of a variant, not trained yet; weights come from torch's own generator."""
     widths = () if items.rq is None else tuple(int(top) + 1 for top in items.rq.max(axis=0))
+    books = _centroids(items, widths) if settings.start == "codebooks" and items.rq is not None else None
+    widths = widths if books is None else tuple(len(book) for book in books)
+    about = rows.events.about
+    pool, spare = items.pool if items.cross else None, bool(items.without)
+    listed = 0 if pool is None else len(pool) + spare
+    values = {} if about is None else vocabularies(about, rows.events.user_ids)
     shape = Shape(
         items=len(items.item_ids),
         known=len(rows.trained),
         widths=widths,
         nearest=0 if items.vq is None else items.vq.shape[1],
-        pool=0 if items.vq is None else int(items.vq.max()) + 1,
+        pool=0 if items.vq is None else max(int(items.vq.max()) + 1, listed),
         vector=0 if items.vectors is None else items.vectors.shape[1],
         ids=items.ids,
         cross=settings.cross if items.cross else 0,
@@ -140,91 +159,75 @@ def built(rows: TrainingRows, items: ItemTable, settings: RankerConfig) -> Ranke
         dropout=settings.dropout,
         id_dropout=settings.id_dropout,
         history=settings.history,
+        prefixes=settings.prefixes if items.rq is not None else 0,
+        weighted=settings.nearest_weights and items.vq is not None,
+        spare=spare,
+        time=settings.time,
+        labels=rows.events.tasks,
+        users=tuple(len(known) for known in values.values()),
     )
-    ranker = Ranker(shape, items.item_ids)
+    ranker = Ranker(shape, items.item_ids, values=values)
     parts = [part for part in (items.rq, items.vq) if part is not None]
     codes = np.concatenate(parts, axis=1) if parts else None
+    if codes is not None and spare:
+        last = [width - 1 for width in widths] + [shape.pool - 1] * shape.nearest
+        codes[np.isin(items.item_ids, items.without)] = last
     set_items(
         ranker,
         rows.trained.astype(np.int64),
         codes=codes,
         vectors=items.vectors,
-        pool=items.pool if items.cross else None,
+        pool=pool,
     )
+    if books is not None and ranker.item.code is not None:
+        ranker.item.code.start_from(books)
     ranker.prior.fill_(prior_of(rows.epoch(0).labels))
     return ranker
 
 
-def _run(ranker: Ranker, rows: TrainingRows, valid: Examples, settings: RankerConfig, seed: int) -> Fitted:
-    random = np.random.default_rng(seed)
-    learning = [weight for weight in ranker.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=settings.lr, weight_decay=settings.weight_decay)
-    mean = {name: value.detach().clone() for name, value in ranker.state_dict().items()}
-    best, kept, top, history, step = -1, mean, -1.0, [], 0
-    search = ranker.search(rows.events.history)
-    for epoch in (bar := tqdm(range(settings.epochs), disable=None, desc="train", unit="epoch")):
-        examples = rows.epoch(epoch)
-        loss, step = _epoch(ranker, examples, optimizer, mean, settings.batch, random, step, search)
-        live = {name: value.detach().clone() for name, value in ranker.state_dict().items()}
-        ranker.load_state_dict(mean)
-        line = {"epoch": epoch, "loss": loss, **_validate(ranker, valid)}
-        history.append(line)
-        bar.set_postfix(loss=f"{loss:.4f}", auc=line["valid_auc"])
-        reached = line["valid_auc"]
-        if reached is None or reached > top + GAIN:
-            best, top = epoch, top if reached is None else reached
-            kept = {name: value.clone() for name, value in mean.items()}
-        elif epoch - best >= settings.patience:
-            break
-        ranker.load_state_dict(live)
-    ranker.load_state_dict(kept)
-    return Fitted(ranker.eval(), history, best)
+def _centroids(items: ItemTable, widths: tuple[int, ...]) -> list[npt.NDArray[np.float32]]:
+    """Of each level; that of items without codes is the others' mean."""
+    books = items.codebooks
+    if books is None:
+        raise InputError("ranker.start=codebooks needs the codes' codebooks; give item_table codebooks=")
+    spare = int(bool(items.without))
+    sizes = [len(book) for book in books]
+    if len(sizes) != len(widths) or any(
+        width - spare > size for width, size in zip(widths, sizes, strict=True)
+    ):
+        raise InputError(f"got codebooks of {sizes} centroids for codes below {[w - spare for w in widths]}")
+    return [np.vstack([book, book.mean(axis=0, keepdims=True)]) if spare else book for book in books]
 
 
-def _epoch(
-    ranker: Ranker,
-    examples: Examples,
-    optimizer: torch.optim.Optimizer,
-    mean: dict[str, Tensor],
-    size: int,
-    random: np.random.Generator,
-    step: int,
-    search: CodeSearch | None,
-) -> tuple[float, int]:
-    """One pass over the rows; keeps the running mean of the weights, returns mean loss and steps so far."""
-    ranker.train()
-    total = torch.zeros((), device=ranker.bias.device)
-    for batch in batches(examples, size, random=random, search=search):
-        batch = batch.to(ranker.bias.device)
-        losses = functional.binary_cross_entropy_with_logits(ranker(batch), batch.labels, reduction="none")[
-            batch.real
-        ]
-        optimizer.zero_grad(set_to_none=True)
-        losses.mean().backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        total += losses.detach().sum()
-        step += 1
-        share = 1 - min(AVERAGE, step / (step + WARM_UP))
-        with torch.no_grad():
-            for name, value in ranker.named_parameters():
-                mean[name].lerp_(value, share)
-    return float(total) / max(len(examples), 1), step
+def _key(
+    ranker: Ranker, rows: TrainingRows, valid: Examples, items: ItemTable, settings: RankerConfig, seed: int
+) -> str:
+    """Hash of everything that the weights depend on."""
+    names = ["users", "items", "labels", "times", "events", "start", "end", "begin", "history"]
+    names += ["further", "clock", "user_codes"]
+    read = [ranker.reading(part) for part in (rows.epoch(0), valid)]
+    examples = [getattr(part, name) for part in read for name in names]
+    arrays = fingerprint([*examples, rows.trained, items.rq, items.vq, items.vectors, items.pool])
+    kind = {"ids": items.ids, "cross": items.cross, "fixed": items.fixed, "items": items.item_ids}
+    kind |= {"labels": rows.events.tasks, "values": ranker.values}
+    kind["start"] = fingerprint(items.codebooks or [])
+    chosen = settings.model_dump(mode="json", exclude={"variants", "seeds"})
+    return digest({"arrays": arrays, "kind": kind, "settings": chosen, "seeds": [seed, rows.seed]})
 
 
-def _validate(ranker: Ranker, valid: Examples) -> dict[str, float | None]:
-    if not len(valid):
-        return {"valid_auc": None, "valid_logloss": None}
-    logits = score_examples(ranker, valid)
-    return {"valid_auc": auc(valid.labels, logits), "valid_logloss": logloss(valid.labels, logits)}
+def thinned(examples: Examples, *, negatives: int = VALID_NEGATIVES, events: int | None = None) -> Examples:
+    """The first `1 + negatives` rows of every event; drawn negatives stand in random order.
 
-
-def thinned(examples: Examples, *, negatives: int = VALID_NEGATIVES) -> Examples:
-    """The first `1 + negatives` rows of every event; drawn negatives stand in random order."""
+    events: as many of them at most, evenly spaced.
+    """
     edges = examples.groups()
-    place = np.arange(len(examples)) - np.repeat(edges[:-1], np.diff(edges))
-    keep = place <= negatives
-    fields = ("users", "items", "labels", "times", "events", "cold", "start", "end", "begin")
-    return replace(examples, **{name: getattr(examples, name)[keep] for name in fields})
+    number = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
+    keep = np.arange(len(examples)) - edges[number] <= negatives
+    if events is not None and len(edges) - 1 > events:
+        chosen = np.zeros(len(edges) - 1, dtype=bool)
+        chosen[np.linspace(0, len(chosen) - 1, events).astype(np.int64)] = True
+        keep &= chosen[number]
+    return examples.only(keep)
 
 
 @contextmanager

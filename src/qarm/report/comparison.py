@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from qarm.report.page import chart, environment
 
-__all__ = ["comparison_page"]
+__all__ = ["comparison_page", "comparison_parts"]
 
 SHOWN = ("all", "warm", "cold")
 
@@ -19,6 +19,17 @@ def comparison_page(results: Mapping[str, Any], *, name: str) -> str:
         results: its content.
         name: of the run.
     """
+    page = environment().get_template("comparison.html.j2")
+    return page.render(name=name, comparison=comparison_parts(results, first=True))
+
+
+def comparison_parts(results: Mapping[str, Any], *, first: bool) -> dict[str, Any]:
+    """What `comparison_body.html.j2` shows: `results`, `base`, and a part per slice and kind of negatives.
+
+    Args:
+        results: content of `compare/results.json`.
+        first: whether the page has no chart before these.
+    """
     means = results["means"]
     base = results["primary"]["against"] if results["primary"] else means[0]["method"]
     parts = [
@@ -26,14 +37,15 @@ def comparison_page(results: Mapping[str, Any], *, name: str) -> str:
             "negatives": kind,
             "slice": part,
             "chart": chart(
-                _differences(results["differences"], kind, part, base), first=number == 0, height=460
+                _differences(results["differences"], kind, part, base),
+                first=first and number == 0,
+                height=460,
             ),
             "rows": [m for m in means if (m["negatives"], m["slice"]) == (kind, part)],
         }
         for number, (kind, part) in enumerate(_shown(means))
     ]
-    page = environment().get_template("comparison.html.j2")
-    return page.render(name=name, results=results, parts=parts, base=base)
+    return {"results": results, "base": base, "parts": parts}
 
 
 def _shown(means: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

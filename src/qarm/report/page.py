@@ -6,7 +6,8 @@ from markupsafe import Markup
 
 __all__ = ["chart", "environment"]
 
-INK, GREEN, SAND = "#1d2a35", "#2d7d5a", "#b0771d"
+CONFIG = {"displayModeBar": False, "responsive": True}
+INK, COLOURS = "#1d2a35", ("#2d7d5a", "#b0771d", "#4f7cb8", "#a15c8a")
 
 
 def environment() -> Environment:
@@ -24,10 +25,12 @@ def chart(figure: go.Figure, *, first: bool = False, height: int = 320) -> Marku
         template="simple_white",
         height=height,
         margin={"l": 60, "r": 20, "t": 40, "b": 50},
-        font={"color": INK},
-        colorway=[GREEN, SAND, INK, "#8aa0b5"],
+        paper_bgcolor="rgba(0,0,0,0)",  # the page's own, light or dark
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": INK, "family": "system-ui, sans-serif"},
+        colorway=COLOURS,
     )
     # the fixed ids keep the page's bytes the same for the same run
     name = figure.layout.title.text.split(" ")[0].lower()
-    html = figure.to_html(full_html=False, include_plotlyjs=first, div_id=f"chart-{name}")
+    html = figure.to_html(full_html=False, include_plotlyjs=first, div_id=f"chart-{name}", config=CONFIG)
     return Markup(html)  # noqa: S704 - made by plotly from numbers and names that it escapes

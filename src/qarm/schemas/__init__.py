@@ -4,7 +4,8 @@ from fnmatch import fnmatch
 
 from pydantic import BaseModel
 
-from qarm.schemas.comparison import Compared, ComparedCell, ComparedKey, ComparedTiming
+from qarm.schemas.comparison import Compared, ComparedCell, ComparedKey, ComparedTiming, Searched
+from qarm.schemas.explorer import ExplorerItems, Tree
 from qarm.schemas.learned import AlignStep, Churn, CodeQuality, EncoderCard, PairQuality, Profile, Saved
 from qarm.schemas.results import Baselines, Cell, RankerShape, Results, Summary
 from qarm.schemas.retrieval import EmbeddingQuality, Neighbours
@@ -15,6 +16,7 @@ __all__ = ["SCHEMAS", "schema_of"]
 SCHEMAS: dict[str, type[BaseModel]] = {
     "compare/key.json": ComparedKey,
     "compare/timing.json": ComparedTiming,
+    "compare/search.json": Searched,
     "compare/results.json": Compared,
     "compare/seed-*/cells/*.json": ComparedCell,
     "*/manifest.json": Manifest,
@@ -34,7 +36,9 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "recommender/cells/baselines.json": Baselines,
     "recommender/cells/*.json": Cell,
     "recommender/*/config.json": RankerShape,
+    "report/explorer.json": ExplorerItems,
     "report/summary.json": Summary,
+    "report/tree.json": Tree,
 }
 
 

@@ -7,7 +7,7 @@ from pydantic import Field
 from qarm.schemas.results import Epoch
 from qarm.schemas.shape import Count, Shape, Share
 
-__all__ = ["Compared", "ComparedCell", "ComparedKey", "ComparedTiming"]
+__all__ = ["Compared", "ComparedCell", "ComparedKey", "ComparedTiming", "Searched"]
 
 
 class ComparedKey(Shape):
@@ -25,12 +25,16 @@ class ComparedTiming(Shape):
 
 
 class ComparedCell(Shape):
-    """`compare/seed-<n>/cells/<variant>.json`: one trained ranker; `best` is the epoch that was kept."""
+    """`compare/seed-<n>/cells/<variant>.json`: one trained ranker; `best` is the epoch that was kept.
+
+    `settings`: what torch-rechub's DIN was given after its search.
+    """
 
     best: int
     epochs: list[Epoch]
     dim: Count
     parameters: Count
+    settings: dict[str, float] | None = None
 
 
 class Means(Shape):
@@ -79,6 +83,23 @@ class Tops(Shape):
     cold_ndcg: Annotated[Share | None, Field(alias="ndcg of cold items")] = None
 
 
+class Rung(Shape):
+    """One setting of the ranker in one round: epochs allowed, and the validation AUC that was reached."""
+
+    setting: dict[str, float]
+    epochs: Count
+    valid_auc: Share
+
+
+class Searched(Shape):
+    """`compare/search.json`: successive halving of ranker settings; `variant_epochs` were trained in all."""
+
+    grid: dict[str, list[float]]
+    chosen: dict[str, float]
+    variant_epochs: Count
+    rounds: list[list[Rung]]
+
+
 class Compared(Shape):
     """`compare/results.json`; docs/protocol.md says how it comes about."""
 
@@ -88,3 +109,4 @@ class Compared(Shape):
     differences: list[Gain]
     primary: Primary | None
     holm: dict[str, bool]
+    search: Searched | None = None

@@ -31,10 +31,23 @@ class Epoch(Shape):
     valid_logloss: float | None
 
 
+class LabelFigures(Figures):
+    label: str
+
+
+class LabelRow(LabelFigures):
+    variant: str
+    seed: int
+
+
 class Cell(Shape):
-    """`recommender/cells/<variant>-<seed>.json`: one trained ranker; `best` is the epoch that was kept."""
+    """`recommender/cells/<variant>-<seed>.json`: one trained ranker; `best` is the epoch that was kept.
+
+    `labels`: figures of the further labels, where there are any.
+    """
 
     rows: list[Figures]
+    labels: list[LabelFigures] | None = None
     epochs: list[Epoch]
     best: int
 
@@ -63,12 +76,22 @@ class RankerShape(Shape):
     dropout: Share
     id_dropout: Share
     history: Count
+    prefixes: Count = 0
+    weighted: bool = False
+    spare: bool = False
+    time: bool = False
+    labels: tuple[str, ...] = ()
+    users: tuple[Count, ...] = ()
 
 
 class Results(Shape):
-    """`recommender/results.json`: a row per variant, seed and slice of the test part."""
+    """`recommender/results.json`: a row per variant, seed and slice of the test part.
+
+    `labels`: the same by further label, where there are any.
+    """
 
     rows: list[Row]
+    labels: list[LabelRow] | None = None
 
 
 class Mean(Shape):

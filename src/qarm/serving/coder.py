@@ -1,17 +1,53 @@
-"""Codes for new items, from the frozen encoder, codebooks and pool of a finished run."""
+"""Codes for new items, from the frozen encoder, codebooks and pool of a finished run or of a bundle."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from qarm.artifacts import Codes, Embeddings, read_manifest, verify
-from qarm.content.catalog import read_catalog
+from qarm.content.catalog import Catalog, read_catalog
 from qarm.content.embed import embed
 from qarm.content.encoder import Encoder
 from qarm.content.media import check_media
 from qarm.errors import ArtifactError
+from qarm.quantizer.base import Quantizer
 from qarm.quantizer.coding import load_quantizer
 from qarm.quantizer.nearest import NearestCodes
+from qarm.quantizer.shelf import current_version
 
-__all__ = ["encode", "new_vectors"]
+__all__ = ["Coder", "encode", "new_vectors"]
+
+
+@dataclass(frozen=True)
+class Coder:
+    """What turns items into codes; version: of the codebooks."""
+
+    encoder: Encoder
+    books: Quantizer
+    nearest: NearestCodes
+    version: int
+
+    @classmethod
+    def read(cls, folder: Path) -> "Coder":
+        """From a run or a bundle: both hold `encoder/` and `codes/`."""
+        codes = folder / "codes"
+        return cls(
+            Encoder.from_pretrained(folder / "encoder"),
+            load_quantizer(codes / "quantizer"),
+            NearestCodes.from_pretrained(codes / "nearest"),
+            current_version(codes),
+        )
+
+    def code(self, catalog: Catalog) -> tuple[Embeddings, Codes]:
+        """Aligned vectors and codes of items; an item's do not depend on the items beside it.
+
+        Raises:
+            InputError: items without any of the encoder's modalities, pictures or sounds that cannot be read.
+        """
+        vectors = embed(self.encoder, catalog)
+        codes = Codes(
+            vectors.item_ids, self.books.transform(vectors), self.nearest.codes(vectors), self.version
+        )
+        return vectors, codes
 
 
 def encode(run: Path, table: Path) -> Codes:
@@ -25,11 +61,8 @@ def encode(run: Path, table: Path) -> Codes:
         InputError: the table is wrong.
         ArtifactError: the run has not got so far.
     """
-    vectors = new_vectors(run, table)
-    version = Codes.read(run / "codes" / "codes.parquet").version
-    books = load_quantizer(run / "codes" / "quantizer")
-    nearest = NearestCodes.from_pretrained(run / "codes" / "nearest")
-    return Codes(vectors.item_ids, books.transform(vectors), nearest.codes(vectors), version)
+    catalog = _new_items(run, table)
+    return Coder.read(run).code(catalog)[1]
 
 
 def new_vectors(run: Path, table: Path) -> Embeddings:
@@ -39,6 +72,11 @@ def new_vectors(run: Path, table: Path) -> Embeddings:
         InputError: the table is wrong.
         ArtifactError: the run has not got so far, or a file of it was changed.
     """
+    catalog = _new_items(run, table)
+    return embed(Encoder.from_pretrained(run / "encoder"), catalog)
+
+
+def _new_items(run: Path, table: Path) -> Catalog:
     manifest = read_manifest(run / "codes")
     if manifest is None:
         raise ArtifactError(f"{run} has no finished codes; run: qarm quantize CONFIG --out {run}")
@@ -46,5 +84,4 @@ def new_vectors(run: Path, table: Path) -> Embeddings:
     columns = {name: manifest["config"]["data"]["items"][name] for name in ("id", "text", "image", "audio")}
     catalog = read_catalog(table, **columns)
     found = check_media(catalog)
-    catalog = catalog.without_media(images=list(found.images), sounds=list(found.sounds))
-    return embed(Encoder.from_pretrained(run / "encoder"), catalog)
+    return catalog.without_media(images=list(found.images), sounds=list(found.sounds))

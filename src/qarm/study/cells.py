@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from qarm.artifacts import atomic, write_json
 from qarm.behavior.log import Log
@@ -20,16 +21,18 @@ from qarm.recommender.features import ItemTable, item_table
 from qarm.recommender.metrics import prior_of
 from qarm.recommender.ranker import score_examples
 from qarm.recommender.stage import training_rows
-from qarm.recommender.train import built, fit_ranker, thinned
+from qarm.recommender.train import Fitted, built, fit_ranker, thinned
+from qarm.study.rechub import DIN, Rival, fit_rival, score_rival
 from qarm.study.sources import Sources
 from qarm.study.variants import Variant
 from qarm.study.windows import Windows
 
-__all__ = ["ANCHORS", "Seed"]
+__all__ = ["UNTRAINED", "Seed"]
 
 CATALOGUE = "catalogue"
-ANCHORS = ("popularity", "item-kNN", "content-kNN")
+UNTRAINED = ("popularity", "item-kNN", "content-kNN")  # anchors whose scores are no logits
 WIDEST = 512
+VALID_EVENTS = 5_000  # what early stopping is judged by; more would cost more than they tell
 
 
 Scores = npt.NDArray[Any]
@@ -71,7 +74,7 @@ class Seed:
     def _judged(self) -> Judged:
         split = self.windows.split
         kinds = ["labels"] if split.explicit else ["uniform", "popular"]
-        valid = thinned(self._drawn(split.valid, split.test, kinds[0]))
+        valid = thinned(self._drawn(split.valid, split.test, kinds[0]), events=VALID_EVENTS)
         test = {kind: self._drawn(split.test, split.valid, kind) for kind in kinds}
         catalogue = catalogue_rows(
             [split.train, split.valid],
@@ -127,8 +130,24 @@ class Seed:
         """Train and score what is missing."""
         for variant in self.variants:
             self._kept(variant.name, partial(self._scorer, variant), told)
-        for name, scorer in self._anchors().items():
+        for name, scorer in self._anchors.items():
             self._kept(name, scorer, told)
+
+    def tried(self, names: Sequence[str], settings: RankerConfig) -> list[tuple[float, int]]:
+        """Best validation AUC of these variants with other settings, and the epochs that each took."""
+        found = []
+        for variant in (variant for variant in self.variants if variant.name in names):
+            fitted = fit_ranker(
+                self.rows, self.judged.valid, self._table(variant), settings=settings, seed=self.seed
+            )
+            reached = [epoch["valid_auc"] or 0.0 for epoch in fitted.epochs]
+            found.append((float(max(reached)), len(fitted.epochs)))
+        return found
+
+    @property
+    def anchors(self) -> list[str]:
+        """Names of what stands beside the variants."""
+        return list(self._anchors)
 
     def scores(self, name: str) -> dict[str, npt.NDArray[np.float32]]:
         """A method's scores of the test rows, by how their negatives were drawn."""
@@ -162,13 +181,21 @@ class Seed:
             settings = settings.model_copy(update={"dim": self._wide()})
         fitted = fit_ranker(self.rows, self.judged.valid, table, settings=settings, seed=self.seed)
         ranker = fitted.ranker
-        content = {"best": fitted.best, "epochs": fitted.epochs, "dim": settings.dim}
-        content["parameters"] = sum(weight.numel() for weight in ranker.parameters())
-        write_json(self.folder / "cells" / f"{variant.name}.json", content)
+        self._told(variant.name, fitted, ranker, dim=settings.dim)
+        return self._moved(partial(score_examples, ranker), float(ranker.prior))
+
+    def _told(self, name: str, fitted: Fitted | Rival, model: nn.Module, **more: Any) -> None:
+        """Write down how training went."""
+        content = {"best": fitted.best, "epochs": fitted.epochs, **more}
+        content["parameters"] = sum(weight.numel() for weight in model.parameters())
+        write_json(self.folder / "cells" / f"{name}.json", content)
+
+    def _moved(self, scorer: Scorer, prior: float) -> Scorer:
+        """Logits by the training rows' log-odds of a positive as logits by those of the judged rows."""
 
         def score(rows: Examples) -> Scores:
-            moved = 0.0 if self.windows.split.explicit else prior_of(rows.labels) - float(ranker.prior)
-            return score_examples(ranker, rows) + np.float32(moved)
+            moved = 0.0 if self.windows.split.explicit else prior_of(rows.labels) - prior
+            return scorer(rows) + np.float32(moved)
 
         return score
 
@@ -184,8 +211,12 @@ class Seed:
             embeddings=self.sources.aligned if "frozen" in needs else None,
             raw=self.sources.raw if "raw" in needs else None,
             scale_by=self.windows.split.train.items,
+            codebooks=self._codebooks(variant) if codes is not None else None,
         )
         return replace(table, fixed=variant.fixed)
+
+    def _codebooks(self, variant: Variant) -> list[npt.NDArray[np.float32]] | None:
+        return self.sources.codebooks(variant.source) if self.config.ranker.start == "codebooks" else None
 
     def _wide(self) -> int:
         """The smallest width with which `id` has as many parameters as the largest variant."""
@@ -203,13 +234,21 @@ class Seed:
 
     # ---- anchors --------------------------------------------------------------------------------
 
+    @cached_property
     def _anchors(self) -> dict[str, Callable[[], Scorer]]:
-        return {
+        found: dict[str, Callable[[], Scorer]] = {
             "popularity": lambda: partial(popularity, self._past),
             "item-kNN": lambda: partial(item_knn, self._past),
             "content-kNN": self._by_content,
         }
+        return found | {DIN: self._by_rival} if self.config.compare.peer else found
 
     def _by_content(self) -> Scorer:
         raw = self.sources.raw
         return partial(likeness, raw, kind=best_likeness(raw, self.judged.valid))
+
+    def _by_rival(self) -> Scorer:
+        settings = self.config.ranker
+        rival = fit_rival(self.rows, self.judged.valid, settings=settings, seed=self.seed)
+        self._told(DIN, rival, rival.model, dim=settings.dim, settings=rival.settings)
+        return self._moved(partial(score_rival, rival), prior_of(self.rows.epoch(0).labels))

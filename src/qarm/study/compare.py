@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from qarm.config import Config
 from qarm.errors import InputError, Problems
 from qarm.run import Run
 from qarm.study.cells import Seed
+from qarm.study.halving import halved, with_setting
+from qarm.study.rechub import need_rechub
 from qarm.study.results import figures
 from qarm.study.sources import Sources
 from qarm.study.table import tables
@@ -38,13 +41,17 @@ def compare_variants(config: Config, folder: Path, *, told: Callable[[str], None
 
     Raises:
         InputError: a variant is unknown, the tables are wrong, or the folder belongs to another comparison.
+        MissingExtraError: `compare.peer` is on and torch-rechub is not installed.
     """
     variants = _variants(config)
+    if config.compare.peer:
+        need_rechub()
     with run_lock(folder):
         run, out = Run(config, folder), folder / "compare"
         catalog, log = run.tables
         _claim(out, run)
-        clock, seeds = time.perf_counter(), []
+        clock = time.perf_counter()
+        seeds: list[Seed] = []
         for number in config.compare.seeds:
             windows = cut(
                 log,
@@ -55,10 +62,14 @@ def compare_variants(config: Config, folder: Path, *, told: Callable[[str], None
             )
             sources = Sources(catalog, windows, config, cache=run.cache, seed=number)
             seed = Seed(sources, config, out / f"seed-{number}", variants=variants)
+            if not seeds and config.compare.search > 1:
+                seed.config = config = _searched(seed, config, out / "search.json", told)
             seed.run(_teller(told, number, clock))
             sources.forget()
             seeds.append(seed)
         found = figures(seeds, primary=config.compare.primary)
+        if (out / "search.json").is_file():
+            found["search"] = read_json(out / "search.json")
         write_json(out / "results.json", found)
         write_text(out / "results.md", tables(found))
         if find_spec("plotly") is not None and find_spec("jinja2") is not None:
@@ -88,21 +99,42 @@ def _variants(config: Config) -> list[Variant]:
 
 def _claim(out: Path, run: Run) -> None:
     """Write down what the folder belongs to, or see that it is this."""
-    read = [run.hash_of(name) for name in ("items", "interactions")]
-    key = digest({"settings": run.settings(SECTIONS), "tables": read})
+    read = [run.hash_of(name) for name in ("items", "interactions", *(["users"] if run.has_users else []))]
+    settings = run.settings(SECTIONS)
+    del settings["compare"]["peer"]  # an anchor more or less changes no other cell
+    key = digest({"settings": settings, "tables": read})
     file = out / "key.json"
     if file.is_file() and read_json(file)["key"] != key:
         raise InputError(f"{out} holds a comparison of other data or settings; give another --out")
     write_json(file, {"key": key})
 
 
+def _searched(seed: Seed, config: Config, file: Path, told: Callable[[str], None]) -> Config:
+    """The config with the ranker settings that the search chose; a search on file is not made again."""
+    if not file.is_file():
+        trial = partial(seed.tried, config.compare.primary)
+        _, found = halved(config.ranker, config.compare.search, trial, seed=seed.seed)
+        write_json(file, found)
+        told(f"ranker settings searched: {found['chosen']}")
+    ranker = with_setting(config.ranker, read_json(file)["chosen"])
+    return config.model_copy(update={"ranker": ranker})
+
+
 def _teller(told: Callable[[str], None], number: int, clock: float) -> Callable[[str], None]:
     return lambda name: told(f"seed {number}  {name}  {time.perf_counter() - clock:.0f} s")
+
+
+def _processor() -> str:
+    """Its name, where Linux tells."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _time(out: Path, spent: float) -> None:
     """Seconds over all calls, and the machine; no part of any hash."""
     file = out / "timing.json"
     before = read_json(file)["seconds"] if file.is_file() else 0.0
-    machine = {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+    machine = {"processor": _processor(), "threads": torch.get_num_threads()}
     write_json(file, {"seconds": round(before + spent, 1), **machine})

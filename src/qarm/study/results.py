@@ -9,7 +9,7 @@ import numpy.typing as npt
 from qarm.recommender.catalogue import FIGURES
 from qarm.recommender.examples import Examples
 from qarm.recommender.metrics import UserAuc, auc, calibration, grouped_auc, logloss
-from qarm.study.cells import ANCHORS, Seed
+from qarm.study.cells import UNTRAINED, Seed
 from qarm.study.intervals import POWER, Judge, holm
 from qarm.study.sources import FREQUENCY_GROUPS, event_groups
 
@@ -49,7 +49,7 @@ def figures(seeds: Sequence[Seed], *, primary: tuple[str, str]) -> dict[str, Any
         could show; `holm`: whether each other difference in GAUC over all items stands at 5 %.
     """
     names = [variant.name for variant in seeds[0].variants]
-    methods = [*names, *ANCHORS]
+    methods = [*names, *seeds[0].anchors]
     means, differences = [], []
     for kind in seeds[0].judged.test:
         scores = [{m: seed.scores(m)[kind] for m in methods} for seed in seeds]
@@ -93,7 +93,7 @@ def _slice(
             for part, keep, score in zip(rows, chosen, scores, strict=True)
         ]
         each[method] = [grouped_auc(*part) for part in own]
-        entries.append({"method": method, **_pooled(own, logits=method not in ANCHORS)})
+        entries.append({"method": method, **_pooled(own, logits=method not in UNTRAINED)})
     if not any(len(part) for parts in each.values() for part in parts):
         return [], []
     gains = []

@@ -50,6 +50,7 @@ class Sources:
         self.cache, self.seed = cache, seed
         self.known = catalog.only(windows.split.train.items)
         self._made: dict[Source, tuple[Codes, list[str]]] = {}
+        self._books: dict[Source, list[npt.NDArray[np.float32]]] = {}
 
     @cached_property
     def pairs(self) -> pl.DataFrame:
@@ -99,12 +100,18 @@ class Sources:
         for name in ("pairs", "_encoder", "aligned", "raw", "behavior"):
             self.__dict__.pop(name, None)
         self._made.clear()
+        self._books.clear()
 
     def codes(self, source: Source) -> tuple[Codes, list[str]]:
         """Codes of all items, and the items of the VQ code's pool in the order of their pool ids."""
         if source not in self._made:
             self._made[source] = self._coded(source)
         return self._made[source]
+
+    def codebooks(self, source: Source) -> list[npt.NDArray[np.float32]]:
+        """Centroids of the levels of these codes; the last level has none where it is no k-means."""
+        self.codes(source)
+        return self._books["aligned" if source == "placebo" else source]
 
     def _coded(self, source: Source) -> tuple[Codes, list[str]]:
         if source == "placebo":
@@ -119,6 +126,7 @@ class Sources:
             books = RQVAE(settings.levels, self._width(len(known)), seed=self.seed).fit(known.vectors)
         else:
             books = new_quantizer(settings, len(known), seed=self.seed).fit(known)
+        self._books[source] = books.codebooks_
         nearest = NearestCodes(
             settings.nearest, pool=settings.pool, index=settings.index, seed=self.seed
         ).fit(known)

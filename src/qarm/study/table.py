@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
+from qarm.study.answers import answers
+
 __all__ = ["summary", "tables"]
 
 MEASURES = ("gauc", "uauc", "auc", "logloss", "calibration")
 
 
 def tables(results: Mapping[str, Any]) -> str:
-    """Means by slice, differences in GAUC, and the primary comparison."""
-    parts = [_primary(results)]
+    """The primary comparison, the questions answered, means by slice, and differences in GAUC."""
+    parts = [_primary(results), _answers(results), _search(results)]
     kinds = dict.fromkeys(entry["negatives"] for entry in results["means"])
     for kind in kinds:
         means = [entry for entry in results["means"] if entry["negatives"] == kind]
@@ -34,12 +36,36 @@ def _primary(results: Mapping[str, Any]) -> str:
     found = results["primary"]
     if found is None:
         return ""
-    stands = [name for name, stood in results["holm"].items() if stood]
+    falls = [name for name, stood in results["holm"].items() if not stood]
+    stand = len(results["holm"]) - len(falls)
     return (
         f"Primary: {found['method']} minus {found['against']}, GAUC, all items: {_gain(found)}; the smallest "
         f"effect that this set could show is {found['smallest_effect']:.4f}. "
         f"{len(results['seeds'])} seeds.\n\n"
-        f"Standing after Holm's correction: {'; '.join(stands) or 'none'}."
+        f"Of {len(results['holm'])} other differences in GAUC over all items {stand} stand at 5 % after "
+        f"Holm's correction; these do not: {'; '.join(falls) or 'none'}."
+    )
+
+
+def _answers(results: Mapping[str, Any]) -> str:
+    lines = ["| question | compared | GAUC, 95 % interval | answer |", "|---|---|---|---|"]
+    lines += [f"| {a.text} | {a.compared} | {_gain(a.difference)} | {a.word} |" for a in answers(results)]
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _search(results: Mapping[str, Any]) -> str:
+    found = results.get("search")
+    if found is None:
+        return ""
+    first = found["rounds"][0]
+    chosen = ", ".join(f"{name} {value:g}" for name, value in found["chosen"].items())
+    grid = "; ".join(
+        f"{name} {', '.join(f'{v:g}' for v in values)}" for name, values in found["grid"].items()
+    )
+    return (
+        f"Ranker settings of all variants, searched on validation of the first seed: {chosen}; "
+        f"{len(first)} settings of the grid ({grid}), {found['variant_epochs']} epochs trained in "
+        f"{len(found['rounds'])} rounds of successive halving."
     )
 
 

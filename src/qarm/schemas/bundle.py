@@ -1,0 +1,61 @@
+"""The JSON files of a bundle and of exported codes: what is in them, and the hash of every file."""
+
+from typing import Any, Literal
+
+from qarm.schemas.shape import Count, Shape, Share
+
+__all__ = ["BundleContent", "CodeLayout", "PortableReport", "Sealed"]
+
+
+class Sealed(Shape):
+    """`manifest.json`; version: SHA-256 over the names and hashes of all other files."""
+
+    kind: Literal["qarm-bundle-1", "qarm-codes-1"]
+    version: str
+    files: dict[str, str]
+
+
+class BundleContent(Shape):
+    """`bundle.json`; variant: of the ranker, None where there is none; config: the run's, by section."""
+
+    qarm: str
+    items: Count
+    codes_version: Count
+    variant: str | None
+    media: bool
+    config: dict[str, Any]
+
+
+class Differences(Shape):
+    """Shares of codes that differ from the run's, by level and full; largest: of a vector's entries."""
+
+    levels: list[Share]
+    full_codes: Share
+    largest_difference: float
+
+
+class PortableReport(Shape):
+    """`portable/report.json`; precisions: float32, bfloat16, float16; modalities: order of the features."""
+
+    items: Count
+    modalities: list[str]
+    precisions: dict[str, Differences]
+
+
+class Level(Shape):
+    """A level of the RQ code: its width, and where its ids begin among those of all levels."""
+
+    level: Count
+    width: Count
+    offset: Count
+
+
+class CodeLayout(Shape):
+    """`layout.json` of exported codes; ids: rows of a table over all levels; pool: of one for the VQ code."""
+
+    version: Count
+    since: Count | None
+    valid_from: str
+    levels: list[Level]
+    ids: Count
+    pool: Count

@@ -1,0 +1,71 @@
+"""The code tree, and what the static explorer shows of items."""
+
+from qarm.schemas.shape import Count, Shape
+
+__all__ = ["ExplorerItems", "Tree"]
+
+
+class TreeLimits(Shape):
+    nodes: Count
+    examples: Count
+
+
+class TreeNode(Shape):
+    prefix: str
+    items: Count
+    codes: Count
+    examples: list[str]
+
+
+class TreeBranch(TreeNode):
+    branches: list[TreeNode]
+
+
+class TreeCard(Shape):
+    title: str | None
+    picture: str | None
+
+
+class Tree(Shape):
+    """`report/tree.json`; `qarm.report.tree.tree_json` says what each field means."""
+
+    items: Count
+    levels: Count
+    limits: TreeLimits
+    nodes: list[TreeNode]
+    first: list[TreeBranch]
+    cards: dict[str, TreeCard]
+
+
+class ItemLimits(Shape):
+    items: Count
+    neighbours: Count
+    picture_bytes: Count
+    sound_bytes: Count
+
+
+class ItemCounts(Shape):
+    coded: Count
+    listed: Count
+    pictures: Count
+    sounds: Count
+
+
+class ExplorerItem(Shape):
+    item: str
+    title: str | None
+    text: str | None
+    codes: list[Count]
+    suffix: Count | None
+    raw: list[str] | None
+    aligned: list[str] | None
+    picture: str | None
+    sound: str | None
+
+
+class ExplorerItems(Shape):
+    """`report/explorer.json`; `qarm.report.items.items_json` says what each field means."""
+
+    limits: ItemLimits
+    counts: ItemCounts
+    items: list[ExplorerItem]

@@ -1,0 +1,150 @@
+"""Requests wait together and go to the encoder together; too many are turned away at the door."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, TypeVar
+
+from qarm.errors import InputError, QarmError
+from qarm.serving.limits import Limits
+from qarm.serving.metrics import Metrics
+from qarm.serving.problems import Problem
+from qarm.serving.worker import Coded, Row, Worker, WorkerDiedError
+
+__all__ = ["Batcher"]
+
+Made = TypeVar("Made")
+RETRY = {"Retry-After": "1"}
+
+
+@dataclass
+class _Job:
+    rows: Sequence[Row]
+    answer: "asyncio.Future[list[Coded | InputError]]"
+
+
+class Batcher:
+    """Feeds one worker. While it works on a batch, what comes in gathers to the next one.
+
+    Everything runs on the event loop but the worker, which has a thread of its own.
+    """
+
+    def __init__(self, worker: Worker, *, limits: Limits, metrics: Metrics) -> None:
+        self.worker, self.limits, self.metrics = worker, limits, metrics
+        self.ready = False
+        self.waiting = 0  # items, without those that the worker is working on
+        self._jobs: deque[_Job] = deque()
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the worker, then take jobs.
+
+        Raises:
+            QarmError: the worker cannot start.
+        """
+        try:
+            await self._off_loop(self.worker.start)
+        except BaseException:
+            self.worker.stop()
+            self._thread.shutdown(wait=False)
+            raise
+        self.ready = True
+        self._task = asyncio.create_task(self._work())
+
+    async def code(self, rows: Sequence[Row]) -> list[Coded | InputError]:
+        """Codes of one request's items, or what is wrong with each.
+
+        Raises:
+            Problem: 503, the queue is full, or the encoder's process has to be started again.
+        """
+        full = self.waiting + len(rows) > self.limits.waiting and self._jobs
+        if full or self._closing or not self.ready:
+            reason = "too many items wait for the encoder" if full else "the encoder is starting"
+            raise Problem(503, "busy", f"{reason}; try again", headers=RETRY)
+        job = _Job(rows, asyncio.get_running_loop().create_future())
+        self._jobs.append(job)
+        self.waiting += len(rows)
+        self._wake.set()
+        return await job.answer
+
+    async def close(self) -> None:
+        """Answer what waits, then stop the worker."""
+        self._closing = True
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+        self.ready = False
+        await self._off_loop(self.worker.stop)
+        self._thread.shutdown(wait=False)
+
+    async def _work(self) -> None:
+        while not (self._closing and not self._jobs):
+            if not self._jobs:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            await self._answer(self._gathered())
+
+    def _gathered(self) -> list[_Job]:
+        """Whole jobs, as many as fit into a batch, but at least one."""
+        taken: list[_Job] = []
+        size = 0
+        while self._jobs and (not taken or size + len(self._jobs[0].rows) <= self.limits.together):
+            job = self._jobs.popleft()
+            self.waiting -= len(job.rows)
+            if not job.answer.cancelled():  # who asked has gone away
+                taken.append(job)
+                size += len(job.rows)
+        return taken
+
+    async def _answer(self, jobs: list[_Job]) -> None:
+        rows = [row for job in jobs for row in job.rows]
+        if not rows:
+            return
+        started = perf_counter()
+        try:
+            found = await self._off_loop(self.worker.code, rows)
+        except WorkerDiedError as error:
+            await self._again(jobs, error)
+            return
+        except Exception as error:  # noqa: BLE001 - goes to those who asked; the others must not wait for ever
+            _fail(jobs, error)
+            return
+        self.metrics.batches.observe(len(rows))
+        self.metrics.coding.observe(perf_counter() - started)
+        for job in jobs:
+            own, found = found[: len(job.rows)], found[len(job.rows) :]
+            if not job.answer.done():
+                job.answer.set_result(own)
+
+    async def _again(self, jobs: list[_Job], error: WorkerDiedError) -> None:
+        """Start the worker anew, after those who asked have been told."""
+        self.ready = False
+        _fail(
+            jobs,
+            Problem(503, "encoder-restarted", f"the encoder was stopped ({error}); try again", headers=RETRY),
+        )
+        self.metrics.restarts.inc()
+        while not self._closing:
+            try:
+                await self._off_loop(self.worker.start)
+            except QarmError:
+                await asyncio.sleep(1)
+                continue
+            self.ready = True
+            return
+
+    async def _off_loop(self, function: Callable[..., Made], *given: Any) -> Made:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *given)
+
+
+def _fail(jobs: list[_Job], error: Exception) -> None:
+    for job in jobs:
+        if not job.answer.done():
+            job.answer.set_exception(error)

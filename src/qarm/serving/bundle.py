@@ -1,0 +1,259 @@
+"""A bundle in memory: codes for new items, neighbours, items under a code prefix, scores."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from pydantic import ValidationError
+
+from qarm.artifacts import Codes, Embeddings, read_json
+from qarm.content.catalog import MEDIA, Catalog, as_catalog
+from qarm.content.checkpoint import Checkpoint
+from qarm.errors import ArtifactError, InputError, Problems, shown
+from qarm.quantizer.cosine import exact_nearest, unit_rows
+from qarm.recommender.ranker import Ranker
+from qarm.schemas.bundle import BundleContent
+from qarm.serving.coder import Coder
+from qarm.serving.packing import KIND, export_bundle
+from qarm.serving.sealing import opened_seal
+
+__all__ = ["Bundle", "export_bundle"]
+
+FloatRows = npt.NDArray[np.float32]
+
+
+class Bundle:
+    """What `export_bundle` wrote, verified and read; safe to use from several threads.
+
+    version: SHA-256 over all files; folder; item_ids: n items with codes; codes: theirs; vectors: aligned, in
+    the same order; config: the run's, by section; variant: of the ranker, None without one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        version: str,
+        content: BundleContent,
+        *,
+        coder: Coder,
+        codes: Codes,
+        vectors: Embeddings,
+        ranker: Ranker | None,
+        facts: pl.DataFrame,
+        raw: Mapping[str, list[str]],
+    ) -> None:
+        self.folder, self.version = folder, version
+        self.config, self.variant = content.config, content.variant
+        self.item_ids, self.codes, self.vectors = codes.item_ids, codes, vectors
+        self._coder, self._ranker, self._facts, self._raw = coder, ranker, facts, raw
+        self._places = {item: row for row, item in enumerate(codes.item_ids)}
+        order = np.lexsort((np.array(codes.item_ids), *codes.rq.T[::-1]))
+        self._sorted = np.ascontiguousarray(codes.rq[order].T)
+        self._order = order
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Bundle":
+        """Read a bundle after the hash of every file was compared with its manifest.
+
+        Raises:
+            InputError: the folder holds no bundle.
+            ArtifactError: a file is missing, changed or not part of it; it is named.
+        """
+        folder = Path(folder)
+        version = opened_seal(folder, kind=KIND)
+        try:
+            content = BundleContent.model_validate(read_json(folder / "bundle.json"))
+        except ValidationError as error:
+            raise ArtifactError(f"{folder / 'bundle.json'}: {error}; export again") from None
+        raw = folder / "embeddings" / "raw_neighbours.parquet"
+        variant = content.variant
+        return cls(
+            folder,
+            version,
+            content,
+            coder=Coder.read(folder),
+            codes=Codes.read(folder / "codes" / "codes.parquet"),
+            vectors=_writable(Embeddings.read(folder / "embeddings" / "embeddings.parquet")),
+            ranker=None if variant is None else Ranker.from_pretrained(folder / "recommender" / variant),
+            facts=pl.read_parquet(folder / "items.parquet"),
+            raw=dict(pl.read_parquet(raw).iter_rows()) if raw.is_file() else {},
+        )
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def __contains__(self, item_id: str) -> bool:
+        return item_id in self._places
+
+    def warm(self) -> "Bundle":
+        """Load the towers' networks and compile the search, which the first request would wait for."""
+        for tower in self._coder.encoder.towers.values():
+            if isinstance(tower, Checkpoint):
+                tower.model  # noqa: B018 - loaded once, then kept
+        some = Embeddings(self.item_ids[:1], self.vectors.vectors[:1])
+        self._coder.books.transform(some)
+        self._coder.nearest.codes(some)
+        self.nearest(some.vectors, 1)
+        return self
+
+    @property
+    def modalities(self) -> list[str]:
+        """What the encoder reads of an item: some of text, image, audio."""
+        return self._coder.encoder.modalities
+
+    @property
+    def text_fields(self) -> list[str]:
+        """The text fields of an item, by the run's names."""
+        return list(dict.fromkeys(self.config["data"]["items"]["text"]))
+
+    # ---- new items --------------------------------------------------------------------------------
+
+    def code(self, catalog: Catalog) -> tuple[Embeddings, Codes]:
+        """Vectors and codes of new items, byte for byte those of `qarm encode`.
+
+        Media that cannot be read are an error here; `qarm encode` leaves them out.
+
+        Raises:
+            InputError: items without any of the encoder's modalities, pictures or sounds that cannot be read.
+        """
+        return self._coder.code(catalog)
+
+    def catalog_of(self, rows: Sequence[Mapping[str, Any]]) -> Catalog:
+        """A catalogue of items that came as values; no path is ever opened.
+
+        Args:
+            rows: item_id (str), any of the run's text fields (str or None), `image` and `audio` (bytes or
+                None, whole files).
+
+        Raises:
+            InputError: every problem: unknown fields, values of another type, ids that are missing, empty or
+                not distinct, items without any content.
+        """
+        kinds = dict.fromkeys(("item_id", *self.text_fields), str) | dict.fromkeys(MEDIA, bytes)
+        problems = Problems()
+        for number, row in enumerate(rows):
+            for problem in _problems_of(row, kinds):
+                problems.add(f"item {number}: {problem}")
+        if not rows:
+            problems.add("got no items, need at least one")
+        problems.raise_any()
+        types = {str: pl.String, bytes: pl.Binary}
+        columns = {
+            name: pl.Series(name, [row.get(name) for row in rows], dtype=types[kind])
+            for name, kind in kinds.items()
+        }
+        return as_catalog(
+            pl.DataFrame(columns),
+            self.folder,
+            name="items",
+            id="item_id",
+            text=self.text_fields,
+            image="image",
+            audio="audio",
+        )
+
+    # ---- known items ------------------------------------------------------------------------------
+
+    def place(self, item_id: str) -> int:
+        """Row of an item in `codes` and `vectors`.
+
+        Raises:
+            InputError: there is no such item.
+        """
+        if item_id not in self._places:
+            raise InputError(f"got item {item_id!r}, which this bundle does not have")
+        return self._places[item_id]
+
+    def facts(self, item_id: str) -> dict[str, str | None]:
+        """item_id, the text fields, and `image` and `audio`, files below `folder`; None where it has none.
+
+        Raises:
+            InputError: there is no such item.
+        """
+        return self._facts.row(self.place(item_id), named=True)
+
+    def nearest(self, vectors: FloatRows, count: int) -> tuple[list[list[str]], FloatRows]:
+        """The items with the largest cosines to vectors [n, d], by exact search, nearest first.
+
+        Returns:
+            ids: n lists of `count` items, or of all but one where there are no more; cosines: float32
+            [n, count].
+
+        Raises:
+            InputError: another dimension, values that are not finite, or a vector of zeros.
+        """
+        rows, table = np.asarray(vectors, dtype=np.float32), self.vectors.vectors
+        if rows.ndim != 2 or rows.shape[1] != table.shape[1] or not np.isfinite(rows).all():
+            raise InputError(f"got vectors {list(rows.shape)}, need finite ones [n, {table.shape[1]}]")
+        if count < 1:
+            raise InputError(f"got count={count}, need 1 or more")
+        found = exact_nearest(rows, np.full(len(rows), -1), table, min(count, len(table) - 1))
+        cosines = np.einsum("nd,nkd->nk", unit_rows(rows), table[found])
+        return [[self.item_ids[row] for row in line] for line in found.tolist()], cosines
+
+    def nearest_raw(self, item_id: str) -> list[str]:
+        """Up to ten items that were nearest before alignment, nearest first; none for appended items.
+
+        Raises:
+            InputError: there is no such item.
+        """
+        self.place(item_id)
+        return list(self._raw.get(item_id, []))
+
+    def under(self, prefix: Sequence[int]) -> list[str]:
+        """Items whose RQ code begins with these codes, by code, then by id; all for an empty prefix.
+
+        Raises:
+            InputError: more codes than levels.
+        """
+        if len(prefix) > len(self._sorted):
+            raise InputError(f"got {len(prefix)} codes, need at most {len(self._sorted)} levels")
+        first, last = 0, len(self)
+        for code, column in zip(prefix, self._sorted, strict=False):
+            here = column[first:last]
+            bounds = [int(np.searchsorted(here, code, side)) for side in ("left", "right")]
+            first, last = first + bounds[0], first + bounds[1]
+        return [self.item_ids[row] for row in self._order[first:last].tolist()]
+
+    def score(
+        self, candidates: Sequence[Sequence[str]], histories: Sequence[Sequence[str]]
+    ) -> list[FloatRows]:
+        """The ranker's logits of each request's candidates, one float32 array per request.
+
+        Args:
+            candidates: items to score; histories: what the same users did, oldest first.
+
+        Raises:
+            InputError: the bundle has no ranker, lengths differ, or items that the ranker does not know.
+        """
+        if self._ranker is None:
+            raise InputError(
+                "this bundle has no ranker; run qarm train and qarm export again, or leave scoring out"
+            )
+        return self._ranker.score(candidates, histories)
+
+    @cached_property
+    def scored_ids(self) -> frozenset[str]:
+        """Items that `score` knows."""
+        return frozenset(self._ranker.item_ids if self._ranker is not None else ())
+
+
+def _writable(vectors: Embeddings) -> Embeddings:
+    """Torch wants memory that it could write to."""
+    return Embeddings(vectors.item_ids, vectors.vectors.copy())
+
+
+def _problems_of(row: Mapping[str, Any], kinds: Mapping[str, type]) -> list[str]:
+    unknown = [name for name in row if name not in kinds]
+    found = [f"unknown fields {shown(unknown)}; it has {shown(kinds, first=12)}"] if unknown else []
+    for name, kind in kinds.items():
+        value = row.get(name)
+        if value is not None and not isinstance(value, kind):
+            found.append(f"{name} is {type(value).__name__}, need {kind.__name__}")
+        elif isinstance(value, str) and any("\ud800" <= sign <= "\udfff" for sign in value):
+            found.append(f"{name} is no Unicode text: it holds half a surrogate pair")
+    return found

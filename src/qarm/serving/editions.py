@@ -1,0 +1,197 @@
+"""The bundle that answers, the one before it, and the swap between two without a dropped request."""
+
+import asyncio
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from qarm.errors import InputError, QarmError
+from qarm.serving.batching import Batcher
+from qarm.serving.limits import Limits
+from qarm.serving.metrics import Metrics
+from qarm.serving.problems import Problem
+from qarm.serving.worker import Worker
+
+if TYPE_CHECKING:
+    from qarm.serving.bundle import Bundle
+
+__all__ = ["Edition", "Editions"]
+
+MANIFEST = "manifest.json"
+
+
+class Edition:
+    """A loaded bundle with its encoder; users: requests that may still ask it."""
+
+    def __init__(self, folder: Path, bundle: "Bundle", batcher: Batcher) -> None:
+        self.folder, self.bundle, self.batcher = folder, bundle, batcher
+        self.users = 0
+        self._unused = asyncio.Event()
+        self.scored = bundle.scored_ids
+        named = bundle.text_fields[:1]
+        facts = [bundle.facts(item) for item in bundle.item_ids]
+        titles = [" ".join(str(found.get(field) or "") for field in named) for found in facts]
+        self.titles = pl.DataFrame(
+            {"item_id": bundle.item_ids, "title": titles}, schema={"item_id": pl.String, "title": pl.String}
+        )
+        self._sought = (self.titles["item_id"] + "\n" + self.titles["title"]).str.to_lowercase()
+
+    def left(self) -> None:
+        """One user less."""
+        self.users -= 1
+        self._unused.set()
+
+    async def close(self) -> None:
+        """Stop the encoder when nobody may ask it any more."""
+        while self.users:
+            self._unused.clear()
+            await self._unused.wait()
+        await self.batcher.close()
+
+    def search(self, query: str, *, first: int, count: int) -> tuple[int, list[dict[str, str]]]:
+        """Items whose id or title contains a text, whatever its case: their number, and a page of them."""
+        found = self._sought.str.contains(query.lower(), literal=True)
+        rows = self.titles.filter(found)
+        return rows.height, rows.slice(first, count).to_dicts()
+
+
+class Editions:
+    """One edition answers at a time. A request takes it once and stays with it.
+
+    Args:
+        load: opens a bundle, after its files were verified.
+        worker: makes the encoder of a bundle's folder.
+        folder: bundles that may be swapped in by name; None: none may.
+    """
+
+    def __init__(
+        self,
+        *,
+        load: Callable[[Path], "Bundle"],
+        worker: Callable[[Path], Worker],
+        limits: Limits,
+        metrics: Metrics,
+        folder: Path | None = None,
+    ) -> None:
+        self._load, self._worker = load, worker
+        self.limits, self.metrics, self.folder = limits, metrics, folder
+        self._current: Edition | None = None
+        self.previous: Path | None = None
+        self._swapping = asyncio.Lock()
+        self._leaving: set[asyncio.Task[None]] = set()
+        metrics.watch(lambda: 0 if self._current is None else self._current.batcher.waiting)
+
+    @property
+    def current(self) -> Edition:
+        """The edition that answers.
+
+        Raises:
+            Problem: 503, before the first one is loaded and after the last one was closed.
+        """
+        if self._current is None:
+            raise Problem(503, "busy", "no bundle is loaded; try again", headers={"Retry-After": "1"})
+        return self._current
+
+    @contextmanager
+    def use(self) -> Iterator[Edition]:
+        """The edition that answers, which stays able to while the block runs, whatever is swapped in."""
+        edition = self.current
+        edition.users += 1
+        try:
+            yield edition
+        finally:
+            edition.left()
+
+    def names(self) -> list[str]:
+        """Bundles that may be swapped in."""
+        if self.folder is None:
+            return []
+        return sorted(path.name for path in self.folder.iterdir() if (path / MANIFEST).is_file())
+
+    async def swap_to_name(self, name: str) -> Edition:
+        """Swap in the bundle of that name; the name is looked up among those that are there, never opened.
+
+        Raises:
+            Problem: 404, there is no such bundle; 409, it cannot be loaded, and the one before goes on.
+        """
+        found = {known: known for known in await asyncio.to_thread(self.names)}
+        if name not in found or self.folder is None:
+            raise Problem(
+                404, "no-such-bundle", f"got {name!r}, need a name that GET /v1/admin/bundles lists"
+            )
+        return await self.swap(self.folder / found[name])
+
+    async def back(self) -> Edition:
+        """Swap in the bundle that answered before this one.
+
+        Raises:
+            Problem: 409, there was none, or it cannot be loaded any more.
+        """
+        if self.previous is None:
+            raise Problem(409, "no-earlier-bundle", "this is the first bundle since the service was started")
+        return await self.swap(self.previous)
+
+    async def swap(self, folder: Path) -> Edition:
+        """Load a bundle beside the one that answers, then let it answer; the old one ends what it has begun.
+
+        Raises:
+            Problem: 409, it cannot be loaded, and the one before goes on.
+        """
+        async with self._swapping:
+            try:
+                edition = await self._opened(await asyncio.to_thread(folder.resolve))
+            except (QarmError, OSError) as error:
+                raise Problem(
+                    409, "bundle-not-loaded", f"{folder.name} cannot be used: {_plain(error, folder)}"
+                ) from error
+            old, self._current = self._current, edition
+            if old is not None:
+                self.previous = old.folder
+                self.metrics.swaps.inc()
+                leaving = asyncio.create_task(old.close())
+                self._leaving.add(leaving)
+                leaving.add_done_callback(self._leaving.discard)
+            self.metrics.serves(edition.bundle.version, len(edition.bundle.item_ids))
+            return edition
+
+    async def start(self, folder: Path) -> None:
+        """Load the first bundle.
+
+        Raises:
+            QarmError: it cannot be loaded.
+        """
+        self._current = await self._opened(folder.resolve())
+        self.metrics.serves(self.current.bundle.version, len(self.current.bundle.item_ids))
+
+    async def _opened(self, folder: Path) -> Edition:
+        bundle = await asyncio.to_thread(self._load, folder)
+        batcher = Batcher(self._worker(folder), limits=self.limits, metrics=self.metrics)
+        await batcher.start()
+        try:
+            edition = await asyncio.to_thread(Edition, folder, bundle, batcher)
+        except BaseException:
+            await batcher.close()
+            raise
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()  # so that no request waits while what stays is walked through
+        return edition
+
+    async def close(self) -> None:
+        """Answer what waits, then end every encoder."""
+        async with self._swapping:
+            old, self._current = self._current, None
+            if old is not None:
+                await old.close()
+            await asyncio.gather(*self._leaving)
+
+
+def _plain(error: Exception, folder: Path) -> str:
+    """The message without the machine's paths."""
+    if isinstance(error, InputError | QarmError):
+        return str(error).replace(f"{folder.resolve()}", folder.name).replace(str(folder), folder.name)
+    return "it is not readable"

@@ -1,0 +1,233 @@
+"""The explorer on a service: its page, the code tree, cards of items, pictures and sounds by their hash."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+from weakref import WeakKeyDictionary
+
+from fastapi import APIRouter, HTTPException, Query
+from pydantic import BaseModel
+from starlette.responses import FileResponse, RedirectResponse, Response
+
+from qarm.artifacts import Codes
+from qarm.content.thumbnail import title_of
+from qarm.quantizer.tree import CodeTree, prefix_text
+from qarm.report.explorer import ASSETS, explorer_asset
+from qarm.serving.openapi import problems
+
+__all__ = ["Shown", "explorer_routes"]
+
+PREFIX = r"^([0-9]{1,9}(-[0-9]{1,9})*)?$"
+NODES, DEPTH, EXAMPLES, CARDS, BEFORE = 4000, 3, 6, 100, 5
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+PAGE_HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+MEDIA_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "private, max-age=31536000, immutable",
+}
+KINDS = {
+    **{"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "gif": "image/gif", "bmp": "image/bmp"},
+    **{"wav": "audio/wav", "flac": "audio/flac", "ogg": "audio/ogg", "mp3": "audio/mpeg"},
+}
+
+
+class Shown(Protocol):
+    """What the explorer needs of a bundle."""
+
+    folder: Path
+    version: str
+    codes: Codes
+
+    @property
+    def text_fields(self) -> list[str]: ...
+
+    def __contains__(self, item_id: str) -> bool: ...
+
+    def place(self, item_id: str) -> int: ...
+
+    def facts(self, item_id: str) -> Mapping[str, str | None]: ...
+
+    def nearest_raw(self, item_id: str) -> list[str]: ...
+
+
+class About(BaseModel):
+    bundle: str
+    version: int
+    items: int
+    levels: int
+
+
+class Node(BaseModel):
+    """A prefix; codes: how many of the next level follow it; examples: item ids."""
+
+    prefix: str
+    items: int
+    codes: int
+    examples: list[str]
+
+
+class Nodes(BaseModel):
+    """The prefix and the largest of those under it, three levels deep; empty where no item has it."""
+
+    nodes: list[Node]
+
+
+class Card(BaseModel):
+    """An item in short; picture and sound: addresses below the page. Unknown items have no codes."""
+
+    item: str
+    title: str | None
+    picture: str | None
+    sound: str | None
+    codes: list[int] | None
+    suffix: int | None
+
+
+class Cards(BaseModel):
+    cards: list[Card]
+
+
+def explorer_routes(current: Callable[[], Shown]) -> APIRouter:
+    """The page under `/explorer/`, its data under `/v1/explorer`.
+
+    What lies under `/explorer/` asks for no token: the page holds no data, and who knows the SHA-256 of a
+    picture has seen the item.
+
+    Args:
+        current: the bundle that answers now.
+    """
+    router, views = APIRouter(), _Views()
+
+    @router.get("/explorer", include_in_schema=False)
+    def beside() -> Response:
+        return RedirectResponse("explorer/")
+
+    @router.get("/explorer/", include_in_schema=False)
+    def page() -> Response:
+        return _asset("index.html")
+
+    @router.get("/explorer/{name}", include_in_schema=False)
+    def asset(name: str) -> Response:
+        return _asset(name)
+
+    @router.get("/explorer/media/{name}", include_in_schema=False)
+    def media(name: str) -> Response:
+        return _media(views.of(current()).media, name)
+
+    @router.get(
+        "/v1/explorer",
+        tags=["explorer"],
+        summary="What there is",
+        response_model=About,
+        responses=problems(503),
+    )
+    def about() -> About:
+        bundle = current()
+        codes = bundle.codes
+        return About(bundle=bundle.version, version=codes.version, items=len(codes), levels=codes.rq.shape[1])
+
+    @router.get(
+        "/v1/explorer/tree",
+        tags=["explorer"],
+        summary="Code tree",
+        response_model=Nodes,
+        responses=problems(422, 503),
+    )
+    def nodes(prefix: Annotated[str, Query(pattern=PREFIX, max_length=200)] = "") -> Nodes:
+        codes = tuple(int(code) for code in prefix.split("-")) if prefix else ()
+        tree = views.of(current()).tree
+        if len(codes) > tree.levels:
+            return Nodes(nodes=[])
+        found = tree.nodes(codes, most=NODES, depth=DEPTH, examples=EXAMPLES)
+        return Nodes(
+            nodes=[
+                Node(prefix=prefix_text(n.prefix), items=n.items, codes=n.codes, examples=n.examples)
+                for n in found
+            ]
+        )
+
+    @router.get(
+        "/v1/explorer/cards",
+        tags=["explorer"],
+        summary="Items in short",
+        response_model=Cards,
+        responses=problems(422, 503),
+    )
+    def cards(item: Annotated[list[str], Query(min_length=1, max_length=CARDS)]) -> Cards:
+        bundle = current()
+        return Cards(cards=[_card(bundle, one) for one in item])
+
+    @router.get(
+        "/v1/explorer/before",
+        tags=["explorer"],
+        summary="Neighbours before alignment",
+        response_model=Cards,
+        responses=problems(422, 503),
+    )
+    def before(item: Annotated[str, Query(min_length=1, max_length=1000)]) -> Cards:
+        """The items that were nearest before alignment."""
+        bundle = current()
+        found = bundle.nearest_raw(item)[:BEFORE] if item in bundle else []
+        return Cards(cards=[_card(bundle, one) for one in found])
+
+    return router
+
+
+class _View:
+    """What is made of a bundle once: its code tree, and its media files by name."""
+
+    def __init__(self, bundle: Shown) -> None:
+        self.tree = CodeTree(bundle.codes)
+        folder = bundle.folder / "media"
+        self.media = {path.name: path for path in folder.iterdir()} if folder.is_dir() else {}
+
+
+class _Views:
+    def __init__(self) -> None:
+        self._made: WeakKeyDictionary[Shown, _View] = WeakKeyDictionary()
+
+    def of(self, bundle: Shown) -> _View:
+        view = self._made.get(bundle)
+        if view is None:
+            view = self._made[bundle] = _View(bundle)
+        return view
+
+
+def _asset(name: str) -> Response:
+    if name not in ASSETS:
+        raise HTTPException(404, "no such page")
+    return Response(explorer_asset(name), media_type=ASSETS[name], headers=PAGE_HEADERS)
+
+
+def _media(known: Mapping[str, Path], name: str) -> Response:
+    """A file whose name stands in the bundle's list; the request's own name is never opened."""
+    path = known.get(name)
+    if path is None:
+        raise HTTPException(404, "no such picture or sound")
+    kind = KINDS.get(path.suffix[1:], "application/octet-stream")
+    return FileResponse(path, media_type=kind, headers=MEDIA_HEADERS)
+
+
+def _card(bundle: Shown, item: str) -> Card:
+    if item not in bundle:
+        return Card(item=item, title=None, picture=None, sound=None, codes=None, suffix=None)
+    facts: Mapping[str, Any] = bundle.facts(item)
+    codes, place = bundle.codes, bundle.place(item)
+    texts = (facts.get(name) for name in bundle.text_fields)
+    return Card(
+        item=item,
+        title=title_of(next((text for text in texts if text), None)),
+        picture=facts.get("image"),
+        sound=facts.get("audio"),
+        codes=codes.rq[place].tolist(),
+        suffix=None if codes.suffix is None else int(codes.suffix[place]),
+    )

@@ -1,0 +1,166 @@
+"""What goes over the wire: the models of requests and answers, as OpenAPI shows them."""
+
+import base64
+import binascii
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+__all__ = [
+    "BundleList",
+    "BundleName",
+    "CodedItem",
+    "CodesAnswer",
+    "ItemAnswer",
+    "ItemBatch",
+    "ItemList",
+    "NewItem",
+    "Prefix",
+    "PrefixAnswer",
+    "ProblemDocument",
+    "ScoreAnswer",
+    "ScoreRequest",
+    "Status",
+]
+
+
+def _decoded(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("not base64; encode the whole file, without line breaks") from None
+
+
+File = Annotated[
+    bytes, BeforeValidator(_decoded), WithJsonSchema({"type": "string", "contentEncoding": "base64"})
+]
+ItemId = Annotated[str, Field(min_length=1, examples=["n00001"])]
+RQ = Annotated[list[int], Field(description="a code per level, coarse to fine", examples=[[60, 6, 48]])]
+VQ = Annotated[
+    list[int] | None,
+    Field(description="pool ids of the nearest items, as in pool.parquet", examples=[[568, 179, 715]]),
+]
+Version = Annotated[int, Field(description="of the codebooks", examples=[1])]
+BundleVersion = Annotated[str, Field(description="which bundle answered", examples=["3f1c0a9be2"])]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class NewItem(_Strict):
+    """An item to code. With an id it is stored; what stands in `text` are the fields of the run's config."""
+
+    item_id: ItemId | None = None
+    text: Annotated[
+        dict[str, str | None],
+        Field(examples=[{"title": "Kestrel scarf", "description": "Soft, with a comet."}]),
+    ] = {}
+    image: Annotated[File | None, Field(description="a picture, the whole file")] = None
+    audio: Annotated[File | None, Field(description="a sound, the whole file")] = None
+
+
+class ItemBatch(_Strict):
+    """Several items to code."""
+
+    items: Annotated[list[NewItem], Field(min_length=1)]
+
+
+class CodedItem(BaseModel):
+    item_id: ItemId | None
+    rq: RQ
+    vq: VQ
+    code: Annotated[
+        str, Field(description="rq in one word, as in GET /v1/codes/{prefix}", examples=["60-6-48"])
+    ]
+    vector: Annotated[list[float], Field(description="aligned, of unit length")]
+    stored: Annotated[bool, Field(description="it is on the disk, and will not change")]
+
+
+class CodesAnswer(BaseModel):
+    bundle: BundleVersion
+    version: Version
+    items: list[CodedItem]
+
+
+class Neighbour(BaseModel):
+    item_id: ItemId
+    cosine: float
+
+
+class ItemAnswer(BaseModel):
+    item_id: ItemId
+    bundle: BundleVersion
+    version: Version
+    published: Annotated[bool, Field(description="part of the bundle; else appended by POST /v1/codes")]
+    rq: RQ
+    vq: VQ
+    code: str
+    facts: dict[str, str | None]
+    nearest: Annotated[list[Neighbour], Field(description="published items, nearest first")]
+
+
+class Listed(BaseModel):
+    item_id: ItemId
+    title: str
+
+
+class ItemList(BaseModel):
+    total: int
+    items: list[Listed]
+    next: Annotated[int | None, Field(description="offset of the next page")]
+
+
+class PrefixAnswer(BaseModel):
+    prefix: RQ
+    bundle: BundleVersion
+    total: int
+    items: Annotated[list[str], Field(description="published ones by code, then appended ones as they came")]
+    next: Annotated[int | None, Field(description="offset of the next page")]
+
+
+class ScoreRequest(_Strict):
+    """What a user did, oldest first, and what might be shown next."""
+
+    history: Annotated[list[ItemId], Field(examples=[["i00001", "i00002"]])] = []
+    candidates: Annotated[list[ItemId], Field(min_length=1, examples=[["i00003", "i00004"]])]
+
+
+class Scored(BaseModel):
+    item_id: ItemId
+    score: Annotated[float, Field(description="the ranker's logit")]
+
+
+class ScoreAnswer(BaseModel):
+    bundle: BundleVersion
+    items: Annotated[list[Scored], Field(description="in the order of the candidates")]
+
+
+class BundleName(_Strict):
+    name: Annotated[str, Field(min_length=1, examples=["2024-06-01"])]
+
+
+class BundleList(BaseModel):
+    current: str
+    bundle: BundleVersion
+    previous: str | None
+    names: list[str]
+
+
+class Status(BaseModel):
+    status: str
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457."""
+
+    model_config = ConfigDict(extra="allow")
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+Prefix = Annotated[str, Field(pattern=r"^[0-9]{1,9}(-[0-9]{1,9})*$", max_length=200, examples=["60-6"])]

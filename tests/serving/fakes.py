@@ -1,0 +1,164 @@
+"""A bundle and an encoder that are quick and can be followed by hand."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+
+from qarm.artifacts import Codes, Embeddings
+from qarm.errors import ArtifactError, InputError
+from qarm.serving.editions import Editions
+from qarm.serving.journal import Journal
+from qarm.serving.limits import Limits
+from qarm.serving.metrics import Metrics
+from qarm.serving.server import build_app
+from qarm.serving.service import Service
+from qarm.serving.store import Store
+from qarm.serving.worker import Coded, WorkerDiedError, check_media_of
+
+TOKEN = "a-token-for-the-tests"  # noqa: S105
+DIM, LEVELS = 4, 3
+
+
+class FakeBundle:
+    """Items `i0` to `i11` with the codes [n // 4, n % 4, n]; vectors lie on a circle, in order."""
+
+    def __init__(self, folder: Path, *, items: int = 12) -> None:
+        self.folder, self.version = folder, f"version-of-{folder.name}"
+        self.item_ids = [f"i{n}" for n in range(items)]
+        angles = np.arange(items) * 0.1
+        vectors = np.stack([np.cos(angles), np.sin(angles), *[np.zeros(items)] * 2], axis=1)
+        numbers = np.arange(items)
+        rq = np.stack([numbers // 4, numbers % 4, numbers], axis=1).astype(np.int32)
+        self.codes = Codes(self.item_ids, rq, rq[:, :2], version=3)
+        self.vectors = Embeddings(self.item_ids, vectors.astype(np.float32))
+        self.text_fields = ["title", "description"]
+        self.scored_ids = frozenset(self.item_ids[:10])
+
+    def __contains__(self, item_id: str) -> bool:
+        return item_id in self.item_ids
+
+    def place(self, item_id: str) -> int:
+        return self.item_ids.index(item_id)
+
+    def facts(self, item_id: str) -> dict[str, str | None]:
+        return {"item_id": item_id, "title": f"Hat No. {item_id[1:]}", "image": None}
+
+    def nearest_raw(self, item_id: str) -> list[str]:
+        return [other for other in self.item_ids if other != item_id][:10]
+
+    def nearest(self, vectors: np.ndarray, count: int) -> tuple[list[list[str]], np.ndarray]:
+        cosines = vectors @ self.vectors.vectors.T
+        order = np.argsort(-cosines, axis=1)[:, :count]
+        return [[self.item_ids[row] for row in line] for line in order], np.take_along_axis(cosines, order, 1)
+
+    def under(self, prefix: Sequence[int]) -> list[str]:
+        length = len(prefix)
+        return [
+            i
+            for i, rq in zip(self.item_ids, self.codes.rq.tolist(), strict=True)
+            if rq[:length] == list(prefix)
+        ]
+
+    def score(self, candidates: Any, histories: Any) -> list[np.ndarray]:
+        """A candidate's number minus the length of the history."""
+        return [
+            np.array([int(c[1:]) - len(past) for c in items], dtype=np.float32)
+            for items, past in zip(candidates, histories, strict=True)
+        ]
+
+
+class FakeWorker:
+    """Codes come from a hash of the title; "die" ends it, "bug" breaks it, "bad" cannot be coded."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.starts = 0
+        self.stopped = False
+        self.go = threading.Event()
+        self.go.set()
+        self.begun = threading.Event()
+        self.seconds = 0.0
+
+    def start(self) -> None:
+        self.starts += 1
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    def code(self, rows: Sequence[Any]) -> list[Coded | InputError]:
+        self.calls.append(len(rows))
+        self.begun.set()
+        assert self.go.wait(20)
+        time.sleep(self.seconds)
+        if any(row.get("title") == "die" for row in rows):
+            raise WorkerDiedError("it ended")
+        if any(row.get("title") == "bug" for row in rows):
+            raise RuntimeError("secret of the house")
+        return [self._one(row) for row in rows]
+
+    def _one(self, row: Any) -> Coded | InputError:
+        try:
+            check_media_of(row, Limits(pixels=10_000, sound_seconds=2.0))
+        except InputError as error:
+            return error
+        return (
+            InputError("text: nothing to read") if row.get("title") == "bad" else expected(row.get("title"))
+        )
+
+
+def expected(title: str | None) -> Coded:
+    """What the worker makes of a title."""
+    numbers = hashlib.sha256(str(title).encode()).digest()[:DIM]
+    vector = np.array([n / 255 for n in numbers], dtype=np.float32)
+    rq = np.array([n % 8 for n in numbers[:LEVELS]], dtype=np.int32)
+    return Coded(vector, rq, rq[:2], version=3)
+
+
+def load_fake(folder: Path) -> FakeBundle:
+    if not (folder / "manifest.json").is_file():
+        raise ArtifactError(f"{folder}: damaged")
+    return FakeBundle(folder)
+
+
+def fake_bundle(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    return folder
+
+
+class Fakes:
+    """An app over fakes: `app`, its `service`, and every worker that was made, by the bundle's name."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        token: str | None = None,
+        limits: Limits | None = None,
+        load: Callable[[Path], Any] = load_fake,
+    ) -> None:
+        self.folder = folder
+        self.bundles = folder / "bundles"
+        first = fake_bundle(self.bundles / "one")
+        self.workers: dict[str, list[FakeWorker]] = {}
+        self.limits, metrics = limits or Limits(), Metrics()
+        editions = Editions(
+            load=load, worker=self._made, limits=self.limits, metrics=metrics, folder=self.bundles
+        )
+        store = Journal(Store(folder / "store"))
+        self.service = Service(editions, store, limits=self.limits, metrics=metrics)
+        self.app: FastAPI = build_app(self.service, first, token=token)
+
+    def _made(self, folder: Path) -> FakeWorker:
+        self.workers.setdefault(folder.name, []).append(FakeWorker())
+        return self.workers[folder.name][-1]
+
+    @property
+    def worker(self) -> FakeWorker:
+        return self.workers["one"][0]

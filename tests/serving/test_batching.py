@@ -1,0 +1,159 @@
+"""Requests that wait together are coded together; a full queue turns away; a dead encoder is started anew."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import Fakes, FakeWorker, expected
+from httpx2 import ASGITransport, AsyncClient
+
+from qarm.errors import ArtifactError
+from qarm.serving.batching import Batcher
+from qarm.serving.limits import Limits
+from qarm.serving.metrics import Metrics
+from qarm.serving.problems import Problem
+
+
+def with_batcher(work: Callable[[Batcher, FakeWorker], Awaitable[Any]], **limits: Any) -> Any:
+    async def run() -> Any:
+        worker = FakeWorker()
+        batcher = Batcher(worker, limits=Limits(**limits), metrics=Metrics())
+        await batcher.start()
+        try:
+            return await work(batcher, worker)
+        finally:
+            worker.go.set()
+            await batcher.close()
+            assert worker.stopped
+
+    return asyncio.run(run())
+
+
+def row(title: str) -> dict[str, str]:
+    return {"title": title}
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def test_requests_that_wait_go_together_and_get_their_own() -> None:
+    async def work(batcher: Batcher, worker: FakeWorker) -> None:
+        worker.go.clear()
+        first = asyncio.create_task(batcher.code([row("first")]))
+        await until(worker.begun.is_set)
+        rest = [asyncio.create_task(batcher.code([row(f"{n}a"), row(f"{n}b")])) for n in range(10)]
+        await until(lambda: batcher.waiting == 20)
+        worker.go.set()
+        for n, found in enumerate(await asyncio.gather(*rest)):
+            assert [one.rq.tolist() for one in found] == [expected(f"{n}{x}").rq.tolist() for x in "ab"]
+        assert len(await first) == 1
+        assert worker.calls == [1, 8, 8, 4]  # whole requests, eight items at the most
+        assert batcher.waiting == 0
+
+    with_batcher(work, together=9)
+
+
+def test_a_full_queue_turns_away() -> None:
+    async def work(batcher: Batcher, worker: FakeWorker) -> None:
+        worker.go.clear()
+        tasks = [asyncio.create_task(batcher.code([row("a")] * 2))]
+        await until(worker.begun.is_set)
+        tasks += [asyncio.create_task(batcher.code([row("a")] * 2)) for _ in range(2)]
+        await until(lambda: batcher.waiting == 4)
+        with pytest.raises(Problem) as refused:
+            await batcher.code([row("a")])
+        assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
+        worker.go.set()
+        assert [len(found) for found in await asyncio.gather(*tasks)] == [2, 2, 2]
+
+    with_batcher(work, waiting=4)
+
+
+def test_who_has_gone_away_is_not_coded() -> None:
+    async def work(batcher: Batcher, worker: FakeWorker) -> None:
+        worker.go.clear()
+        first = asyncio.create_task(batcher.code([row("a")]))
+        await until(worker.begun.is_set)
+        gone, stays = (asyncio.create_task(batcher.code([row(name)] * 3)) for name in ("gone", "stays"))
+        await until(lambda: batcher.waiting == 6)
+        gone.cancel()
+        await asyncio.sleep(0)
+        worker.go.set()
+        await asyncio.gather(first, stays)
+        assert worker.calls == [1, 3]
+
+    with_batcher(work)
+
+
+def test_a_dead_worker_is_started_anew_and_others_go_on() -> None:
+    async def work(batcher: Batcher, worker: FakeWorker) -> None:
+        with pytest.raises(Problem, match="try again") as told:
+            await batcher.code([row("die")])
+        assert told.value.status == 503
+        await until(lambda: batcher.ready)
+        assert worker.starts == 2
+        assert len(await batcher.code([row("fine")])) == 1
+
+    with_batcher(work)
+
+
+def test_a_worker_that_does_not_start_is_told() -> None:
+    class Broken(FakeWorker):
+        def start(self) -> None:
+            raise ArtifactError("no bundle")
+
+    async def run() -> None:
+        worker = Broken()
+        batcher = Batcher(worker, limits=Limits(), metrics=Metrics())
+        with pytest.raises(ArtifactError, match="no bundle"):
+            await batcher.start()
+        assert worker.stopped
+
+    asyncio.run(run())
+
+
+def test_closing_answers_what_waits() -> None:
+    async def work(batcher: Batcher, worker: FakeWorker) -> None:
+        worker.seconds = 0.05
+        tasks = [asyncio.create_task(batcher.code([row(str(n))])) for n in range(5)]
+        await until(lambda: batcher.waiting)
+        await batcher.close()
+        assert all(len(found) == 1 for found in await asyncio.gather(*tasks))
+        with pytest.raises(Problem):
+            await batcher.code([row("late")])
+        batcher._thread = type(batcher._thread)(1)  # closed once more below
+
+    with_batcher(work, together=1)
+
+
+def test_over_http_too(tmp_path: Path) -> None:
+    """40 requests at once need far fewer calls, and everyone gets their own codes, kept."""
+    fakes = Fakes(tmp_path)
+
+    async def run() -> list[Any]:
+        async with fakes.app.router.lifespan_context(fakes.app):
+            transport = ASGITransport(app=fakes.app)
+            async with AsyncClient(transport=transport, base_url="http://test") as client:
+                fakes.worker.go.clear()
+                asked = [
+                    asyncio.create_task(
+                        client.post("/v1/codes", json={"item_id": f"n{n}", "text": {"title": f"t{n}"}})
+                    )
+                    for n in range(40)
+                ]
+                await until(
+                    lambda: sum(fakes.worker.calls) + fakes.service.editions.current.batcher.waiting == 40
+                )
+                fakes.worker.go.set()
+                return [answer.json()["items"][0] for answer in await asyncio.gather(*asked)]
+
+    found = asyncio.run(run())
+    assert [item["rq"] for item in found] == [expected(f"t{n}").rq.tolist() for n in range(40)]
+    assert all(item["stored"] for item in found)
+    assert sum(fakes.worker.calls) == 40
+    assert len(fakes.worker.calls) <= 5
