@@ -44,7 +44,7 @@ harden: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/harden.py
 
 audit: setup
-	$(BIN)/pip-audit --disable-pip --require-hashes -r requirements-ci.txt
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements-ci.txt
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

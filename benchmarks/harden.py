@@ -48,10 +48,12 @@ def run_kills(bench: kills.Bench, reference: Reference, tally: kills.Tally, *, p
     if points is not None:
         chosen = spread(chosen, points)
     kills.kill_at_events(bench, files, events, chosen, tally)
-    if points is None:
-        rest = max(KILLS - len(chosen), AT_RANDOM)
-        kills.kill_at_random(bench, files, rest - WHOLE, reference.seconds, tally)
-        kills.kill_processes(bench, files, WHOLE, 2 * reference.seconds, tally)
+    if points is not None:
+        kills.kill_at_random(bench, files, 2, reference.seconds, tally)
+        return
+    rest = max(KILLS - len(chosen), AT_RANDOM)
+    kills.kill_at_random(bench, files, rest - WHOLE, reference.seconds, tally)
+    kills.kill_processes(bench, files, WHOLE, 2 * reference.seconds, tally)
 
 
 def run_faults(bench: kills.Bench, reference: Reference, tally: kills.Tally, *, points: int | None) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "Codes",
     "Embeddings",
     "atomic",
+    "clear_partial",
     "digest",
     "is_fresh",
     "read_json",
@@ -192,7 +193,6 @@ def is_fresh(folder: Path, *, inputs: Mapping[str, str], config: Mapping[str, An
     changed = _changed_files(folder, manifest)
     if changed:
         raise _changed(folder, changed)
-    _clear_partial(folder, keep=None)
     return True
 
 
@@ -211,7 +211,7 @@ def stage_folder(
     and config, so that a rerun after a kill finds what the stage had finished, and only then.
     """
     purpose, work = _purpose(inputs, config), working_folder(run, stage, inputs=inputs, config=config)
-    _clear_partial(run / stage, keep=work)
+    clear_partial(run / stage, keep=work)
     with explained(work):
         work.mkdir(parents=True, exist_ok=True)
     sweep_temporaries(work, all_of_them=True)
@@ -229,8 +229,8 @@ def stage_folder(
     _finish_swap(run / stage)
 
 
-def _clear_partial(folder: Path, *, keep: Path | None) -> None:
-    """Remove what killed processes left of a stage, and the folder of such things when it is empty."""
+def clear_partial(folder: Path, *, keep: Path | None = None) -> None:
+    """Remove what killed processes left of a stage that is at work no more; `keep` stays."""
     partial = folder.parent / PARTIAL
     for stale in (*partial.glob(f"{folder.name}-*"), partial / f"old.{folder.name}"):
         if stale != keep:
@@ -251,7 +251,7 @@ def _finish_swap(folder: Path) -> None:
             folder.rename(old)
         work.rename(folder)
         flush(folder.parent)
-        _clear_partial(folder, keep=None)
+        clear_partial(folder)
 
 
 # ---- arrays with item ids ---------------------------------------------------------------------

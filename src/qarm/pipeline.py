@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from qarm.artifacts import (
     Codes,
     Embeddings,
+    clear_partial,
     is_fresh,
     read_json,
     read_manifest,
@@ -316,7 +317,9 @@ def run_stages(
 def _run_stage(run: Run, stage: Stage) -> Done:
     started = time.perf_counter()
     fresh = is_fresh(run.folder / stage.folder, **_purpose(run, stage))
-    if not fresh:
+    if fresh:
+        clear_partial(run.folder / stage.folder)
+    else:
         _work(run, stage)
     return _done(run, stage, fresh, started)
 
