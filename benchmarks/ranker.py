@@ -25,7 +25,7 @@ from torch.nn import functional
 from qarm.artifacts import Codes
 from qarm.behavior.log import Log, read_log
 from qarm.config import RankerConfig
-from qarm.recommender.batches import Batch, ahead, batches
+from qarm.recommender.batches import Batch, batches
 from qarm.recommender.din import Din, ragged
 from qarm.recommender.examples import TrainingRows
 from qarm.recommender.features import item_table
@@ -78,8 +78,7 @@ def training(log: Log, variant: str, settings: RankerConfig, rounds: int) -> Non
 
     def whole() -> None:
         examples = rows.epoch(0)
-        random = np.random.default_rng(0)
-        for batch in ahead(batches(examples, settings.batch, random=random, search=search)):
+        for batch in batches(examples, settings.batch, random=np.random.default_rng(0), search=search):
             step(ranker, batch, optimizer)
 
     epoch = rows.epoch(0)

@@ -1,14 +1,12 @@
 """Batches: every row once, its own history newest first, and little padding."""
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
-from qarm.errors import InputError
-from qarm.recommender.batches import Batch, ahead, batches
+from qarm.recommender.batches import batches
 from qarm.recommender.examples import Examples
 
 MakeExamples = Callable[..., Examples]
@@ -100,44 +98,3 @@ def test_moving_keeps_everything(ragged: Examples) -> None:
     for name in ("items", "labels", "real", "history", "seen"):
         assert torch.equal(getattr(moved, name), getattr(batch, name))
     assert moved.rows is batch.rows
-
-
-# ---- ahead --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("most", [1, 2, 100])
-def test_batches_made_ahead_are_the_same_in_the_same_order(ragged: Examples, most: int) -> None:
-    alone, before = (np.random.default_rng(3) for _ in range(2))
-    wanted = list(batches(ragged, 7, random=alone))
-    found = list(ahead(batches(ragged, 7, random=before), most=most))
-    assert len(found) == len(wanted) > 10
-    for own, other in zip(found, wanted, strict=True):
-        assert np.array_equal(own.rows, other.rows)
-        assert torch.equal(own.history, other.history)
-    assert alone.integers(1 << 30) == before.integers(1 << 30)  # and as much was drawn
-
-
-def test_few_are_made_ahead_and_none_after_the_user_stops(ragged: Examples) -> None:
-    made = []
-
-    def counted() -> Iterator[Batch]:
-        for batch in batches(ragged, 1):
-            made.append(batch)
-            yield batch
-
-    coming = ahead(counted(), most=2)
-    for _ in range(5):
-        next(coming)
-    coming.close()
-    assert 5 <= len(made) <= 7
-    threads = {thread.name for thread in threading.enumerate()}
-    assert not any(name.startswith("batches") for name in threads)
-
-
-def test_what_goes_wrong_while_making_a_batch_reaches_the_user(ragged: Examples) -> None:
-    def broken() -> Iterator[Batch]:
-        yield from batches(ragged, 1000)
-        raise InputError("no more")
-
-    with pytest.raises(InputError, match="no more"):
-        list(ahead(broken()))

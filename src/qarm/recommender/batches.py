@@ -1,8 +1,6 @@
 """Examples as batches of tensors: rows of one event share their history, which is gathered once."""
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +13,7 @@ from qarm.recommender.examples import Examples
 from qarm.recommender.gaps import gap_buckets
 from qarm.recommender.search import CodeSearch
 
-__all__ = ["Batch", "ahead", "batches"]
+__all__ = ["Batch", "batches"]
 
 BUCKET = 16  # batches that are sorted by history length together
 
@@ -81,15 +79,6 @@ def batches(
     for start in starts:
         batch = _batch(examples, edges, lengths, order[start : start + events])
         yield batch if search is None else _searched(batch, examples, search)
-
-
-def ahead(made: Iterator[Batch], *, most: int = 2) -> Iterator[Batch]:
-    """The same batches in the same order, up to `most` of them made in a thread while another is in use."""
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-        waiting = deque(pool.submit(next, made, None) for _ in range(most))
-        while (batch := waiting.popleft().result()) is not None:
-            waiting.append(pool.submit(next, made, None))
-            yield batch
 
 
 def _order(

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from qarm.config import RankerConfig
 from qarm.engines.distributed import World
-from qarm.recommender.batches import Batch, ahead, batches
+from qarm.recommender.batches import Batch, batches
 from qarm.recommender.examples import Examples, TrainingRows
 from qarm.recommender.metrics import auc, logloss
 from qarm.recommender.progress import State, restore, write
@@ -121,8 +121,7 @@ class Loop:
         self.ranker.train()
         examples = self.ranker.reading(self.rows.epoch(state.epoch))
         total = torch.zeros((), device=self.device)
-        made = batches(examples, self.settings.batch, random=self.random, search=self.search)
-        for batch in ahead(made):
+        for batch in batches(examples, self.settings.batch, random=self.random, search=self.search):
             total += self._step(batch, state.step)
             state.step += 1
             share = 1 - min(AVERAGE, state.step / (state.step + WARM_UP))

@@ -17,7 +17,7 @@ from torch.nn import functional
 from qarm.artifacts import atomic, read_json, verify, write_json, write_parquet
 from qarm.behavior.log import Log
 from qarm.errors import ArtifactError, InputError, shown
-from qarm.recommender.batches import Batch, ahead, batches
+from qarm.recommender.batches import Batch, batches
 from qarm.recommender.cross import Cross, Crossed
 from qarm.recommender.examples import Examples
 from qarm.recommender.fields import ItemFields, Shape
@@ -292,8 +292,7 @@ def score_examples(
     # for many rows every item's content is worth having at hand; for a few only their own is computed
     many = len(examples) > ranker.shape.items
     content = ranker.item.content(torch.arange(ranker.shape.items, device=device)) if many else None
-    made = batches(examples, rows, search=search or ranker.search(examples.history))
-    for batch in ahead(made) if len(examples) > rows else made:
+    for batch in batches(examples, rows, search=search or ranker.search(examples.history)):
         found = logits_of(batch.to(device), content).cpu().numpy()
         real = batch.real.numpy()
         logits[batch.rows[real]] = found[real]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from qarm.quantizer.compiled import compiled
+
 __all__ = ["KINDS", "CodeSearch", "Matches"]
 
 KINDS = ("code 1", "codes 1 and 2", "VQ list")
@@ -62,41 +64,90 @@ class CodeSearch:
         """Keys of (code, position), ascending."""
         return np.sort(codes[self.history] * (len(self.history) + 1) + np.arange(len(self.history)))
 
-    def _stretch(self, keys: Ints, codes: Ints, begin: Ints, end: Ints) -> tuple[Ints, Ints]:
-        """From and to where in `keys` the events begin..end-1 with these codes lie."""
-        base = codes * (len(self.history) + 1)
-        return np.searchsorted(keys, base + begin), np.searchsorted(keys, base + end)
-
     def find(self, items: Ints, begin: Ints, end: Ints) -> Matches:
         """Matches of candidates [n] in history[begin:end], begin and end int64 [n]."""
-        low, high = self._stretch(self._by_first, self.first[items], begin, end)
-        deep = np.subtract(*self._stretch(self._by_both, self.both[items], begin, end)[::-1])
-        latest = high[:, None] - 1 - np.arange(self.most)
-        there = latest >= low[:, None]
-        places = self._by_first[np.where(there, latest, 0)] if len(self.history) else np.zeros_like(latest)
-        found = self.history[places % (len(self.history) + 1)] if len(self.history) else places
-        kinds = there * (1 + (self.both[found] == self.both[items][:, None]))
-        matched, of, counts = [np.where(there, found, 0)], [kinds], [high - low, deep]
-        if self.lists is not None and self._by_item is not None:
-            near, events = self._near(self.lists[items], begin, end)
-            matched.append(np.maximum(near, 0))
-            of.append(3 * (near >= 0))
-            counts.append(events)
-        else:
-            counts.append(np.zeros_like(deep))
-        kept, of_kind = np.concatenate(matched, axis=1), np.concatenate(of, axis=1)
-        return Matches(kept, of_kind, np.stack(counts, axis=1))
-
-    def _near(self, lists: Ints, begin: Ints, end: Ints) -> tuple[Ints, Ints]:
-        """The nearest list items [n, most] that are in the history, -1 where none; their events [n]."""
-        assert self._by_item is not None  # noqa: S101 - `find` asks only then
-        nearest = lists.shape[1]
-        flat = lists.ravel()
-        low, high = self._stretch(
-            self._by_item, np.maximum(flat, 0), np.repeat(begin, nearest), np.repeat(end, nearest)
+        near = 0 if self.lists is None else min(self.most, self.lists.shape[1])
+        matched = np.zeros((len(items), self.most + near), dtype=np.int64)
+        kinds, counts = np.zeros_like(matched), np.zeros((len(items), len(KINDS)), dtype=np.int64)
+        asked = items, begin, end, self.history
+        _by_code(
+            *asked, self._by_first, self._by_both, self.first, self.both, self.most, matched, kinds, counts
         )
-        events = np.where(flat >= 0, high - low, 0).reshape(lists.shape)
-        first = np.argsort(events == 0, axis=1, kind="stable")[:, : self.most]
-        chosen = np.take_along_axis(lists, first, axis=1)
-        chosen = np.where(np.take_along_axis(events, first, axis=1) > 0, chosen, -1)
-        return chosen, events.sum(axis=1)
+        if self.lists is not None and self._by_item is not None:
+            _by_list(*asked, self._by_item, self.lists, self.most, matched, kinds, counts)
+        return Matches(matched, kinds, counts)
+
+
+@compiled()
+def _from(keys: Ints, key: int, low: int, high: int) -> int:
+    """The first place in keys[low:high] that is not below a key."""
+    while low < high:
+        middle = (low + high) // 2
+        if keys[middle] < key:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@compiled()
+def _by_code(
+    items: Ints,
+    begin: Ints,
+    end: Ints,
+    history: Ints,
+    by_first: Ints,
+    by_both: Ints,
+    first: Ints,
+    both: Ints,
+    most: int,
+    matched: Ints,
+    kinds: Ints,
+    counts: Ints,
+) -> None:
+    """Fills the first `most` columns, the latest event first, and the counts of the first two kinds."""
+    size = len(history) + 1
+    for n in range(len(items)):
+        base = first[items[n]] * size
+        low = _from(by_first, base + begin[n], 0, len(by_first))
+        high = _from(by_first, base + end[n], low, len(by_first))
+        counts[n, 0] = high - low
+        for k in range(min(most, high - low)):
+            item = history[by_first[high - 1 - k] - base]
+            matched[n, k] = item
+            kinds[n, k] = 2 if both[item] == both[items[n]] else 1
+        if high > low:
+            base = both[items[n]] * size
+            low = _from(by_both, base + begin[n], 0, len(by_both))
+            counts[n, 1] = _from(by_both, base + end[n], low, len(by_both)) - low
+
+
+@compiled()
+def _by_list(
+    items: Ints,
+    begin: Ints,
+    end: Ints,
+    history: Ints,
+    by_item: Ints,
+    lists: Ints,
+    most: int,
+    matched: Ints,
+    kinds: Ints,
+    counts: Ints,
+) -> None:
+    """Fills the columns after the first `most`, the nearest item first, and the counts of the third kind."""
+    size = len(history) + 1
+    for n in range(len(items)):
+        column = most
+        for place in range(lists.shape[1]):
+            item = lists[items[n], place]
+            if item < 0:
+                continue
+            low = _from(by_item, item * size + begin[n], 0, len(by_item))
+            if low == len(by_item) or by_item[low] >= item * size + end[n]:
+                continue
+            counts[n, 2] += _from(by_item, item * size + end[n], low, len(by_item)) - low
+            if column < matched.shape[1]:
+                matched[n, column] = item
+                kinds[n, column] = 3
+                column += 1
