@@ -1,6 +1,7 @@
 """The comparison on a tiny world: windows, placebo, intervals by hand, resuming, and what may not leak."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -376,3 +377,13 @@ def test_questions_are_answered_by_the_interval() -> None:
         (f"{main} minus id, cold items", "yes"),
         ("rq+vq minus id", "no"),
     ]
+
+
+def test_other_seeds_of_one_comparison_are_no_other_comparison(
+    world: Path, finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    told: list[str] = []
+    found = compare_variants(config_of(world, **{"compare.seeds": "[1]"}), tmp_path / "run", told=told.append)
+    assert found["seeds"] == [1]
+    assert told == []

@@ -101,7 +101,8 @@ def _claim(out: Path, run: Run) -> None:
     """Write down what the folder belongs to, or see that it is this."""
     read = [run.hash_of(name) for name in ("items", "interactions", *(["users"] if run.has_users else []))]
     settings = run.settings(SECTIONS)
-    del settings["compare"]["peer"]  # an anchor more or less changes no other cell
+    for name in ("peer", "seeds"):  # an anchor or a seed more changes no other cell
+        del settings["compare"][name]
     key = digest({"settings": settings, "tables": read})
     file = out / "key.json"
     if file.is_file() and read_json(file)["key"] != key:
