@@ -1,7 +1,8 @@
 """How far a training has come, in one file without pickle: enough to go on as if nothing had happened."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from qarm.artifacts import atomic
 from qarm.errors import ArtifactError
 
-__all__ = ["Progress", "moments", "restore", "set_moments", "write_progress"]
+__all__ = ["Progress", "moments", "opened", "readable", "restore", "set_moments", "write_progress"]
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -65,19 +66,33 @@ def restore(
     Raises:
         ArtifactError: the file is damaged.
     """
+    with readable(path):
+        tensors, metadata = opened(path, key=key)
+        if metadata is None:
+            return None
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[f"weights/{name}"])
+        set_moments(optimizer, parameters, tensors)
+        near = tensors["strangers"].numpy() if "strangers" in tensors else None
+        return Progress(**json.loads(metadata["progress"]), strangers=near)
+
+
+def opened(path: Path, *, key: str) -> tuple[dict[str, Tensor], dict[str, str] | None]:
+    """Tensors and metadata of a file that was written under this key; nothing and None without one."""
     if not path.is_file():
-        return None
+        return {}, None
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("key") != key:
+            return {}, None
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - no mapping
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """What goes wrong while the file is read is its damage."""
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("key") != key:
-                return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            for name, parameter in parameters.items():
-                parameter.copy_(tensors[f"weights/{name}"])
-            set_moments(optimizer, parameters, tensors)
-            near = tensors["strangers"].numpy() if "strangers" in tensors else None
-            return Progress(**json.loads(metadata["progress"]), strangers=near)
+        yield
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise ArtifactError(f"{path}: not readable ({error}); delete it to start the training anew") from None
 

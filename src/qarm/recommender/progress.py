@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from qarm.artifacts import atomic
-from qarm.content.progress import moments, set_moments
-from qarm.errors import ArtifactError
+from qarm.content.progress import moments, opened, readable, set_moments
 
 __all__ = ["FILE", "State", "fingerprint", "restore", "write"]
 
@@ -93,14 +91,10 @@ def restore(
     Raises:
         ArtifactError: the file is damaged.
     """
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("key") != key:
-                return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    with readable(path):
+        tensors, metadata = opened(path, key=key)
+        if metadata is None:
+            return None
         for name, parameter in parameters.items():
             parameter.copy_(tensors[f"live/{name}"])
         set_moments(optimizer, parameters, tensors)
@@ -113,5 +107,3 @@ def restore(
             for kind in ("mean", "kept")
         )
         return State(mean, kept, **json.loads(metadata["state"]))
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise ArtifactError(f"{path}: not readable ({error}); delete it to start the training anew") from None
