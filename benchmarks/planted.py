@@ -19,7 +19,7 @@ from qarm.recommender.metrics import grouped_auc
 from qarm.run import Run
 from qarm.study.cells import Seed
 from qarm.study.intervals import Judge
-from qarm.study.results import names, slices_of
+from qarm.study.results import slices_of
 from qarm.study.sources import Sources
 from qarm.study.variants import DEFAULT, parse_variant
 from qarm.study.windows import cut
@@ -75,6 +75,10 @@ def judge(seeds: list[Seed], methods: list[str], part: str, world: Path) -> Judg
         for method, values in scores.items():
             each[method].append(grouped_auc(names(rows)[chosen], rows.labels[chosen], values[chosen]))
     return Judge(each, weighted=True)
+
+
+def names(rows: Examples) -> np.ndarray:
+    return np.asarray(rows.user_ids)[rows.users]
 
 
 def truth(rows: Examples, world: Path) -> np.ndarray:

@@ -54,21 +54,29 @@ class Judge:
         drawn = random.multinomial(len(users), np.full(len(users), 1 / len(users)), size=draws)
         itself = np.ones((1, len(users)), dtype=np.float32)
         self._draws = np.concatenate([itself, drawn.astype(np.float32)])
-        self._means = {
-            name: np.stack([self._mean(each, users, weighted) for each in seeds])
-            for name, seeds in figures.items()
-        }
+        self._means = dict(
+            zip(figures, self._resampled(list(figures.values()), users, weighted), strict=True)
+        )
 
-    def _mean(self, each: UserAuc, users: npt.NDArray[np.generic], weighted: bool) -> Floats:
-        """One seed's figure in every resample, [1 + draws]."""
-        place = np.searchsorted(users, each.users)
-        weights = np.zeros((len(users), 2), dtype=np.float32)
-        weights[place, 1] = each.impressions if weighted else 1
-        weights[place, 0] = weights[place, 1] * each.auc
-        sums = (self._draws @ weights).astype(np.float64)
-        sums[0] = weights.astype(np.float64).sum(axis=0)  # the sample itself, without float32's rounding
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found: Floats = sums[:, 0] / sums[:, 1]
+    def _resampled(
+        self, figures: Sequence[Sequence[UserAuc]], users: npt.NDArray[np.generic], weighted: bool
+    ) -> Floats:
+        """Each method's and seed's figure in every resample, [methods, seeds, 1 + draws].
+
+        A seed's methods share one product, since reading the resamples is what takes the time.
+        """
+        found = np.empty((len(figures), len(figures[0]), len(self._draws)))
+        for seed in range(found.shape[1]):
+            weights = np.zeros((len(users), len(figures), 2), dtype=np.float32)
+            for method, seeds in enumerate(figures):
+                each = seeds[seed]
+                place = np.searchsorted(users, each.users)
+                weights[place, method, 1] = each.impressions if weighted else 1
+                weights[place, method, 0] = weights[place, method, 1] * each.auc
+            sums = (self._draws @ weights.reshape(len(users), -1)).astype(np.float64)
+            sums[0] = weights.astype(np.float64).sum(axis=0).ravel()  # the sample itself, without rounding
+            with np.errstate(invalid="ignore", divide="ignore"):
+                found[:, seed] = (sums[:, 0::2] / sums[:, 1::2]).T
         return found
 
     def mean(self, method: str) -> float:
