@@ -50,7 +50,7 @@ def compare_variants(config: Config, folder: Path, *, told: Callable[[str], None
         run, out = Run(config, folder), folder / "compare"
         catalog, log = run.tables
         _claim(out, run)
-        clock = time.perf_counter()
+        clock = counted = time.perf_counter()
         seeds: list[Seed] = []
         for number in config.compare.seeds:
             windows = cut(
@@ -67,6 +67,7 @@ def compare_variants(config: Config, folder: Path, *, told: Callable[[str], None
             seed.run(_teller(told, number, clock))
             sources.forget()
             seeds.append(seed)
+            counted = _time(out, counted)
         found = figures(seeds, primary=config.compare.primary)
         if (out / "search.json").is_file():
             found["search"] = read_json(out / "search.json")
@@ -76,7 +77,7 @@ def compare_variants(config: Config, folder: Path, *, told: Callable[[str], None
             from qarm.report.comparison import comparison_page
 
             write_text(out / "index.html", comparison_page(found, name=folder.name))
-        _time(out, time.perf_counter() - clock)
+        _time(out, counted)
         return found
 
 
@@ -133,9 +134,10 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _time(out: Path, spent: float) -> None:
-    """Seconds over all calls, and the machine; no part of any hash."""
-    file = out / "timing.json"
+def _time(out: Path, since: float) -> float:
+    """Add the seconds since then to those of all calls, beside the machine's name; returns the time now."""
+    file, now = out / "timing.json", time.perf_counter()
     before = read_json(file)["seconds"] if file.is_file() else 0.0
     machine = {"processor": _processor(), "threads": torch.get_num_threads()}
-    write_json(file, {"seconds": round(before + spent, 1), **machine})
+    write_json(file, {"seconds": round(before + now - since, 1), **machine})
+    return now
