@@ -370,6 +370,8 @@ def _share_stage(run: Run, stage: Stage, here: "World") -> Done:
     elif not fresh and stage.name == "train":
         stage.work(run, working_folder(run.folder, stage.folder, **_purpose(run, stage)))
     here.wait()
+    if first:  # the others may have made the working folder anew
+        clear_partial(run.folder / stage.folder, keep=None)
     return _done(run, stage, fresh, started)
 
 

@@ -64,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "fit.py").write_text(SCRIPT)
     running = [spread(place, processes) for processes in (2, 3)]
     try:
-        assert [process.wait(timeout=60) for process in running] == [0, 0]
+        assert [process.wait(timeout=250) for process in running] == [0, 0]
     finally:
         for process in running:
             process.terminate()
