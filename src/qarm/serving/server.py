@@ -199,6 +199,9 @@ async def _serve(
             raise ArtifactError(
                 f"{host}:{port} cannot be listened on; is it taken? give another --port"
             ) from None
+        # accepted ones inherit it; asyncio leaves it out for uvicorn's sockets, whose protocol is 0, and then
+        # the second half of an answer waits 40 ms for the first half to be acknowledged
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await server.serve(sockets=[sock])
 
 
