@@ -1,9 +1,11 @@
 """Starting the service: what is wrong is said in a line, with the way out, before anything listens."""
 
+import socket
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from uvicorn import Config
 
 from qarm.cli import main
 from qarm.errors import InputError, MissingExtraError
@@ -65,3 +67,16 @@ def test_a_missing_extra_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         MissingExtraError, match=r"uvicorn is not installed; run: pip install 'qarm\[serve\]'"
     ):
         server.serve(tmp_path)
+
+
+def test_connections_do_not_wait_for_an_acknowledgement() -> None:
+    """With Nagle's algorithm the second half of an answer comes 40 ms after the first."""
+    with (
+        server._listening(Config(None, host="127.0.0.1", port=0)) as listening,
+        socket.socket() as asking,
+    ):
+        listening.listen()
+        asking.connect(listening.getsockname())
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from qarm.errors import ArtifactError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
+    import uvicorn
     from fastapi import FastAPI
 
     from qarm.serving.limits import Limits
@@ -193,16 +194,19 @@ async def _serve(
         signal.signal(signal.SIGHUP, lambda number, frame: loop.call_soon_threadsafe(reload))
         signal.signal(signal.SIGINT, stop)
         signal.signal(signal.SIGTERM, stop)
-        try:
-            sock = config.bind_socket()
-        except SystemExit:
-            raise ArtifactError(
-                f"{host}:{port} cannot be listened on; is it taken? give another --port"
-            ) from None
-        # accepted ones inherit it; asyncio leaves it out for uvicorn's sockets, whose protocol is 0, and then
-        # the second half of an answer waits 40 ms for the first half to be acknowledged
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await server.serve(sockets=[sock])
+        await server.serve(sockets=[_listening(config)])
+
+
+def _listening(config: "uvicorn.Config") -> socket.socket:
+    try:
+        sock = config.bind_socket()
+    except SystemExit:
+        address = f"{config.host}:{config.port}"
+        raise ArtifactError(f"{address} cannot be listened on; is it taken? give another --port") from None
+    # accepted ones inherit it; asyncio leaves it out for uvicorn's sockets, whose protocol is 0, and then
+    # the second half of an answer waits 40 ms for the first half to be acknowledged
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
 
 
 async def _reload(service: "Service", bundle: Path) -> None:
