@@ -131,6 +131,33 @@ def test_closing_answers_what_waits() -> None:
     with_batcher(work, together=1)
 
 
+def test_closing_does_not_wait_for_a_worker_that_is_being_started() -> None:
+    class Slow(FakeWorker):
+        def start(self) -> None:
+            super().start()
+            self.go.wait(60 if self.starts > 1 else 0)
+            if self.starts > 1:
+                raise ArtifactError("it was stopped")
+
+        def stop(self) -> None:
+            super().stop()
+            self.go.set()
+
+    async def run() -> None:
+        worker = Slow()
+        batcher = Batcher(worker, limits=Limits(), metrics=Metrics())
+        await batcher.start()
+        with pytest.raises(Problem):
+            await batcher.code([row("die")])
+        worker.go.clear()
+        await until(lambda: worker.starts >= 2)
+        async with asyncio.timeout(20):
+            await batcher.close()
+        assert worker.stopped
+
+    asyncio.run(run())
+
+
 def test_over_http_too(tmp_path: Path) -> None:
     """40 requests at once need far fewer calls, and everyone gets their own codes, kept."""
     fakes = Fakes(tmp_path)

@@ -74,9 +74,11 @@ class Batcher:
         return await job.answer
 
     async def close(self) -> None:
-        """Answer what waits, then stop the worker."""
+        """Answer what waits, then stop the worker; a worker that is being started anew is stopped at once."""
         self._closing = True
         self._wake.set()
+        if not self.ready:
+            self.worker.stop()  # it may be starting, for which nobody has to wait
         if self._task is not None:
             await self._task
         self.ready = False

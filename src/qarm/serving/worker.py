@@ -57,7 +57,7 @@ class Worker(Protocol):
         """
 
     def stop(self) -> None:
-        """End; `start` begins anew."""
+        """End; also from another thread in the midst of `start`, which then fails. `start` begins anew."""
 
 
 class ChildWorker:
@@ -88,17 +88,17 @@ class ChildWorker:
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-c", f"{STARTED}({theirs.fileno()})"]
+            self._pipe = pipe = Connection(ours.detach())
             self._child = subprocess.Popen(  # noqa: S603 - our own module
                 command,
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "OMP_NUM_THREADS": str(self.threads), "MALLOC_ARENA_MAX": "2"},
                 stdin=subprocess.DEVNULL,
             )
-        self._pipe = Connection(ours.detach())
         try:
-            self._pipe.send((self.folder, self.limits, self.threads))
+            pipe.send((self.folder, self.limits, self.threads))
             answer = self._answer(START_SECONDS)
-        except WorkerDiedError as error:
+        except (WorkerDiedError, OSError) as error:
             raise ArtifactError(f"{self.folder}: the encoder's process did not start: {error}") from None
         if isinstance(answer, QarmError):
             self.stop()
