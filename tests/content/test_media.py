@@ -131,6 +131,8 @@ def test_no_sounds_are_refused() -> None:
         (b"not a sound", "not a readable sound"),
         (wav(np.zeros(0, dtype=np.float32), 8_000), "a sound without samples"),
         (wav(np.full(9, np.nan, dtype=np.float32), 8_000, subtype="FLOAT"), "no finite numbers"),
+        (wav(np.full((9, 2), 3e38, dtype=np.float32), 16_000, subtype="FLOAT"), "or too large"),
+        (wav(np.tile([3e38, -3e38], 99).astype(np.float32), 8_000, subtype="FLOAT"), "or too large"),
         (wav(np.zeros(9, dtype=np.float32), 900_000), "sound at 900,000 Hz, need at most 768,000"),
         (wav(np.zeros(1, dtype=np.float32), 96_000), "1 samples at 96,000 Hz, too short to resample"),
     ):

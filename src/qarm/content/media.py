@@ -113,6 +113,16 @@ def _eight_bits(values: npt.NDArray[np.float64], *, deep: bool) -> npt.NDArray[n
     return np.clip(np.nan_to_num(values) * scale, 0, 255).round().astype(np.uint8)
 
 
+class _Bytes(BytesIO):
+    """A file to libsndfile, which seeks before the beginning of a damaged one; soundfile would print why not."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return super().seek(offset, whence)
+        except ValueError:
+            return self.tell()
+
+
 def load_audio(source: Path | str | bytes, rate: int, *, seconds: float) -> npt.NDArray[np.float32]:
     """Decode a sound's first `seconds` to mono at `rate` samples a second, repeated if shorter.
 
@@ -127,7 +137,7 @@ def load_audio(source: Path | str | bytes, rate: int, *, seconds: float) -> npt.
     """
     content = source if isinstance(source, bytes) else _read(Path(source), name=str(source))
     try:
-        with soundfile.SoundFile(BytesIO(content)) as sound:
+        with soundfile.SoundFile(_Bytes(content)) as sound:
             if not 0 < sound.samplerate <= MAX_RATE:
                 raise InputError(f"sound at {sound.samplerate:,} Hz, need at most {MAX_RATE:,}; resample it")
             if sound.channels > MAX_CHANNELS:
@@ -141,13 +151,14 @@ def load_audio(source: Path | str | bytes, rate: int, *, seconds: float) -> npt.
         raise InputError(f"not a readable sound ({reason})") from None
     if len(frames) == 0:
         raise InputError("a sound without samples")
-    if not np.isfinite(frames).all():
-        raise InputError("a sound with samples that are no finite numbers")
-    mono = frames.mean(axis=1, dtype=np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mono = frames.mean(axis=1, dtype=np.float32)
     length = round(rate * seconds)
     samples = (mono if found == rate else soxr.resample(mono, found, rate))[:length]
     if len(samples) == 0:
         raise InputError(f"a sound of {len(frames)} samples at {found:,} Hz, too short to resample")
+    if not np.isfinite(samples).all():  # also where huge ones were mixed or resampled
+        raise InputError("a sound with samples that are no finite numbers, or too large for single precision")
     return np.resize(samples, length).astype(np.float32, copy=False)
 
 
