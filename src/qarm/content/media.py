@@ -114,7 +114,7 @@ def _eight_bits(values: npt.NDArray[np.float64], *, deep: bool) -> npt.NDArray[n
 
 
 class _Bytes(BytesIO):
-    """A file to libsndfile, which seeks before the beginning of a damaged one; soundfile would print why not."""
+    """A file to libsndfile, which seeks before the start of a damaged one; soundfile would print why not."""
 
     def seek(self, offset: int, whence: int = 0) -> int:
         try:
