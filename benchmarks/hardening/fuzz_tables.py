@@ -108,11 +108,41 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
     return bytes(made)
 
 
+def _good() -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Four items and twelve events, with which nothing is wrong."""
+    items = pl.DataFrame({"item_id": list("abcd"), "title": ["one", "two", "three", "four"]})
+    pairs = pl.DataFrame({"user_id": list("uvw")}).join(items.select("item_id"), how="cross")
+    events = pairs.with_columns(timestamp=pl.int_range(pl.len()), label=pl.lit(1))
+    return items.with_columns(image_path=pl.lit(None, pl.String)), events
+
+
+@st.composite
+def _nearly_good(draw: st.DrawFn, good: pl.DataFrame, names: dict[str, Any]) -> pl.DataFrame:
+    """The table with some rows left out or doubled, or one column's values or type changed."""
+    size = len(good)
+    rows = draw(st.just(list(range(size))) | st.lists(st.integers(0, size - 1), max_size=size + 2))
+    made = good[rows]
+    change = draw(st.sampled_from(["none", "values", "any"]))
+    if change == "none":
+        return made
+    name = draw(st.sampled_from(sorted(names)))
+    dtype, strategy = names[name]
+    right = column(name, dtype=dtype, strategy=strategy)
+    chosen = right if change == "values" else column(name, allow_null=True)
+    other = draw(dataframes([chosen], min_size=len(made), max_size=len(made)))
+    return made.with_columns(other.get_column(name))
+
+
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[str, bytes, bytes]:
     """Suffix, and the bytes of a table of items and one of interactions."""
     suffix = draw(st.sampled_from(SUFFIXES))
-    items, events = (_written(draw(_columns(names)), suffix) for names in (ITEMS, EVENTS))
+    kinds = (ITEMS, EVENTS)
+    if draw(st.booleans()):
+        frames = [draw(_nearly_good(good, names)) for good, names in zip(_good(), kinds, strict=True)]
+    else:
+        frames = [draw(_columns(names)) for names in kinds]
+    items, events = (_written(frame, suffix) for frame in frames)
     if draw(st.booleans()):
         items, events = draw(damaged(items)), draw(damaged(events))
     return suffix, items, events
@@ -180,12 +210,21 @@ ODD = [
     *('"\\ud800"', "? [1, 2]\n: 3", "\t", "%YAML 9.9\n---\n"),
 ]
 SECTIONS = sorted(Config.model_fields)
+SETTINGS = [
+    (section, name)
+    for section, field in Config.model_fields.items()
+    if section != "data"
+    for name in getattr(field.annotation, "model_fields", ())
+]
 
 
 @st.composite
 def configs(draw: st.DrawFn) -> str:
     """YAML of known keys with any values, of anything at all, or text that is hardly YAML."""
-    kind = draw(st.sampled_from(["sections", "any", "odd", "text"]))
+    kind = draw(st.sampled_from(["one", "sections", "any", "odd", "text"]))
+    if kind == "one":  # one setting over a config with which nothing is wrong
+        section, name = draw(st.sampled_from(SETTINGS))
+        return yaml.safe_dump(yaml.safe_load(LAYOUT % (2 * ("parquet",))) | {section: {name: draw(LEAVES)}})
     if kind == "odd":
         section = draw(st.sampled_from(["", "seed: ", "data:\n  root: ", "encoder: {text: "]))
         return section + draw(st.sampled_from(ODD))
@@ -198,5 +237,7 @@ def configs(draw: st.DrawFn) -> str:
 
 
 def check_config(folder: Path, text: str) -> int:
+    for name, frame in zip(("items", "interactions"), _good(), strict=True):
+        frame.write_parquet(folder / f"{name}.parquet")
     (folder / "config.yaml").write_text(text, encoding="utf-8", errors="surrogatepass")
     return check_command(folder)
