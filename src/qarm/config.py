@@ -293,7 +293,8 @@ class RankerConfig(Page):
     batch: Count = 1024  # rows per step
     lr: Positive = 5e-3  # step size of AdamW
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.1  # of AdamW
-    start: Literal["random", "codebooks"] = "random"  # code tables start at random or from the centroids
+    # code tables start at random, each level's from its centroids, or the VQ table from its items' vectors
+    start: Literal["random", "codebooks", "pool"] = "random"
     prefixes: Annotated[int, Field(ge=0)] = 0  # rows of a table for codes 1 and 2 together; 0: none
     nearest_weights: bool = False  # weigh a VQ list's entries by place
     time: bool = False  # attention knows how long ago an event was

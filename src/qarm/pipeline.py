@@ -184,23 +184,26 @@ def _quantize(run: Run, work: Path) -> dict[str, Any]:
 def _train(run: Run, work: Path) -> dict[str, Any]:
     import polars as pl
 
-    from qarm.recommender.embedding import read_codebooks
+    from qarm.recommender.embedding import read_codebooks, read_pool
     from qarm.recommender.stage import run_variants
 
-    settings, books = run.config.ranker, None
+    settings, codes = run.config.ranker, run.folder / "codes"
+    books = near = None
     if settings.start == "codebooks":
-        path = run.folder / "codes" / "quantizer" / "model.safetensors"
-        books = read_codebooks(path, run.config.quantizer.levels)
+        books = read_codebooks(codes / "quantizer" / "model.safetensors", run.config.quantizer.levels)
+    if settings.start == "pool":
+        near = read_pool(codes / "nearest" / "model.safetensors")
     return run_variants(
         run.split,
         run.catalog.item_ids,
-        codes=Codes.read(run.folder / "codes" / "codes.parquet"),
+        codes=Codes.read(codes / "codes.parquet"),
         aligned=Embeddings.read(run.folder / "embeddings" / "embeddings.parquet"),
         raw=Embeddings.read(run.folder / "embeddings" / "raw.parquet"),
         config=settings,
         folder=work,
         codebooks=books,
-        pool=pl.read_parquet(run.folder / "codes" / "pool.parquet")["item_id"].to_list(),
+        pool=pl.read_parquet(codes / "pool.parquet")["item_id"].to_list(),
+        pool_vectors=near,
         seed=run.config.seed,
     )
 

@@ -169,9 +169,32 @@ def test_tables_start_as_centroids_on_their_principal_axes() -> None:
         module.start_from(books[:1])
 
 
+def test_the_vq_table_starts_as_the_pools_vectors(tmp_path: Path) -> None:
+    """Six axes hold all six dimensions: rows are as far apart as the pool's vectors, levels as without."""
+    quantized(tmp_path)
+    torch.manual_seed(0)
+    plain = CodeEmbedding.from_run(tmp_path, dim=8)
+    torch.manual_seed(0)
+    module = CodeEmbedding.from_run(tmp_path, dim=8, start="pool")
+    for one, other in zip(plain.levels, module.levels, strict=True):
+        assert torch.equal(one.weight, other.weight)
+    assert module.nearest is not None
+    assert plain.nearest is not None
+    start = module.nearest.weight.detach().numpy().astype(np.float64)
+    assert start.std() == pytest.approx(plain.nearest.weight.std().item(), rel=0.02)
+    pool = NearestCodes.from_pretrained(tmp_path / "codes" / "nearest").pool_vectors_
+    apart = np.linalg.norm(pool[:, None] - pool[None], axis=2)
+    found = np.linalg.norm(start[:, None] - start[None], axis=2)
+    np.testing.assert_allclose(found / found.mean(), apart / apart.mean(), atol=1e-5)
+    with pytest.raises(InputError, match="got 3 vectors for a VQ table of 40 rows"):
+        module.start_from_pool(pool[:3])
+    with pytest.raises(InputError, match="got 40 vectors for a VQ table of 0 rows"):
+        CodeEmbedding([4], dim=2).start_from_pool(pool)
+
+
 def test_from_run_with_all_options(tmp_path: Path) -> None:
     vectors, books = quantized(tmp_path)
-    module = CodeEmbedding.from_run(tmp_path, dim=8, weighted=True, prefixes=16, centroids=True)
+    module = CodeEmbedding.from_run(tmp_path, dim=8, weighted=True, prefixes=16, start="codebooks")
     assert module(module.lookup(vectors.item_ids)).shape == (40, 32)
     start = module.levels[0].weight.detach()
     assert torch.equal(start[:, 6:], torch.zeros(5, 2))  # six dimensions have no more axes

@@ -63,9 +63,32 @@ def test_code_tables_start_as_the_codebooks(toy: Toy) -> None:
         found = ranker.item.code.levels[level].weight.detach().numpy().astype(np.float64)
         centred = book - book.mean(axis=0)
         scores = centred @ np.linalg.svd(centred, full_matrices=False)[2][:4].T
-        np.testing.assert_allclose(np.corrcoef(found.ravel(), scores.ravel())[0, 1], 1, atol=1e-5)
+        signs = np.sign((found * scores).sum(axis=0))  # an axis may point either way
+        np.testing.assert_allclose(np.corrcoef(found.ravel(), (scores * signs).ravel())[0, 1], 1, atol=1e-5)
     ids = [made(toy, variant="id", start=start).item.ids.weight for start in ("codebooks", "random")]
     assert torch.equal(*ids)  # there is nothing to start
+
+
+def test_the_vq_table_starts_as_the_pools_vectors(toy: Toy) -> None:
+    vectors = np.random.default_rng(1).normal(size=(20, 3)).astype(np.float32)
+    table = item_table(toy[1].item_ids, "id+rq+vq", codes=toy[1], pool_vectors=vectors)
+    ranker = made(toy, table=table, start="pool")
+    assert ranker.shape.pool == 20  # more than the codes name
+    rows = ranker.item.code.nearest.weight.detach().numpy().astype(np.float64)
+    shared = np.linalg.lstsq(vectors - vectors.mean(axis=0), rows, rcond=None)[1]
+    assert np.abs(shared).max() < 1e-9  # a rotation of the vectors
+    other = made(
+        toy, table=item_table(toy[1].item_ids, "id+rq", codes=toy[1], pool_vectors=vectors), start="pool"
+    )
+    assert other.item.code.nearest is None
+
+
+def test_pool_vectors_must_be_there_and_fit(toy: Toy) -> None:
+    table = item_table(toy[1].item_ids, "id+vq", codes=toy[1])
+    with pytest.raises(InputError, match="ranker.start=pool needs the pool's vectors"):
+        made(toy, table=table, start="pool")
+    with pytest.raises(InputError, match=r"got 3 pool vectors for VQ codes below \d+"):
+        made(toy, table=replace(table, pool_vectors=np.zeros((3, 2), np.float32)), start="pool")
 
 
 def test_codebooks_must_be_there_and_fit(toy: Toy) -> None:
@@ -161,12 +184,18 @@ def test_items_without_codes_are_named_counted_and_refused(toy: Toy) -> None:
         item_table(toy[1].item_ids, "id+rq", codes=nothing, missing_codes=0.99)
 
 
-@pytest.mark.parametrize("start", ["random", "codebooks"])
+@pytest.mark.parametrize("start", ["random", "codebooks", "pool"])
 def test_items_without_codes_share_a_code_of_their_own(toy: Toy, start: str) -> None:
     codes = few(toy[1], gone=3)
     pool = toy[1].item_ids[:14]
     table = item_table(
-        toy[1].item_ids, "id+rq+vq+cross", codes=codes, missing_codes=0.1, codebooks=BOOKS, pool=pool
+        toy[1].item_ids,
+        "id+rq+vq+cross",
+        codes=codes,
+        missing_codes=0.1,
+        codebooks=BOOKS,
+        pool=pool,
+        pool_vectors=np.random.default_rng(0).normal(size=(14, 4)).astype(np.float32),
     )
     ranker = made(toy, table=table, start=start)
     widths = (6, 5) if start == "codebooks" else (5, 4)
@@ -181,6 +210,9 @@ def test_items_without_codes_share_a_code_of_their_own(toy: Toy, start: str) -> 
     if start == "codebooks":  # the mean of the others
         mean = ranker.item.code.levels[0].weight[:5].mean(dim=0)
         assert (ranker.item.code.levels[0].weight[5] - mean).abs().max() < 1e-6
+    if start == "pool":
+        mean = ranker.item.code.nearest.weight[:14].mean(dim=0)
+        assert (ranker.item.code.nearest.weight[14] - mean).abs().max() < 1e-6
     history = np.array([0, 1, 5, 0])
     found = ranker.search(history).find(np.array([0, 2, 4]), np.zeros(3, int), np.full(3, 4))
     assert found.counts[:, 0].tolist() == [2, 0, 1]  # itself twice, nothing in common, item 5

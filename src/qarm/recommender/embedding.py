@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from qarm.artifacts import Codes, read_json
 from qarm.errors import ArtifactError, InputError, shown
 
-__all__ = ["CodeEmbedding", "joined", "read_codebooks"]
+__all__ = ["CodeEmbedding", "joined", "read_codebooks", "read_pool"]
 
 HASH, PRIME = 2_654_435_761, 2**31 - 1  # Knuth's multiplier; products stay below 2^63
 
@@ -94,14 +94,23 @@ class CodeEmbedding(nn.Module):
         if sizes != self.widths:
             raise InputError(f"got codebooks of {sizes} centroids for tables of {self.widths} rows")
         for table, book in zip(self.levels, codebooks, strict=True):
-            centred = book.astype(np.float64) - book.mean(axis=0)
-            _, scales, axes = np.linalg.svd(centred, full_matrices=False)
-            kept = min(self.dim, len(scales))
-            start = np.zeros((len(book), self.dim))
-            start[:, :kept] = centred @ axes[:kept].T
-            weight: Any = table.weight
-            size = float(np.sqrt(np.mean(start**2))) or 1.0
-            weight.copy_(torch.from_numpy(start * (float(weight.std()) / size)).to(weight.dtype))
+            _start(table.weight, book)
+
+    @torch.no_grad()
+    def start_from_pool(self, vectors: npt.NDArray[np.floating[Any]]) -> None:
+        """Let the VQ table's rows start as the pool's vectors, on their principal axes, as spread out as now.
+
+        Items with near vectors, new ones too, then start with near embeddings.
+
+        Args:
+            vectors: float [pool, d].
+
+        Raises:
+            InputError: there is no VQ table, or it has another number of rows.
+        """
+        if self.nearest is None or len(vectors) != self.pool:
+            raise InputError(f"got {len(vectors)} vectors for a VQ table of {self.pool} rows")
+        _start(self.nearest.weight, vectors)
 
     def forward(self, codes: Tensor) -> Tensor:
         """Vectors [..., out_dim] of codes int64 [..., levels + nearest]."""
@@ -127,7 +136,7 @@ class CodeEmbedding(nn.Module):
         dim: int = 64,
         weighted: bool = False,
         prefixes: int = 0,
-        centroids: bool = False,
+        start: Literal["random", "codebooks", "pool"] = "random",
     ) -> "CodeEmbedding":
         """Tables sized for a run's codebooks and pool, with `lookup` for its items.
 
@@ -135,7 +144,7 @@ class CodeEmbedding(nn.Module):
             folder: the run.
             dim, prefixes: as of the class.
             weighted: weigh a VQ list's entries by place.
-            centroids: start from the codebooks.
+            start: rows start at random, a level's as its codebook, or the VQ table's as the pool's vectors.
 
         Raises:
             ArtifactError: the folder has no finished codes, or damaged ones.
@@ -151,8 +160,10 @@ class CodeEmbedding(nn.Module):
             raise ArtifactError(f"{codes} is damaged ({error}); delete it and run quantize again") from error
         entries = 0 if table.vq is None or not weighted else table.vq.shape[1]
         module = cls(widths, pool=pool, dim=dim, nearest=entries, prefixes=prefixes)
-        if centroids:
+        if start == "codebooks":
             module.start_from(read_codebooks(codes / "quantizer" / "model.safetensors", len(widths)))
+        if start == "pool" and pool:
+            module.start_from_pool(read_pool(codes / "nearest" / "model.safetensors"))
         module._table = torch.from_numpy(joined(table))
         module._rows = {item: row for row, item in enumerate(table.item_ids)}
         return module
@@ -162,6 +173,17 @@ def joined(codes: Codes) -> npt.NDArray[np.int64]:
     """RQ and VQ codes side by side, int64 [n, levels + nearest]."""
     parts = [codes.rq] if codes.vq is None else [codes.rq, codes.vq]
     return np.concatenate(parts, axis=1).astype(np.int64)
+
+
+def _start(weight: Any, vectors: npt.NDArray[np.floating[Any]]) -> None:
+    """Fill a table with vectors on their principal axes, with the deviation that it has."""
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    kept = min(weight.shape[1], *centred.shape)
+    start = np.zeros(weight.shape)
+    start[:, :kept] = centred @ axes[:, ::-1][:, :kept]
+    size = float(np.sqrt(np.mean(start**2))) or 1.0
+    weight.copy_(torch.from_numpy(start * (float(weight.std()) / size)).to(weight.dtype))
 
 
 def read_codebooks(path: Path, levels: int) -> list[npt.NDArray[np.float32]]:
@@ -177,3 +199,9 @@ def read_codebooks(path: Path, levels: int) -> list[npt.NDArray[np.float32]]:
             f"{path} has no centroids for {', '.join(missing)}; leave them out, or set ranker.start=random"
         )
     return [found[name] for name in names]
+
+
+def read_pool(path: Path) -> npt.NDArray[np.float32]:
+    """Vectors [pool, d] of the VQ code's pool, from the file that it has saved."""
+    found: npt.NDArray[np.float32] = load_file(path)["pool"]
+    return found

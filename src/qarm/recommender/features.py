@@ -24,7 +24,7 @@ class ItemTable:
     item, -1 for one outside the vocabulary; vectors: float32 [n, d]: over the items that they were scaled by,
     columns have mean 0 and rows a mean square of 1;
     without: items that have no codes; where there are any, the last code of each level and of the pool is
-    theirs; codebooks: float [width, d] of each level, to start from.
+    theirs; codebooks: float [width, d] of each level, and pool_vectors: float [pool, d], to start from.
     """
 
     item_ids: list[str]
@@ -37,6 +37,7 @@ class ItemTable:
     fixed: bool = False
     without: list[str] = field(default_factory=list)
     codebooks: list[npt.NDArray[np.float32]] | None = None
+    pool_vectors: npt.NDArray[np.float32] | None = None
 
 
 def item_table(
@@ -50,6 +51,7 @@ def item_table(
     scale_by: Sequence[str] | None = None,
     missing_codes: float = 0.0,
     codebooks: Sequence[npt.NDArray[np.float32]] | None = None,
+    pool_vectors: npt.NDArray[np.float32] | None = None,
 ) -> ItemTable:
     """The features that a variant such as `id+rq+vq` or `id+frozen` uses, for sorted `item_ids`.
 
@@ -63,6 +65,7 @@ def item_table(
         scale_by: items of the training part, whose mean and size scale the vectors; by default all.
         missing_codes: largest share of the items that may go without codes; they share a code of their own.
         codebooks: centroids of each level, for code tables that start from them.
+        pool_vectors: of the VQ code's pool, by pool id, for a VQ table that starts from them.
 
     Raises:
         InputError: an unknown feature, one that is asked for but not given, items without codes or a
@@ -95,6 +98,7 @@ def item_table(
         cross=cross,
         without=without,
         codebooks=None if codebooks is None or rq is None else list(codebooks),
+        pool_vectors=None if vq is None else pool_vectors,
     )
 
 

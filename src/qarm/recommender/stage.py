@@ -39,6 +39,7 @@ def run_variants(
     folder: Path,
     pool: Sequence[str] | None = None,
     codebooks: Sequence[npt.NDArray[np.float32]] | None = None,
+    pool_vectors: npt.NDArray[np.float32] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Train and judge every variant and seed of `config`, and the baselines.
@@ -55,7 +56,8 @@ def run_variants(
         split: training, validation and test part; catalog_ids: all items, cold ones included.
         codes, aligned: of all items, for the variants; raw: vectors for the content-kNN and `id+raw`.
         pool: items of the VQ code's pool, in the order of their pool ids, for `cross`.
-        codebooks: centroids of each level, for code tables that start from them.
+        codebooks: centroids of each level, for code tables that start from them; pool_vectors: those of the
+            pool's items, for a VQ table that does.
         seed: of the evaluation rows; training draws by the seeds in `config`.
 
     Returns:
@@ -68,6 +70,7 @@ def run_variants(
     """
     known: dict[str, Any] = {"codes": codes, "embeddings": aligned, "raw": raw, "pool": pool}
     known |= {"scale_by": split.train.items, "missing_codes": config.missing_codes, "codebooks": codebooks}
+    known["pool_vectors"] = pool_vectors
     tables = _tables(split, catalog_ids, config, known)
     here = world("cuda" if torch.cuda.is_available() else "cpu")
     path = None if here.rank else folder / "eval.parquet"

@@ -143,7 +143,8 @@ def built(rows: TrainingRows, items: ItemTable, settings: RankerConfig) -> Ranke
     widths = widths if books is None else tuple(len(book) for book in books)
     about = rows.events.about
     pool, spare = items.pool if items.cross else None, bool(items.without)
-    listed = 0 if pool is None else len(pool) + spare
+    near = _pool_vectors(items) if settings.start == "pool" and items.vq is not None else None
+    listed = len(near) if near is not None else 0 if pool is None else len(pool) + spare
     values = {} if about is None else vocabularies(about, rows.events.user_ids)
     shape = Shape(
         items=len(items.item_ids),
@@ -181,6 +182,8 @@ def built(rows: TrainingRows, items: ItemTable, settings: RankerConfig) -> Ranke
     )
     if books is not None and ranker.item.code is not None:
         ranker.item.code.start_from(books)
+    if near is not None and ranker.item.code is not None:
+        ranker.item.code.start_from_pool(near)
     ranker.prior.fill_(prior_of(rows.epoch(0).labels))
     return ranker
 
@@ -199,6 +202,18 @@ def _centroids(items: ItemTable, widths: tuple[int, ...]) -> list[npt.NDArray[np
     return [np.vstack([book, book.mean(axis=0, keepdims=True)]) if spare else book for book in books]
 
 
+def _pool_vectors(items: ItemTable) -> npt.NDArray[np.float32]:
+    """Of the pool; that of items without codes is the others' mean."""
+    vectors = items.pool_vectors
+    if vectors is None or items.vq is None:
+        raise InputError("ranker.start=pool needs the pool's vectors; give item_table pool_vectors=")
+    most = int(items.vq[~np.isin(items.item_ids, items.without)].max()) + 1
+    most = max(most, 0 if items.pool is None else len(items.pool))
+    if len(vectors) < most:
+        raise InputError(f"got {len(vectors)} pool vectors for VQ codes below {most}")
+    return np.vstack([vectors, vectors.mean(axis=0, keepdims=True)]) if items.without else vectors
+
+
 def _key(
     ranker: Ranker, rows: TrainingRows, valid: Examples, items: ItemTable, settings: RankerConfig, seed: int
 ) -> str:
@@ -210,7 +225,8 @@ def _key(
     arrays = fingerprint([*examples, rows.trained, items.rq, items.vq, items.vectors, items.pool])
     kind = {"ids": items.ids, "cross": items.cross, "fixed": items.fixed, "items": items.item_ids}
     kind |= {"labels": rows.events.tasks, "values": ranker.values}
-    kind["start"] = fingerprint(items.codebooks or [])
+    near = [] if items.pool_vectors is None else [items.pool_vectors]
+    kind["start"] = fingerprint([*(items.codebooks or []), *near])
     chosen = settings.model_dump(mode="json", exclude={"variants", "seeds"})
     return digest({"arrays": arrays, "kind": kind, "settings": chosen, "seeds": [seed, rows.seed]})
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from qarm.artifacts import atomic, write_json
+from qarm.artifacts import Codes, atomic, write_json
 from qarm.behavior.log import Log
 from qarm.config import Config, RankerConfig, features_of
 from qarm.recommender.baselines import best_likeness, item_knn, likeness, popularity
@@ -211,12 +211,18 @@ class Seed:
             embeddings=self.sources.aligned if "frozen" in needs else None,
             raw=self.sources.raw if "raw" in needs else None,
             scale_by=self.windows.split.train.items,
-            codebooks=self._codebooks(variant) if codes is not None else None,
+            **self._starts(variant, codes),
         )
         return replace(table, fixed=variant.fixed)
 
-    def _codebooks(self, variant: Variant) -> list[npt.NDArray[np.float32]] | None:
-        return self.sources.codebooks(variant.source) if self.config.ranker.start == "codebooks" else None
+    def _starts(self, variant: Variant, codes: Codes | None) -> dict[str, Any]:
+        """What code tables start from, where it is not chance."""
+        start = self.config.ranker.start
+        if codes is None or start == "random":
+            return {}
+        if start == "codebooks":
+            return {"codebooks": self.sources.codebooks(variant.source)}
+        return {"pool_vectors": self.sources.pool_vectors(variant.source)}
 
     def _wide(self) -> int:
         """The smallest width with which `id` has as many parameters as the largest variant."""

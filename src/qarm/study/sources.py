@@ -51,6 +51,7 @@ class Sources:
         self.known = catalog.only(windows.split.train.items)
         self._made: dict[Source, tuple[Codes, list[str]]] = {}
         self._books: dict[Source, list[npt.NDArray[np.float32]]] = {}
+        self._pools: dict[Source, npt.NDArray[np.float32]] = {}
 
     @cached_property
     def pairs(self) -> pl.DataFrame:
@@ -101,6 +102,7 @@ class Sources:
             self.__dict__.pop(name, None)
         self._made.clear()
         self._books.clear()
+        self._pools.clear()
 
     def codes(self, source: Source) -> tuple[Codes, list[str]]:
         """Codes of all items, and the items of the VQ code's pool in the order of their pool ids."""
@@ -112,6 +114,11 @@ class Sources:
         """Centroids of the levels of these codes; the last level has none where it is no k-means."""
         self.codes(source)
         return self._books["aligned" if source == "placebo" else source]
+
+    def pool_vectors(self, source: Source) -> npt.NDArray[np.float32]:
+        """Of the items that the VQ codes name, by pool id."""
+        self.codes(source)
+        return self._pools["aligned" if source == "placebo" else source]
 
     def _coded(self, source: Source) -> tuple[Codes, list[str]]:
         if source == "placebo":
@@ -130,6 +137,7 @@ class Sources:
         nearest = NearestCodes(
             settings.nearest, pool=settings.pool, index=settings.index, seed=self.seed
         ).fit(known)
+        self._pools[source] = nearest.pool_vectors_
         codes = all_codes(vectors, known.item_ids, books, nearest)
         return codes, nearest.pool_frame()["item_id"].to_list()
 
