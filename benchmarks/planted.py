@@ -4,15 +4,18 @@
     python benchmarks/planted.py examples/demo.yaml --root WORLD --out RUN
 
 On each slice: GAUC of the planted truth, and the share of the gap
-between `id` and the truth that each variant recovers, users resampled (95 %).
+between `id` and the truth that each variant recovers, users resampled (95 %). With `--into NAME` the table
+also takes the place of what stands between `<!-- planted-NAME -->` and `<!-- /planted-NAME -->` in
+docs/results.md.
 """
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from qarm.artifacts import read_json
+from qarm.artifacts import read_json, write_text
 from qarm.config import load_config
 from qarm.recommender.examples import Examples
 from qarm.recommender.metrics import grouped_auc
@@ -24,7 +27,8 @@ from qarm.study.sources import Sources
 from qarm.study.variants import DEFAULT, parse_variant
 from qarm.study.windows import cut
 from qarm.world import true_scores
-from results import cell, gain
+from readme import put
+from results import PAGE, cell, gain
 
 TRUTH, KIND = "planted truth", "uniform"
 SLICES = ("all", "warm", "cold")
@@ -38,16 +42,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the comparison's run folder")
     parser.add_argument("--root", type=Path, required=True, help="the world's folder")
     parser.add_argument("--base", default="id")
+    parser.add_argument("--into", metavar="NAME", help="a place in docs/results.md")
     arguments = parser.parse_args()
+    table = "\n".join(lines(arguments))
+    print(table)
+    if arguments.into:
+        text = PAGE.read_text(encoding="utf-8")
+        write_text(PAGE, put(text, f"planted-{arguments.into}", table))
+
+
+def lines(arguments: argparse.Namespace) -> Iterator[str]:
     seeds = finished(arguments.config, arguments.out, arguments.root)
     methods = [variant.name for variant in seeds[0].variants]
-    print(f"| share of the gap between `{arguments.base}` and the planted truth | {' | '.join(SLICES)} |")
-    print("|---|" + "---|" * len(SLICES))
+    yield f"| share of the gap between `{arguments.base}` and the planted truth | {' | '.join(SLICES)} |"
+    yield "|---|" + "---|" * len(SLICES)
     judges = [judge(seeds, methods, part, arguments.root) for part in SLICES]
     for method in [*methods, TRUTH]:
         shares = (gain(vars(each.recovered(method, arguments.base, TRUTH))) for each in judges)
-        print(f"| {method} | {' | '.join(shares)} |")
-    print(f"| GAUC of the planted truth | {' | '.join(cell(each.mean(TRUTH)) for each in judges)} |")
+        yield f"| {method} | {' | '.join(shares)} |"
+    yield f"| GAUC of the planted truth | {' | '.join(cell(each.mean(TRUTH)) for each in judges)} |"
 
 
 def finished(path: Path, out: Path, root: Path) -> list[Seed]:

@@ -18,7 +18,7 @@ from qarm.world import PARTS, SIZES, SOURCES, World, WorldSpec, build_world, tru
 from qarm.world import build as build_module
 from qarm.world.choice import SPLIT_TIME, _fastest, _race, _rhythm, choose, utilities
 from qarm.world.picture import FIGURES, draw_picture
-from qarm.world.plant import GROUPS, Plant, centres, plant, stream
+from qarm.world.plant import GROUPS, Plant, Tastes, centres, plant, stream
 from qarm.world.sound import RATE, play_sound
 from qarm.world.text import THEME_WORDS, THEMES, write_text
 
@@ -304,10 +304,34 @@ def test_everybody_leans_equally_far_in_every_source() -> None:
     np.testing.assert_allclose(np.linalg.norm(planted.tastes, axis=2), TINY.strength)
 
 
-def test_true_scores_are_the_planted_utilities(tiny: World) -> None:
+def test_likes_are_for_groups_and_spread_equally() -> None:
+    """One or two of two opposite groups: no direction of the plane likes both."""
+    planted = plant(dataclasses.replace(SIZES["small"], tastes="groups"), seed=0)
+    assert planted.tastes.shape == (4, 1_000, GROUPS)
+    np.testing.assert_allclose(planted.tastes.mean(axis=2), 0, atol=1e-12)
+    np.testing.assert_allclose(planted.tastes.std(axis=2), 0.8)
+    liked = (planted.tastes > 0).sum(axis=2)
+    assert {*np.unique(liked)} == {1, 2, 3}
+    for factors, group in zip(planted.factors, planted.groups, strict=True):
+        nearest = (factors @ centres().T).argmax(axis=1)
+        assert (nearest == group).mean() > 0.85  # the jitter moves some across
+    plain = plant(SIZES["small"], seed=0)
+    np.testing.assert_array_equal(planted.factors, plain.factors)  # items look the same
+    fixed = dataclasses.replace(planted, popularity=np.zeros(2_000))
+    utility = utilities(fixed, slice(0, 20))
+    expected = sum(fixed.tastes[k, :20][:, fixed.groups[k]] for k in range(4))
+    np.testing.assert_allclose(utility, expected, atol=1e-5)
+    with pytest.raises(InputError, match="tastes = 'all', need one of directions, groups"):
+        WorldSpec(tastes="all").check()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tastes", ["directions", "groups"])
+def test_true_scores_are_the_planted_utilities(tmp_path: Path, tastes: Tastes) -> None:
+    spec = dataclasses.replace(TINY, tastes=tastes)
+    tiny = build_world(tmp_path / "tiny", spec=spec)
     log = table(tiny, "interactions")
     users, items = log["user_id"].to_list(), log["item_id"].to_list()
-    planted = plant(TINY, seed=0)
+    planted = plant(spec, seed=0)
     rows = [int(user[1:]) - 1 for user in users], [int(item[1:]) - 1 for item in items]
     scores = true_scores(tiny.folder, users=users, items=items)
     np.testing.assert_allclose(scores, utilities(planted, slice(None))[rows], rtol=1e-4, atol=1e-5)

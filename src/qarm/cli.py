@@ -20,6 +20,7 @@ __all__ = ["app", "main"]
 
 SETTINGS_HELP = "KEY=VALUE for any config key; `--KEY VALUE` (`--data.root shop`) is short for it."
 SIZE_HELP = "small: 2,000 items and 60,000 interactions; large: 20,000 items and 2 million."
+TASTES_HELP = "users like a direction among each source's factors, or some groups of items."
 Settings = Annotated[list[str] | None, Parameter(name="--set", help=SETTINGS_HELP, negative="")]
 ConfigFile = Annotated[Path, Parameter(help="YAML file; examples/ has some.")]
 RunFolder = Annotated[Path, Parameter(help="Run folder: a folder per stage, made if need be.")]
@@ -270,6 +271,7 @@ def demo(
     *,
     out: RunFolder,
     size: Annotated[Literal["small", "large"], Parameter(help=SIZE_HELP)] = "small",
+    tastes: Annotated[Literal["directions", "groups"], Parameter(help=TASTES_HELP)] = "directions",
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
@@ -281,7 +283,7 @@ def demo(
     world = out / "world"
     config = _load(None, [f"data.root={world}", *(settings or [])])
     with run_lock(out):
-        build_world(world, size=size, seed=config.seed)
+        build_world(world, size=size, tastes=tastes, seed=config.seed)
     _show(run_stages(config, out), as_json=as_json)
     if not as_json:
         _print_results(out)

@@ -2,7 +2,7 @@
 
 import shutil
 import wave
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from qarm.artifacts import read_json, write_json, write_parquet
 from qarm.errors import InputError, shown
 from qarm.world.choice import SPLIT_TIME, Events, choose
 from qarm.world.picture import draw_picture
-from qarm.world.plant import DIMS, SOURCES, Array, Plant, WorldSpec, plant, stream
+from qarm.world.plant import SOURCES, Array, Plant, Tastes, WorldSpec, plant, stream
 from qarm.world.sound import RATE, play_sound
 from qarm.world.text import write_text
 
@@ -47,7 +47,12 @@ class World:
 
 
 def build_world(
-    folder: Path, *, size: Literal["small", "large"] = "small", seed: int = 0, spec: WorldSpec | None = None
+    folder: Path,
+    *,
+    size: Literal["small", "large"] = "small",
+    tastes: Tastes = "directions",
+    seed: int = 0,
+    spec: WorldSpec | None = None,
 ) -> World:
     """Generate a seeded world of items with text, picture and sound, and users who choose among them.
 
@@ -60,15 +65,16 @@ def build_world(
         folder: is made if need be.
         size: small is 2,000 items, 1,000 users and about 60,000 events; large is 20,000 items, 33,333
             users and about 2 million events.
+        tastes: what users like, as of `WorldSpec`.
         seed: 0 or more; the same seed gives the same bytes.
-        spec: a size of one's own, in place of `size`.
+        spec: a world of one's own, in place of `size` and `tastes`.
 
     Raises:
         InputError: a setting is out of range, or the folder holds tables that are not a demo world.
     """
     if size not in SIZES:
         raise InputError(f"size = {size!r}, need one of {shown(SIZES)}")
-    spec = SIZES[size] if spec is None else spec
+    spec = replace(SIZES[size], tastes=tastes) if spec is None else spec
     purpose = {"format": FORMAT, "seed": seed, "spec": spec.settings()}
     if _is_built(folder, purpose, spec.items):
         return _world(folder)
@@ -132,6 +138,8 @@ def _write_tables(folder: Path, planted: Plant, events: Events, seed: int) -> No
         "timestamp": events.time,
     }
     truth = {"item_id": items, **_columns(planted.factors)}
+    if planted.by_group:
+        truth |= {f"{source}_group": pl.Series(planted.groups[k]) for k, source in enumerate(SOURCES)}
     truth |= {"popularity": pl.Series(planted.popularity), "cold": pl.Series(planted.cold)}
     tastes = {"user_id": users, **_columns(planted.tastes)}
     frames = (catalog, pl.DataFrame(chosen), pl.DataFrame(truth), pl.DataFrame(tastes))
@@ -145,11 +153,11 @@ def _ids(letter: str, count: int) -> pl.Series:
 
 
 def _columns(values: Array) -> dict[str, pl.Series]:
-    """text_0, text_1, image_0, ... from float64 [4, rows, 2]."""
+    """text_0, text_1, image_0, ... from float64 [4, rows, dims]."""
     return {
         f"{source}_{dim}": pl.Series(values[k, :, dim])
         for k, source in enumerate(SOURCES)
-        for dim in range(DIMS)
+        for dim in range(values.shape[2])
     }
 
 

@@ -43,6 +43,10 @@ def utilities(plant: Plant, users: slice | Ints) -> Floats:
     """Planted utility of every item for some users, float32 [users, items]."""
     total = np.repeat(plant.popularity[None].astype(np.float32), len(plant.tastes[0, users]), axis=0)
     # Term by term, not as one product: BLAS may sum in another order on another machine.
+    if plant.by_group:
+        for group, likes in zip(plant.groups, plant.tastes[:, users], strict=True):
+            total += likes.astype(np.float32)[:, group]
+        return total
     for factors, tastes in zip(plant.factors, plant.tastes, strict=True):
         for dim in range(factors.shape[1]):
             total += np.float32(tastes[users, dim, None]) * np.float32(factors[None, :, dim])

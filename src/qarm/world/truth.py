@@ -8,7 +8,7 @@ import numpy.typing as npt
 import polars as pl
 
 from qarm.errors import InputError, shown
-from qarm.world.plant import DIMS, PARTS, Array
+from qarm.world.plant import DIMS, GROUPS, PARTS, Array
 
 __all__ = ["true_scores"]
 
@@ -35,8 +35,12 @@ def true_scores(
     scores = np.zeros(len(users))
     if "popularity" in parts:
         scores += item_frame["popularity"].to_numpy()[item_row]
-    for part in PARTS[:-1]:
-        for name in [f"{part}_{dim}" for dim in range(DIMS)] if part in parts else []:
+    for part in (part for part in PARTS[:-1] if part in parts):
+        if f"{part}_group" in item_frame.columns:
+            likes = user_frame.select(f"{part}_{group}" for group in range(GROUPS)).to_numpy()
+            scores += likes[user_row, item_frame[f"{part}_group"].to_numpy()[item_row]]
+            continue
+        for name in (f"{part}_{dim}" for dim in range(DIMS)):
             scores += item_frame[name].to_numpy()[item_row] * user_frame[name].to_numpy()[user_row]
     return scores
 
