@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from pydantic import ValidationError
@@ -20,6 +21,8 @@ from qarm.config import Config, load_config
 from qarm.engines.distributed import World
 from qarm.errors import ArtifactError, InputError
 from qarm.pipeline import STAGES, run_stages
+from qarm.recommender.embedding import read_pool
+from qarm.recommender.ranker import Ranker
 from qarm.run import Run
 from qarm.schemas import SCHEMAS, schema_of
 from qarm.world import WorldSpec, build_world
@@ -173,6 +176,20 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(run: Path, world: Path
     config = config_of(world, **{"ranker.variants": "[id]"})
     fresh = {done.stage: done.fresh for done in run_stages(config, copy)}
     assert [name for name, skipped in fresh.items() if not skipped] == ["train", "report"]
+
+
+def test_the_vq_table_starts_from_the_runs_pool(run: Path, world: Path, tmp_path: Path) -> None:
+    """With next to no learning, rows end as far apart as the pool's vectors are on four principal axes."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    flags = {"ranker.start": "pool", "ranker.lr": "1e-9", "ranker.epochs": "1", "ranker.variants": "[id+vq]"}
+    list(run_stages(config_of(world, **flags), copy))
+    found = Ranker.from_pretrained(copy / "recommender" / "id+vq").item.code.nearest.weight.detach().numpy()
+    pool = read_pool(copy / "codes" / "nearest" / "model.safetensors").astype(np.float64)
+    pool -= pool.mean(axis=0)
+    expected = pool @ np.linalg.svd(pool, full_matrices=False)[2][: found.shape[1]].T
+    apart = [np.linalg.norm(rows[:, None] - rows[None], axis=2) for rows in (found, expected)]
+    np.testing.assert_allclose(*(each / each.mean() for each in apart), atol=1e-3)
 
 
 def test_a_finished_comparison_comes_into_the_report(run: Path, world: Path, tmp_path: Path) -> None:

@@ -291,6 +291,32 @@ def learned(root: Path, out: Path) -> dict[str, bytes]:
     return found
 
 
+def test_code_tables_start_from_what_their_codes_came_from(world: Path, tmp_path: Path) -> None:
+    """Of aligned or raw vectors, by pool id; a placebo keeps the tables that its rows were dealt out of."""
+    for start, given in (("pool", "pool_vectors"), ("codebooks", "codebooks"), ("random", None)):
+        config = config_of(world, **{"ranker.start": start})
+        run = Run(config, tmp_path / start)
+        windows = cut(
+            run.tables[1],
+            {"kind": "time", "test": 0.2, "valid": 0.1},
+            windows="three",
+            cold_items=0.1,
+            seed=0,
+        )
+        sources = Sources(run.tables[0], windows, config, cache=run.cache, seed=0)
+        seed = Seed(sources, config, tmp_path / start, variants=[parse_variant("id+rq+vq")])
+        tables = {name: seed._table(parse_variant(f"id+rq+vq@{name}")) for name in ("raw", "placebo")}
+        tables["aligned"] = seed._table(parse_variant("id+rq+vq"))
+        assert (tables["aligned"].pool_vectors is None) == (given != "pool_vectors")
+        assert (tables["aligned"].codebooks is None) == (given != "codebooks")
+        if given == "pool_vectors":
+            for name, vectors in (("aligned", sources.aligned), ("raw", sources.raw)):
+                rows = vectors.rows(sources.codes(name)[1])
+                rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+                np.testing.assert_allclose(tables[name].pool_vectors, rows, atol=1e-6)
+            assert tables["placebo"].pool_vectors is tables["aligned"].pool_vectors
+
+
 def test_the_future_changes_no_byte_of_what_is_learned(world: Path, tmp_path: Path) -> None:
     """Items of the last fifth are dealt out anew: pairs, codebooks, codes, training rows keep every byte."""
     log = pl.read_parquet(world / "interactions.parquet").sort("timestamp")
