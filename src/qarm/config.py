@@ -319,6 +319,8 @@ class CompareConfig(Page):
     cold_items: Share = 0.15  # share of the training items that lose their events before the test part
     negatives: Count = 50  # per positive, of each kind
     catalogue_users: Count = 300  # users for whom the whole catalogue is ranked
+    # users whose validation and test events are judged, the same for all seeds; 0: all
+    judged_users: Annotated[int, Field(ge=0)] = 0
     search: Count = 12  # ranker settings that are tried on validation first; 1: those of `ranker` as they are
     primary: tuple[str, str] = ("id+rq+vq", "id")  # the one comparison that is not corrected for many
     peer: bool = False  # also torch-rechub's DIN on the same rows; needs the extra `peers`

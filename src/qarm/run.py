@@ -25,6 +25,7 @@ LATER = (
     "ranker.nearest_weights",
     "ranker.time",
     "ranker.missing_codes",
+    "compare.judged_users",
 )
 OPTIONAL = ("compare/results.json",)  # what commands beside the stages leave
 

@@ -25,7 +25,7 @@ from qarm.study.halving import halved, sampled
 from qarm.study.intervals import Judge, holm
 from qarm.study.sources import Sources, event_groups, permuted
 from qarm.study.variants import DEFAULT, parse_variant
-from qarm.study.windows import cut
+from qarm.study.windows import cut, drawn_users
 from qarm.world import WorldSpec, build_world
 
 TINY = {
@@ -97,6 +97,43 @@ def test_one_window_serves_both(world: Path) -> None:
     log = read_log(world / "interactions.parquet")
     found = cut(log, {"kind": "time", "test": 0.2, "valid": 0.1}, windows="one", cold_items=0.1, seed=0)
     assert found.pairs is found.rows is found.split.train
+
+
+def test_judged_users_are_drawn_by_their_ids_alone() -> None:
+    log = Log(pl.DataFrame({"user_id": [f"u{n % 50}" for n in range(200)], "row": range(200)}))
+    some, rest = drawn_users(log, users=20)
+    assert len(some.users) == 20
+    assert sorted(some.users + rest.users) == log.users
+    assert len(some) + len(rest) == len(log)
+    smaller = Log(log.frame.filter(pl.col("user_id") != some.users[0]))
+    assert set(some.users[1:]) < set(drawn_users(smaller, users=20)[0].users)
+    assert drawn_users(log, users=99)[0].frame.equals(log.frame)
+
+
+def test_judged_users_keep_the_rows_that_they_have_when_all_are_judged(world: Path, tmp_path: Path) -> None:
+    def rows(**more: str) -> dict[str, pl.DataFrame]:
+        config = config_of(world, **more)
+        catalog, log = Run(config, tmp_path).tables
+        windows = cut(
+            log,
+            config.split.model_dump(include={"kind", "test", "valid"}),
+            windows="three",
+            cold_items=0.1,
+            seed=0,
+        )
+        seed = Seed(Sources(catalog, windows, config, cache=None, seed=0), config, tmp_path, variants=[])
+        return {
+            kind: pl.DataFrame(
+                {"user": np.array(part.user_ids)[part.users], "item": part.items, "label": part.labels}
+            )
+            for kind, part in {**seed.judged.test, "valid": seed.judged.valid}.items()
+        }
+
+    everyone, some = rows(), rows(**{"compare.judged_users": "7"})
+    for kind, part in some.items():
+        assert part["user"].n_unique() == 7
+        own = everyone[kind].filter(pl.col("user").is_in(part["user"].unique().to_list()))
+        assert own.equals(part)
 
 
 # ---- placebo ------------------------------------------------------------------------------------

@@ -84,6 +84,10 @@ class Log:
         """The events on all but the given items."""
         return self._where(~pl.col("item_id").is_in(_strings(item_ids)))
 
+    def only_users(self, user_ids: Iterable[str]) -> "Log":
+        """The events of the given users."""
+        return self._where(pl.col("user_id").is_in(_strings(user_ids)))
+
     def split_at(self, time: int | str) -> tuple["Log", "Log"]:
         """The events before `time`, and those from then on.
 

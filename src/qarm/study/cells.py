@@ -25,7 +25,7 @@ from qarm.recommender.train import Fitted, built, fit_ranker, thinned
 from qarm.study.rechub import DIN, Rival, fit_rival, score_rival
 from qarm.study.sources import Sources
 from qarm.study.variants import Variant
-from qarm.study.windows import Windows
+from qarm.study.windows import Windows, drawn_users
 
 __all__ = ["UNTRAINED", "Seed"]
 
@@ -96,14 +96,15 @@ class Seed:
         }
 
     def _drawn(self, part: Log, other: Log, kind: str) -> Examples:
-        """A part's rows; what its users touch in the other part is no negative either."""
+        """Rows of a part's judged users; what they touch in the other part is no negative either."""
         split = self.windows.split
+        judged, rest = drawn_users(part, users=self.config.compare.judged_users or len(part))
         frame = evaluation_rows(
-            {"part": part},
+            {"part": judged},
             split.train,
             item_ids=self.item_ids,
             trained_items=split.train.items,
-            touched=[other, split.left_out],
+            touched=[other, split.left_out, rest],
             negatives=self.config.compare.negatives,
             popular=kind == "popular",
             seed=self.seed,

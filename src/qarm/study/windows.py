@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Literal
 
 from qarm.behavior.log import Log
 from qarm.behavior.split import Split, split_log
 from qarm.errors import InputError
 
-__all__ = ["Windows", "cut"]
+__all__ = ["Windows", "cut", "drawn_users"]
 
 
 @dataclass(frozen=True)
@@ -44,3 +45,13 @@ def cut(
     if not len(halves.train.positives()) or not len(halves.test.positives()):
         raise InputError("a window has no positive event; give more events, or set compare.windows to one")
     return Windows(parts, halves.train, halves.test)
+
+
+def drawn_users(log: Log, *, users: int) -> tuple[Log, Log]:
+    """The events of so many of the log's users, of all when there are fewer, and the other users' events.
+
+    Users stand in the order of a hash of their ids: who is drawn depends on no seed, and hardly on who else
+    is there.
+    """
+    order = sorted(log.users, key=lambda user: blake2b(user.encode()).digest())
+    return log.only_users(order[:users]), log.only_users(order[users:])
