@@ -25,6 +25,7 @@ from torch.nn import functional
 from qarm.artifacts import Codes
 from qarm.behavior.log import Log, read_log
 from qarm.config import RankerConfig
+from qarm.engines.memory import kept_memory
 from qarm.recommender.batches import Batch, batches
 from qarm.recommender.din import Din, ragged
 from qarm.recommender.examples import TrainingRows
@@ -89,8 +90,9 @@ def training(log: Log, variant: str, settings: RankerConfig, rounds: int) -> Non
         for batch in ready:
             step(ranker, batch, optimizer)
 
-    whole()
-    times = [(seconds(whole), seconds(in_memory)) for _ in range(rounds)]
+    with kept_memory():  # as in training
+        whole()
+        times = [(seconds(whole), seconds(in_memory)) for _ in range(rounds)]
     ours, theirs = ([pair[side] for pair in times] for side in (0, 1))
     print(
         f"{variant}: {len(epoch):,} rows in {statistics.median(ours):.2f} s, "

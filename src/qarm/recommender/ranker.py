@@ -115,21 +115,23 @@ class Ranker(nn.Module):
             )
         items = [part.flatten() for part in (batch.items, batch.history, batch.matched) if part is not None]
         fields, bias = self.item(torch.cat(items), content)
-        split = groups * candidates
-        rest = split + groups * length
-        own = fields[:split].view(groups, candidates, -1, self.shape.dim)
-        past = fields[split:rest].view(groups, length, -1, self.shape.dim)
+        sizes = [groups * candidates, groups * length]
+        own, past, matched = fields.split([*sizes, len(fields) - sum(sizes)])
+        own = own.view(groups, candidates, -1, self.shape.dim)
+        past = past.view(groups, length, -1, self.shape.dim)
         attention = self.attention(own.sum(2), past.sum(2), batch.seen, batch.gaps)
-        attended = (attention @ past.flatten(2)).view_as(own)
-        mean = _mean(past, batch.seen)
+        # one product for both, the attended history of each candidate and the mean one of all
+        weights = torch.cat([attention, _shares(batch.seen)[:, None]], dim=1)
+        read = (weights @ past.flatten(2)).view(groups, candidates + 1, *own.shape[2:])
+        attended, mean = read[:, :-1], read[:, -1]
         by_field = (own * attended).sum(-1)
         by_mean = torch.einsum("gcfd,gfd->gcf", own, mean)
         candidate, history = own.sum(2), attended.sum(2)
         wide = [candidate, history, candidate * history, by_field, by_mean]
-        bias = bias[:split].view(groups, candidates) + self.bias
+        bias = bias[: sizes[0]].view(groups, candidates) + self.bias
         products = by_field @ self.gain_attended + by_mean @ self.gain_mean
         if self.cross is not None:
-            crossed = self._crossed(batch, own, fields[rest:])
+            crossed = self._crossed(batch, own, matched)
             wide += [crossed.history, crossed.products, crossed.counts]
             products = products + crossed.logit
         if self.user is not None:
@@ -339,7 +341,6 @@ def _network(width: int, hidden: Sequence[int], dropout: float) -> nn.Sequential
     return nn.Sequential(*layers, last)
 
 
-def _mean(past: Tensor, seen: Tensor) -> Tensor:
-    """Mean history by field, [g, fields, dim]; zero for an empty one."""
-    total = (past * seen[..., None, None]).sum(1)
-    return total / seen.sum(1).clamp(min=1)[:, None, None]
+def _shares(seen: Tensor) -> Tensor:
+    """Weights [g, t] of the mean of the events that are seen; all zero for an empty history."""
+    return seen / seen.sum(1, keepdim=True).clamp(min=1)

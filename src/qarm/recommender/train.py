@@ -14,6 +14,7 @@ from qarm.behavior.log import Log
 from qarm.behavior.split import split_log
 from qarm.config import RankerConfig
 from qarm.engines.distributed import world
+from qarm.engines.memory import kept_memory
 from qarm.errors import InputError
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
 from qarm.recommender.features import ItemTable, item_table
@@ -72,7 +73,7 @@ def fit_ranker(
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     valid = thinned(valid)
-    with _seeded(seed, device):
+    with _seeded(seed, device), kept_memory():
         ranker = built(rows, items, settings).to(device)
         if items.fixed and ranker.item.code is not None:
             ranker.item.code.requires_grad_(False)
