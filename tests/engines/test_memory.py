@@ -28,7 +28,7 @@ print(min(pages() for _ in range(10)))
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps memory its own way")
 def test_memory_is_kept_inside_and_goes_back_afterwards() -> None:
-    """Pages that the kernel hands out while a block is taken, filled and freed: first, at best, afterwards."""
+    """Pages that the kernel hands out while a block is taken, filled, freed: first, at best, afterwards."""
     told = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True).stdout
     first, later, afterwards = map(int, told.split())
     assert first > FEW / 2
