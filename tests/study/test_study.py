@@ -57,6 +57,15 @@ def config_of(world: Path, **flags: str) -> Config:
     return load_config(None, flags={"data.root": str(world), **TINY, **flags}, environment={})
 
 
+def seed_of(config: Config, out: Path) -> Seed:
+    """Seed 0 of a comparison, nothing trained."""
+    run, compare = Run(config, out), config.compare
+    split = config.split.model_dump(include={"kind", "test", "valid"})
+    windows = cut(run.tables[1], split, windows=compare.windows, cold_items=compare.cold_items, seed=0)
+    sources = Sources(run.tables[0], windows, config, cache=run.cache, seed=0)
+    return Seed(sources, config, out, variants=[parse_variant(name) for name in compare.variants])
+
+
 # ---- variants -----------------------------------------------------------------------------------
 
 
@@ -112,16 +121,7 @@ def test_judged_users_are_drawn_by_their_ids_alone() -> None:
 
 def test_judged_users_keep_the_rows_that_they_have_when_all_are_judged(world: Path, tmp_path: Path) -> None:
     def rows(**more: str) -> dict[str, pl.DataFrame]:
-        config = config_of(world, **more)
-        catalog, log = Run(config, tmp_path).tables
-        windows = cut(
-            log,
-            config.split.model_dump(include={"kind", "test", "valid"}),
-            windows="three",
-            cold_items=0.1,
-            seed=0,
-        )
-        seed = Seed(Sources(catalog, windows, config, cache=None, seed=0), config, tmp_path, variants=[])
+        seed = seed_of(config_of(world, **{"compare.cold_items": "0.1", **more}), tmp_path)
         return {
             kind: pl.DataFrame(
                 {"user": np.array(part.user_ids)[part.users], "item": part.items, "label": part.labels}
@@ -304,11 +304,8 @@ def learned(root: Path, out: Path) -> dict[str, bytes]:
     """All that is learned, or learned from, by name: pairs, codebooks, codes, training rows, losses."""
     flags = {"compare.variants": "[id, id+rq+vq]", "compare.cold_items": "0"}
     config = config_of(root, **flags)
-    run = Run(config, out)
-    split = config.split.model_dump(include={"kind", "test", "valid"})
-    windows = cut(run.tables[1], split, windows="three", cold_items=0.0, seed=0)
-    sources = Sources(run.tables[0], windows, config, cache=run.cache, seed=0)
-    seed = Seed(sources, config, out, variants=[parse_variant(name) for name in config.compare.variants])
+    seed = seed_of(config, out)
+    sources = seed.sources
     write_parquet(out / "pairs.parquet", sources.pairs)
     codes, pool = sources.codes("aligned")
     codes.write(out / "codes.parquet")
@@ -331,17 +328,9 @@ def learned(root: Path, out: Path) -> dict[str, bytes]:
 def test_code_tables_start_from_what_their_codes_came_from(world: Path, tmp_path: Path) -> None:
     """Of aligned or raw vectors, by pool id; a placebo keeps the tables that its rows were dealt out of."""
     for start, given in (("pool", "pool_vectors"), ("codebooks", "codebooks"), ("random", None)):
-        config = config_of(world, **{"ranker.start": start})
-        run = Run(config, tmp_path / start)
-        windows = cut(
-            run.tables[1],
-            {"kind": "time", "test": 0.2, "valid": 0.1},
-            windows="three",
-            cold_items=0.1,
-            seed=0,
-        )
-        sources = Sources(run.tables[0], windows, config, cache=run.cache, seed=0)
-        seed = Seed(sources, config, tmp_path / start, variants=[parse_variant("id+rq+vq")])
+        flags = {"ranker.start": start, "compare.cold_items": "0.1", "compare.variants": "[id+rq+vq, id]"}
+        seed = seed_of(config_of(world, **flags), tmp_path / start)
+        sources = seed.sources
         tables = {name: seed._table(parse_variant(f"id+rq+vq@{name}")) for name in ("raw", "placebo")}
         tables["aligned"] = seed._table(parse_variant("id+rq+vq"))
         assert (tables["aligned"].pool_vectors is None) == (given != "pool_vectors")
