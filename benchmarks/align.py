@@ -20,16 +20,16 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesSymmetricRankingLoss
 
-from qarm.behavior.log import read_log
-from qarm.behavior.pairs import mine_pairs
-from qarm.behavior.split import split_log
 from qarm.config import EncoderConfig
-from qarm.content.align import Work, no_features
-from qarm.content.catalog import Catalog, read_catalog
-from qarm.content.text import TextTower
-from qarm.content.training import DECODERS, Trainer
-from qarm.engines.distributed import World
-from qarm.world.build import build_world
+from qarm.core.parallel.torchrun import World
+from qarm.data.catalog import Catalog, read_catalog
+from qarm.data.interactions import read_log
+from qarm.data.splits import split_log
+from qarm.demo.build import build_world
+from qarm.encoder.alignment.align import Work, no_features
+from qarm.encoder.alignment.trainer import DECODERS, Trainer
+from qarm.encoder.towers.text import TextTower
+from qarm.pairs.mining import mine_pairs
 
 NEED = 1.5
 CHECKPOINT = "all-minilm-l6-v2"

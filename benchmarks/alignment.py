@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from qarm.artifacts import Embeddings
-from qarm.behavior.log import read_log
-from qarm.behavior.pairs import mine_pairs
-from qarm.behavior.split import Split, split_log
-from qarm.content.align import align
-from qarm.content.catalog import Catalog, read_catalog
-from qarm.content.features import tower_features
-from qarm.content.quality import cutoffs_of, joined, slices_of
-from qarm.content.retrieval import by_clicks, by_popularity, by_vectors, places, trial
-from qarm.content.trials import hit_rates
+from qarm.core.run_folder import Embeddings
+from qarm.data.catalog import Catalog, read_catalog
+from qarm.data.interactions import read_log
+from qarm.data.splits import Split, split_log
+from qarm.encoder.alignment.align import align
+from qarm.encoder.evaluation.hit_rates import hit_rates
+from qarm.encoder.evaluation.quality import cutoffs_of, joined, slices_of
+from qarm.encoder.evaluation.retrieval import by_clicks, by_popularity, by_vectors, places, trial
+from qarm.encoder.feature_cache import tower_features
+from qarm.pairs.mining import mine_pairs
 
 WAYS = ("aligned", "shuffled", "random", "look-alike")
 CUTOFFS = ("10", "50", "200", "1%", "5%")

@@ -21,16 +21,16 @@ from sklearn.model_selection import KFold, cross_val_predict
 
 sys.path.insert(0, str(Path(__file__).parent))
 from alignment import look_alikes, random_pairs, shuffled
-from qarm.artifacts import Embeddings
-from qarm.behavior.log import read_log
-from qarm.behavior.pairs import mine_pairs
-from qarm.behavior.split import split_log
-from qarm.content.align import align
-from qarm.content.catalog import Catalog, read_catalog
-from qarm.content.encoder import Encoder
-from qarm.content.features import tower_features
-from qarm.content.hiding import only_modalities
-from qarm.world.build import build_world
+from qarm.core.run_folder import Embeddings
+from qarm.data.catalog import Catalog, read_catalog
+from qarm.data.interactions import read_log
+from qarm.data.splits import split_log
+from qarm.demo.build import build_world
+from qarm.encoder.alignment.align import align
+from qarm.encoder.encoder import Encoder
+from qarm.encoder.evaluation.modality_ablation import only_modalities
+from qarm.encoder.feature_cache import tower_features
+from qarm.pairs.mining import mine_pairs
 
 SOURCES = ("text", "image", "audio")
 NAMES = ("text", "picture", "sound")

@@ -21,11 +21,11 @@ import faiss
 import numpy as np
 import torch
 
-from qarm.quantizer.assign import PRODUCTS, nearest_centroids, prepared
-from qarm.quantizer.kmeans import lloyd
-from qarm.quantizer.plusplus import starting_centroids
-from qarm.quantizer.residual import ResidualKMeans
-from qarm.quantizer.rows import ResidualRows
+from qarm.quantizer.kmeans.assignment import PRODUCTS, nearest_centroids, prepared
+from qarm.quantizer.kmeans.init import starting_centroids
+from qarm.quantizer.kmeans.lloyd import lloyd
+from qarm.quantizer.residual_kmeans import ResidualKMeans
+from qarm.quantizer.vectors import ResidualRows
 
 DIM = 256
 NEEDED = {"faiss.Kmeans, same start": 3.0, "faiss.SuperKmeans, own start": 1.5}

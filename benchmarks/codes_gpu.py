@@ -15,9 +15,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from qarm.quantizer.gpu import chosen_device, gpu_codes
-from qarm.quantizer.kmeans import lloyd
-from qarm.quantizer.rows import ResidualRows
+from qarm.quantizer.kmeans.gpu import chosen_device, gpu_codes
+from qarm.quantizer.kmeans.lloyd import lloyd
+from qarm.quantizer.vectors import ResidualRows
 
 
 def clustered(rows: int, dim: int, *, groups: int = 4000) -> np.ndarray:

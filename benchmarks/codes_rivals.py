@@ -21,17 +21,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from qarm.artifacts import Codes, Embeddings, read_json
-from qarm.behavior.log import read_log
-from qarm.behavior.split import Split, split_log
 from qarm.config import Negatives, RankerConfig
+from qarm.core.run_folder import Codes, Embeddings, read_json
+from qarm.data.interactions import read_log
+from qarm.data.splits import Split, split_log
+from qarm.quantizer.evaluation.quality import code_quality
 from qarm.quantizer.fsq import ResidualKMeansFSQ
 from qarm.quantizer.opq import ResidualKMeansOPQ
-from qarm.quantizer.quality import code_quality
-from qarm.quantizer.residual import ResidualKMeans, auto_width
+from qarm.quantizer.residual_kmeans import ResidualKMeans, auto_width
 from qarm.quantizer.rqvae import RQVAE
-from qarm.recommender.stage import run_variants
-from qarm.report.compare import summarize
+from qarm.recommender.ranking.variants import run_variants
+from qarm.report.seed_summary import summarize
 
 GRID = {"latent": [64, 128], "hidden": [512], "lr": [1e-3, 3e-3], "epochs": [60, 200]}
 

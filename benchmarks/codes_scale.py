@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from qarm.artifacts import Codes, Embeddings
+from qarm.core.run_folder import Codes, Embeddings
 from qarm.quantizer.collisions import items_by_code, reassign, suffixes
+from qarm.quantizer.evaluation.quality import code_quality
 from qarm.quantizer.fsq import ResidualKMeansFSQ
 from qarm.quantizer.opq import ResidualKMeansOPQ
-from qarm.quantizer.quality import code_quality
-from qarm.quantizer.residual import ResidualKMeans
+from qarm.quantizer.residual_kmeans import ResidualKMeans
 
 DIM, CHUNK = 256, 1 << 16
 REPORT_S, POLICY_S, ANON_GB = 60, 300, 1.0

@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from qarm.artifacts import read_json, write_json, write_text
 from qarm.config import load_config
+from qarm.core.run_folder import read_json, write_json, write_text
+from qarm.demo import build_world
 from qarm.pipeline import run_stages
-from qarm.report.compare import summarize
-from qarm.report.table import result_lines
-from qarm.world import build_world
+from qarm.report.results_table import result_lines
+from qarm.report.seed_summary import summarize
 
 CLAIMS = (("id", "all"), ("id", "cold"), ("content-knn", "cold"))
 CHAMPION = "id+rq+vq"

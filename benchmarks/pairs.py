@@ -32,9 +32,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from qarm.behavior.log import Log
-from qarm.behavior.swing import swing
-from qarm.behavior.user2item import user2item
+from qarm.data.interactions import Log
+from qarm.pairs.swing.swing import swing
+from qarm.pairs.user2item import user2item
 
 Longs = npt.NDArray[np.int64]
 EXACT: dict[str, Any] = {"max_items_per_user": None, "max_users_per_item": None}

@@ -12,10 +12,10 @@ from typing import Any
 
 import polars as pl
 
-from qarm.behavior.lift import pair_lift
-from qarm.behavior.log import Log, read_log
-from qarm.behavior.pairs import mine_pairs
-from qarm.behavior.split import split_log
+from qarm.data.interactions import Log, read_log
+from qarm.data.splits import split_log
+from qarm.pairs.lift import pair_lift
+from qarm.pairs.mining import mine_pairs
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "defaults": {},

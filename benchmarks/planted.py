@@ -15,18 +15,18 @@ from pathlib import Path
 
 import numpy as np
 
-from qarm.artifacts import read_json, write_text
+from qarm.comparison.bootstrap import Judge
+from qarm.comparison.code_sources import Sources
+from qarm.comparison.results import slices_of
+from qarm.comparison.seed_run import Seed
+from qarm.comparison.variants import DEFAULT, parse_variant
+from qarm.comparison.windows import cut
 from qarm.config import load_config
+from qarm.core.run_folder import read_json, write_text
+from qarm.data.run_inputs import Run
+from qarm.demo import true_scores
 from qarm.recommender.examples import Examples
 from qarm.recommender.metrics import grouped_auc
-from qarm.run import Run
-from qarm.study.cells import Seed
-from qarm.study.intervals import Judge
-from qarm.study.results import slices_of
-from qarm.study.sources import Sources
-from qarm.study.variants import DEFAULT, parse_variant
-from qarm.study.windows import cut
-from qarm.world import true_scores
 from readme import put
 from results import PAGE, cell, gain
 

@@ -22,19 +22,19 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional
 
-from qarm.artifacts import Codes
-from qarm.behavior.log import Log, read_log
+from qarm.comparison.rivals.din import Din, ragged
+from qarm.comparison.rivals.torch_rechub import rechub_din
 from qarm.config import RankerConfig
-from qarm.engines.memory import kept_memory
+from qarm.core.parallel.allocator import kept_memory
+from qarm.core.run_folder import Codes
+from qarm.data.interactions import Log, read_log
+from qarm.demo import build_world
 from qarm.recommender.batches import Batch, batches
-from qarm.recommender.din import Din, ragged
 from qarm.recommender.examples import TrainingRows
-from qarm.recommender.features import item_table
+from qarm.recommender.item_features import item_table
 from qarm.recommender.metrics import grouped_auc
-from qarm.recommender.ranker import Ranker
-from qarm.recommender.train import built
-from qarm.study.rechub import rechub_din
-from qarm.world import build_world
+from qarm.recommender.ranking.model import Ranker
+from qarm.recommender.ranking.train import built
 
 LEVELS, WIDTH, NEAREST = 3, 64, 25
 BEAUTY = [0, 1, 2, 3, 3, 4, 6, 8, 13, 29]  # events before an event of Amazon Beauty 2014: tenths, at most 50

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from qarm.artifacts import read_json, write_text
-from qarm.study.answers import answers
-from qarm.study.table import tables
+from qarm.comparison.answers import answers
+from qarm.comparison.tables import tables
+from qarm.core.run_folder import read_json, write_text
 from readme import ROOT, put
 
 PAGE = ROOT / "docs" / "results.md"

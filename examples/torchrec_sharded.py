@@ -23,11 +23,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qarm.artifacts import Codes
-from qarm.behavior.log import read_log
-from qarm.engines.distributed import world
+from qarm.core.parallel.torchrun import world
+from qarm.core.run_folder import Codes
+from qarm.data.interactions import read_log
 from qarm.recommender.batches import Batch, batches
-from qarm.recommender.embedding import joined
+from qarm.recommender.code_embedding import joined
 from qarm.recommender.examples import TrainingRows
 
 DIM, RATE, BATCH = 16, 0.02, 1024

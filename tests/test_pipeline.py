@@ -15,17 +15,17 @@ import pytest
 from pydantic import ValidationError
 
 from qarm import pipeline
-from qarm.artifacts import read_json, read_manifest, write_json
 from qarm.cli import main
 from qarm.config import Config, load_config
-from qarm.engines.distributed import World
+from qarm.core.parallel.torchrun import World
+from qarm.core.run_folder import read_json, read_manifest, write_json
+from qarm.data.run_inputs import Run
+from qarm.demo import WorldSpec, build_world
 from qarm.errors import ArtifactError, InputError
 from qarm.pipeline import STAGES, run_stages
-from qarm.recommender.embedding import read_pool
-from qarm.recommender.ranker import Ranker
-from qarm.run import Run
+from qarm.recommender.code_embedding import read_pool
+from qarm.recommender.ranking.model import Ranker
 from qarm.schemas import SCHEMAS, schema_of
-from qarm.world import WorldSpec, build_world
 
 SMALL = {
     "pairs.user2item.epochs": "2",
@@ -298,7 +298,7 @@ def test_unreadable_media_are_named_and_their_items_go_on(world: Path, tmp_path:
 
 
 def test_encode_needs_a_finished_run(tmp_path: Path, world: Path) -> None:
-    from qarm.serving.coder import encode
+    from qarm.quantizer.coder import encode
 
     with pytest.raises(ArtifactError, match="no finished codes"):
         encode(tmp_path, world / "items.parquet")

@@ -8,8 +8,8 @@ import pytest
 
 import qarm
 from qarm.cli import app
-from qarm.quantizer.shelf import write_codes
-from qarm.world import WorldSpec, build_world
+from qarm.demo import WorldSpec, build_world
+from qarm.quantizer.versions.archive import write_codes
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

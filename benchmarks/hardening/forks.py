@@ -51,8 +51,8 @@ def _warm_up(checkpoint: Path) -> None:
     import numpy as np
     import plotly.graph_objects as go
 
-    from qarm.content.text import TextTower
-    from qarm.recommender.negatives import _mix
+    from qarm.encoder.towers.text import TextTower
+    from qarm.recommender.negative_sampling import _mix
 
     TextTower(checkpoint).model  # noqa: B018 - loads it
     _mix(np.uint64(1))

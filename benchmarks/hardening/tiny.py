@@ -27,7 +27,7 @@ def make_world(folder: Path) -> Path:
 def _build(folder: Path) -> None:
     import polars as pl
 
-    from qarm.world import WorldSpec, build_world
+    from qarm.demo import WorldSpec, build_world
 
     build_world(folder / "world", seed=3, spec=WorldSpec(items=40, users=30, events_per_user=12))
     texts = pl.read_parquet(folder / "world" / "items.parquet", columns=["title", "description"])

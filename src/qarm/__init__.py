@@ -4,66 +4,66 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qarm.artifacts import Codes as Codes
-    from qarm.artifacts import Embeddings as Embeddings
-    from qarm.behavior.log import Log as Log
-    from qarm.behavior.log import read_log as read_log
-    from qarm.behavior.pairs import mine_pairs as mine_pairs
-    from qarm.behavior.split import split_log as split_log
-    from qarm.behavior.swing import swing as swing
-    from qarm.behavior.user2item import user2item as user2item
-    from qarm.behavior.users import Users as Users
-    from qarm.behavior.users import read_users as read_users
     from qarm.config import Config as Config
     from qarm.config import load_config as load_config
-    from qarm.content.align import align as align
-    from qarm.content.catalog import Catalog as Catalog
-    from qarm.content.catalog import read_catalog as read_catalog
-    from qarm.content.embed import embed as embed
-    from qarm.content.encoder import Encoder as Encoder
+    from qarm.core.run_folder import Codes as Codes
+    from qarm.core.run_folder import Embeddings as Embeddings
+    from qarm.data.catalog import Catalog as Catalog
+    from qarm.data.catalog import read_catalog as read_catalog
+    from qarm.data.interactions import Log as Log
+    from qarm.data.interactions import read_log as read_log
+    from qarm.data.splits import split_log as split_log
+    from qarm.data.users import Users as Users
+    from qarm.data.users import read_users as read_users
+    from qarm.encoder.alignment.align import align as align
+    from qarm.encoder.embed import embed as embed
+    from qarm.encoder.encoder import Encoder as Encoder
     from qarm.errors import ArtifactError as ArtifactError
     from qarm.errors import ConfigError as ConfigError
     from qarm.errors import InputError as InputError
     from qarm.errors import QarmError as QarmError
+    from qarm.pairs.mining import mine_pairs as mine_pairs
+    from qarm.pairs.swing.swing import swing as swing
+    from qarm.pairs.user2item import user2item as user2item
     from qarm.quantizer.fsq import ResidualKMeansFSQ as ResidualKMeansFSQ
-    from qarm.quantizer.nearest import NearestCodes as NearestCodes
+    from qarm.quantizer.knn_codes import NearestCodes as NearestCodes
     from qarm.quantizer.opq import ResidualKMeansOPQ as ResidualKMeansOPQ
-    from qarm.quantizer.residual import ResidualKMeans as ResidualKMeans
+    from qarm.quantizer.residual_kmeans import ResidualKMeans as ResidualKMeans
     from qarm.quantizer.rqvae import RQVAE as RQVAE
-    from qarm.recommender.compare import compare as compare
-    from qarm.recommender.embedding import CodeEmbedding as CodeEmbedding
-    from qarm.recommender.train import train_ranker as train_ranker
+    from qarm.recommender.code_embedding import CodeEmbedding as CodeEmbedding
+    from qarm.recommender.ranking.evaluate import compare as compare
+    from qarm.recommender.ranking.train import train_ranker as train_ranker
 
 _HOME = {
     "ArtifactError": "errors",
-    "Catalog": "content.catalog",
-    "CodeEmbedding": "recommender.embedding",
-    "Codes": "artifacts",
+    "Catalog": "data.catalog",
+    "CodeEmbedding": "recommender.code_embedding",
+    "Codes": "core.run_folder",
     "Config": "config",
     "ConfigError": "errors",
-    "Embeddings": "artifacts",
-    "Encoder": "content.encoder",
+    "Embeddings": "core.run_folder",
+    "Encoder": "encoder.encoder",
     "InputError": "errors",
-    "Log": "behavior.log",
-    "NearestCodes": "quantizer.nearest",
+    "Log": "data.interactions",
+    "NearestCodes": "quantizer.knn_codes",
     "QarmError": "errors",
     "ResidualKMeansFSQ": "quantizer.fsq",
     "ResidualKMeansOPQ": "quantizer.opq",
     "RQVAE": "quantizer.rqvae",
-    "ResidualKMeans": "quantizer.residual",
-    "Users": "behavior.users",
-    "align": "content.align",
-    "compare": "recommender.compare",
-    "embed": "content.embed",
+    "ResidualKMeans": "quantizer.residual_kmeans",
+    "Users": "data.users",
+    "align": "encoder.alignment.align",
+    "compare": "recommender.ranking.evaluate",
+    "embed": "encoder.embed",
     "load_config": "config",
-    "mine_pairs": "behavior.pairs",
-    "read_catalog": "content.catalog",
-    "read_log": "behavior.log",
-    "read_users": "behavior.users",
-    "split_log": "behavior.split",
-    "swing": "behavior.swing",
-    "train_ranker": "recommender.train",
-    "user2item": "behavior.user2item",
+    "mine_pairs": "pairs.mining",
+    "read_catalog": "data.catalog",
+    "read_log": "data.interactions",
+    "read_users": "data.users",
+    "split_log": "data.splits",
+    "swing": "pairs.swing.swing",
+    "train_ranker": "recommender.ranking.train",
+    "user2item": "pairs.user2item",
 }
 
 __all__ = sorted(_HOME)

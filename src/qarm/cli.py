@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
-from qarm.disk import explained
+from qarm.core.atomic_io import explained
 from qarm.errors import InputError, QarmError
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def run(
 
 
 def _print_results(out: Path) -> None:
-    from qarm.report.table import results_table
+    from qarm.report.results_table import results_table
 
     print(f"\n{results_table(out)}\n\nreport: {out / 'report' / 'index.html'}")
 
@@ -172,8 +172,8 @@ def _print_results(out: Path) -> None:
 @app.command
 def compare(config: ConfigFile, *, out: RunFolder, settings: Settings = None, as_json: Json = False) -> None:
     """Compare what the ranker may know of an item, by docs/protocol.md; goes on where it was stopped."""
-    from qarm.study.compare import compare_variants
-    from qarm.study.table import summary
+    from qarm.comparison.compare import compare_variants
+    from qarm.comparison.tables import summary
 
     def told(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -202,7 +202,7 @@ def quantize(
 ) -> None:
     """Residual k-means and nearest-rows codes of every item. Runs the stages before it too."""
     from qarm.pipeline import run_stages
-    from qarm.upkeep import append_items, refit_codes, roll_back
+    from qarm.quantizer.versions.lifecycle import append_items, refit_codes, roll_back
 
     asked = [
         name
@@ -235,7 +235,7 @@ def monitor(
     as_json: Json = False,
 ) -> None:
     """Compare new items with fit time; exits with 1 where they have drifted too far."""
-    from qarm.upkeep import drift
+    from qarm.quantizer.versions.lifecycle import drift
 
     found = drift(run, items)
     if as_json:
@@ -276,9 +276,9 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Generate the demo world and run every stage on it."""
-    from qarm.artifacts import run_lock
+    from qarm.core.run_folder import run_lock
+    from qarm.demo import build_world
     from qarm.pipeline import run_stages
-    from qarm.world import build_world
 
     world = out / "world"
     config = _load(None, [f"data.root={world}", *(settings or [])])
@@ -298,7 +298,7 @@ def encode(
     as_json: Json = False,
 ) -> None:
     """Code items that a run has never seen, with its frozen encoder and codebooks."""
-    from qarm.serving.coder import encode as encode_items
+    from qarm.quantizer.coder import encode as encode_items
 
     codes = encode_items(run, items)
     codes.write(out)
@@ -322,7 +322,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Put what a service needs of a run into one folder, verified by hash when it is loaded."""
-    from qarm.serving.packing import export_bundle
+    from qarm.serving.export.bundle_writer import export_bundle
 
     made = export_bundle(run, out, variant=variant, items=tuple(items or ()), media=media, portable=portable)
     _tell("export", out, made, as_json=as_json)
@@ -341,7 +341,7 @@ def export_codes(
     as_json: Json = False,
 ) -> None:
     """Write item to codes and code to items for feature stores and rankers elsewhere."""
-    from qarm.serving.code_export import export_codes as write
+    from qarm.serving.export.codes import export_codes as write
 
     _tell("codes", out, write(run, out, to=to, since=since, valid_from=valid_from), as_json=as_json)
 
@@ -369,9 +369,9 @@ def serve(
     max_waiting: Annotated[int, Parameter(help="Most items that wait for the encoder.")] = 256,
 ) -> None:
     """Serve a bundle: codes for new items, known items, scores. SIGHUP loads BUNDLE again."""
+    from qarm.serving.app import read_token
+    from qarm.serving.app import serve as serve_bundle
     from qarm.serving.limits import Limits
-    from qarm.serving.server import read_token
-    from qarm.serving.server import serve as serve_bundle
 
     limits = Limits(
         body=max_body, batch=max_batch, pixels=max_pixels, sound_seconds=max_seconds, waiting=max_waiting

@@ -13,7 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qarm.artifacts import (
+from qarm.config import Config
+from qarm.core.atomic_io import Scratch, sweep_scratch
+from qarm.core.parallel.engine import EngineName
+from qarm.core.run_folder import (
     Codes,
     Embeddings,
     clear_partial,
@@ -26,14 +29,11 @@ from qarm.artifacts import (
     write_json,
     write_parquet,
 )
-from qarm.config import Config
-from qarm.disk import Scratch, sweep_scratch
-from qarm.engines import EngineName
+from qarm.data.run_inputs import Run
 from qarm.errors import InputError, MissingExtraError
-from qarm.run import Run
 
 if TYPE_CHECKING:
-    from qarm.engines.distributed import World
+    from qarm.core.parallel.torchrun import World
 
 __all__ = ["STAGES", "VECTORS", "Done", "check_input", "run_stages"]
 
@@ -56,7 +56,7 @@ class Done:
 
 
 def _check(run: Run, work: Path) -> dict[str, Any]:
-    from qarm.content.media import check_media
+    from qarm.data.media import check_media
 
     catalog, log = run.tables
     found = check_media(catalog)
@@ -75,8 +75,8 @@ def _check(run: Run, work: Path) -> dict[str, Any]:
 def _mine(run: Run, work: Path) -> dict[str, Any]:
     import polars as pl
 
-    from qarm.behavior.pairs import mine_pairs
-    from qarm.behavior.quality import pair_quality
+    from qarm.pairs.mining import mine_pairs
+    from qarm.pairs.quality import pair_quality
 
     settings = run.config.pairs.model_dump(exclude_none=True)
     train, valid, rejected = run.split.train, run.split.valid, work / "rejected.parquet"
@@ -95,7 +95,7 @@ def _mine(run: Run, work: Path) -> dict[str, Any]:
 
 
 def _align(run: Run, work: Path) -> dict[str, Any]:
-    from qarm.content.align import align
+    from qarm.encoder.alignment.align import align
 
     encoder = align(
         run.known,
@@ -113,7 +113,7 @@ def _sensible_pairs(run: Run, work: Path) -> Any:
     """The mined pairs' file, or where a pair filter is set, what that lets pass."""
     import polars as pl
 
-    from qarm.content.judge import LanguageModelJudge, filter_pairs
+    from qarm.encoder.alignment.llm_pair_filter import LanguageModelJudge, filter_pairs
 
     path, chosen = run.folder / "pairs" / "pairs.parquet", run.config.encoder.filter
     if chosen.model is None:
@@ -128,11 +128,11 @@ def _sensible_pairs(run: Run, work: Path) -> Any:
 def _embed(run: Run, work: Path) -> dict[str, Any]:
     import polars as pl
 
-    from qarm.content.embed import embed
-    from qarm.content.encoder import Encoder
-    from qarm.content.gallery import neighbours
-    from qarm.content.hiding import hidden_versions
-    from qarm.content.quality import embedding_quality
+    from qarm.encoder.embed import embed
+    from qarm.encoder.encoder import Encoder
+    from qarm.encoder.evaluation.modality_ablation import hidden_versions
+    from qarm.encoder.evaluation.neighbour_examples import neighbours
+    from qarm.encoder.evaluation.quality import embedding_quality
 
     encoder = Encoder.from_pretrained(run.folder / "encoder")
     vectors = embed(encoder, run.catalog, cache=run.cache, engine=run.engine)
@@ -157,10 +157,10 @@ def _embed(run: Run, work: Path) -> dict[str, Any]:
 def _quantize(run: Run, work: Path) -> dict[str, Any]:
     import polars as pl
 
-    from qarm.quantizer.coding import all_codes, new_quantizer
-    from qarm.quantizer.nearest import NearestCodes
-    from qarm.quantizer.quality import code_quality
-    from qarm.quantizer.shelf import archive, write_codes
+    from qarm.quantizer.evaluation.quality import code_quality
+    from qarm.quantizer.factory import all_codes, new_quantizer
+    from qarm.quantizer.knn_codes import NearestCodes
+    from qarm.quantizer.versions.archive import archive, write_codes
 
     settings = run.config.quantizer
     vectors = Embeddings.read(run.folder / "embeddings" / "embeddings.parquet")
@@ -184,8 +184,8 @@ def _quantize(run: Run, work: Path) -> dict[str, Any]:
 def _train(run: Run, work: Path) -> dict[str, Any]:
     import polars as pl
 
-    from qarm.recommender.embedding import read_codebooks, read_pool
-    from qarm.recommender.stage import run_variants
+    from qarm.recommender.code_embedding import read_codebooks, read_pool
+    from qarm.recommender.ranking.variants import run_variants
 
     settings, codes = run.config.ranker, run.folder / "codes"
     books = near = None
@@ -209,10 +209,10 @@ def _train(run: Run, work: Path) -> dict[str, Any]:
 
 
 def _report(run: Run, work: Path) -> dict[str, Any]:
-    from qarm.quantizer.tree import CodeTree
-    from qarm.report.compare import summarize
-    from qarm.report.items import items_json
+    from qarm.quantizer.code_tree import CodeTree
+    from qarm.report.item_data import items_json
     from qarm.report.render import render_report
+    from qarm.report.seed_summary import summarize
     from qarm.report.tree import tree_json
 
     codes = Codes.read(run.folder / "codes" / "codes.parquet")
@@ -352,7 +352,7 @@ def _world() -> "World | None":
         return None
     from torch.cuda import is_available
 
-    from qarm.engines.distributed import world
+    from qarm.core.parallel.torchrun import world
 
     return world("cuda" if is_available() else "cpu")
 

@@ -14,11 +14,11 @@ import uvicorn
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, expect, sync_playwright
 
 from qarm.config import load_config
+from qarm.demo import WorldSpec, build_world
 from qarm.pipeline import run_stages
+from qarm.serving.app import build_app, build_service
 from qarm.serving.bundle import export_bundle
 from qarm.serving.limits import Limits
-from qarm.serving.server import build_app, build_service
-from qarm.world import WorldSpec, build_world
 
 SCREENSHOTS = os.environ.get("QARM_SCREENSHOTS")  # read before the tests' seal takes it away
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")

@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 import torch
 
-from qarm.artifacts import Codes, Embeddings
 from qarm.cli import main
-from qarm.content.encoder import Encoder
-from qarm.quantizer.residual import ResidualKMeans
+from qarm.core.run_folder import Codes, Embeddings
+from qarm.encoder.encoder import Encoder
+from qarm.quantizer.residual_kmeans import ResidualKMeans
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 BLOCK = re.compile(r"^<!-- run(?:: (\S+))? -->\n```(\w+)\n(.*?)^```", flags=re.M | re.S)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from qarm.artifacts import Codes, Embeddings
+from qarm.core.run_folder import Codes, Embeddings
 from qarm.errors import InputError
 from qarm.quantizer.collisions import items_by_code, reassign, suffixes
-from qarm.quantizer.residual import ResidualKMeans
+from qarm.quantizer.residual_kmeans import ResidualKMeans
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(500, 6)).astype(np.float32)
@@ -75,8 +75,8 @@ def test_reassignment_is_the_greedy_one(capacity: int, monkeypatch: pytest.Monke
     assert np.array_equal(found.rq, greedy(capacity))
     assert np.unique(found.rq, axis=0, return_counts=True)[1].max() <= capacity
     assert np.array_equal(found.rq[:, 0], CODES.rq[:, 0])
-    monkeypatch.setattr("qarm.quantizer.assign._FEWEST_ROWS", 8)
-    monkeypatch.setattr("qarm.quantizer.assign._MOST_ROWS", 8)
+    monkeypatch.setattr("qarm.quantizer.kmeans.assignment._FEWEST_ROWS", 8)
+    monkeypatch.setattr("qarm.quantizer.kmeans.assignment._MOST_ROWS", 8)
     assert np.array_equal(reassign(ALL, CODES, BOOKS, capacity=capacity).rq, found.rq)
 
 

@@ -8,7 +8,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from qarm.errors import InputError
 from qarm.quantizer.fsq import ResidualKMeansFSQ, _gain, _thresholds
-from qarm.quantizer.residual import ResidualKMeans
+from qarm.quantizer.residual_kmeans import ResidualKMeans
 
 RNG = np.random.default_rng(0)
 X = (RNG.normal(size=(2000, 8)) * np.array([5, 4, 3, 2, 1, 0.5, 0.2, 0.1])).astype(np.float32)

@@ -8,7 +8,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from qarm.errors import ArtifactError, InputError
 from qarm.quantizer.opq import ResidualKMeansOPQ, _dealt
-from qarm.quantizer.residual import ResidualKMeans
+from qarm.quantizer.residual_kmeans import ResidualKMeans
 
 RNG = np.random.default_rng(0)
 MIX = np.linalg.qr(RNG.normal(size=(8, 8)))[0]

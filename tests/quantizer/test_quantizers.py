@@ -10,11 +10,11 @@ import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from qarm.artifacts import Embeddings
+from qarm.core.run_folder import Embeddings
 from qarm.errors import ArtifactError, InputError
 from qarm.quantizer.fsq import ResidualKMeansFSQ
 from qarm.quantizer.opq import ResidualKMeansOPQ
-from qarm.quantizer.residual import ResidualKMeans
+from qarm.quantizer.residual_kmeans import ResidualKMeans
 from qarm.quantizer.rqvae import RQVAE
 
 RNG = np.random.default_rng(0)

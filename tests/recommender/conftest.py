@@ -1,69 +1,14 @@
-"""Small logs, examples written out by hand, and a world whose users stay within one group of items."""
+"""A log whose users stay within one group of items, with codes and vectors that show the groups."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
-import polars as pl
 import pytest
 
-from qarm.artifacts import Codes, Embeddings
-from qarm.behavior.log import Log
-from qarm.recommender.examples import Examples
+from qarm.core.run_folder import Codes, Embeddings
+from qarm.data.interactions import Log
 
 GROUPS, PER_GROUP, COLD = 4, 8, 2
-
-
-@pytest.fixture(scope="session")
-def make_log() -> Callable[..., Log]:
-    """Builds a log from (user, item, time) or (user, item, time, label); rows count from `first`."""
-
-    def make(events: Iterable[tuple[Any, ...]], *, first: int = 0) -> Log:
-        rows = [(str(u), str(i), t, *(rest or (1,)), first + n) for n, (u, i, t, *rest) in enumerate(events)]
-        schema = {
-            "user_id": pl.String,
-            "item_id": pl.String,
-            "time": pl.Int64,
-            "label": pl.Int8,
-            "row": pl.Int64,
-        }
-        return Log(pl.DataFrame(rows, schema=schema, orient="row").sort("user_id", "time", "row"))
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def make_examples() -> Callable[..., Examples]:
-    """Builds examples from events (candidates, labels, history), the history oldest first."""
-
-    def make(
-        events: Sequence[tuple[Sequence[int], Sequence[int], Sequence[int]]],
-        *,
-        items: int = 10,
-        users: Sequence[int] | None = None,
-        cold: Sequence[int] = (),
-    ) -> Examples:
-        sizes = [len(candidates) for candidates, _, _ in events]
-        lengths = np.array([len(history) for _, _, history in events], dtype=np.int64)
-        end = np.repeat(np.cumsum(lengths), sizes).astype(np.int64)
-        candidates = np.array([i for part, _, _ in events for i in part], dtype=np.int32)
-        owners = np.arange(len(events)) if users is None else np.asarray(users)
-        return Examples(
-            user_ids=[f"u{n}" for n in range(len(events))],
-            item_ids=[f"i{n:02d}" for n in range(items)],
-            users=np.repeat(owners, sizes).astype(np.int32),
-            items=candidates,
-            labels=np.array([y for _, part, _ in events for y in part], dtype=np.int8),
-            times=np.zeros(len(candidates), dtype=np.int64),
-            events=np.repeat(np.arange(len(events)), sizes).astype(np.int64),
-            cold=np.isin(candidates, cold),
-            history=np.array([i for _, _, part in events for i in part], dtype=np.int32),
-            start=end - np.repeat(lengths, sizes),
-            end=end,
-            begin=end - np.repeat(lengths, sizes),
-        )
-
-    return make
 
 
 @pytest.fixture(scope="session")

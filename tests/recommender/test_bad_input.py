@@ -9,15 +9,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from qarm.artifacts import Codes, Embeddings, read_json
-from qarm.behavior.log import Log, read_log
-from qarm.behavior.split import Split, split_log
 from qarm.config import Negatives, RankerConfig
+from qarm.core.run_folder import Codes, Embeddings, read_json
+from qarm.data.interactions import Log, read_log
+from qarm.data.splits import Split, split_log
 from qarm.errors import InputError
-from qarm.recommender import stage
 from qarm.recommender.examples import TrainingRows
 from qarm.recommender.metrics import measure
-from qarm.recommender.ranker import Ranker
+from qarm.recommender.ranking import variants as stage
+from qarm.recommender.ranking.model import Ranker
 
 Toy = tuple[Log, Codes, Embeddings]
 CONFIG = RankerConfig(

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from qarm.artifacts import Embeddings
-from qarm.behavior.log import Log
+from qarm.core.run_folder import Embeddings
+from qarm.data.interactions import Log
 from qarm.errors import InputError
 from qarm.recommender.baselines import best_likeness, item_knn, likeness, popularity
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from qarm.artifacts import Codes, Embeddings
-from qarm.behavior.log import Log
 from qarm.config import RankerConfig
-from qarm.engines.distributed import World
+from qarm.core.parallel.torchrun import World
+from qarm.core.run_folder import Codes, Embeddings
+from qarm.data.interactions import Log
 from qarm.recommender.examples import Examples, TrainingRows
-from qarm.recommender.features import item_table
-from qarm.recommender.loop import Loop
-from qarm.recommender.progress import State
-from qarm.recommender.train import built
+from qarm.recommender.item_features import item_table
+from qarm.recommender.ranking.train import built
+from qarm.recommender.ranking.trainer import Loop
+from qarm.recommender.ranking.training_state import State
 
 
 def calls(work: Callable[[], Any]) -> int:

@@ -7,17 +7,17 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from qarm.artifacts import Codes
-from qarm.behavior.log import Log
 from qarm.config import RankerConfig
+from qarm.core.run_folder import Codes
+from qarm.data.interactions import Log
 from qarm.errors import InputError
 from qarm.recommender.batches import batches
 from qarm.recommender.cross import Cross
 from qarm.recommender.examples import Examples, TrainingRows, read_examples
-from qarm.recommender.features import item_table
-from qarm.recommender.fields import Shape
-from qarm.recommender.ranker import Ranker, score_examples
-from qarm.recommender.train import fit_ranker
+from qarm.recommender.item_features import item_table
+from qarm.recommender.item_fields import Shape
+from qarm.recommender.ranking.model import Ranker, score_examples
+from qarm.recommender.ranking.train import fit_ranker
 
 CODES, LIKED, OLD, NOISE = 30, 3, 30, 12
 

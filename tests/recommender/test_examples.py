@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qarm.artifacts import write_parquet
-from qarm.behavior.log import Log
-from qarm.behavior.split import split_log
+from qarm.core.run_folder import write_parquet
+from qarm.data.interactions import Log
+from qarm.data.splits import split_log
 from qarm.errors import InputError
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples, row_numbers
 

@@ -10,10 +10,10 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from qarm.config import load_config
+from qarm.demo import WorldSpec, build_world
 from qarm.pipeline import run_stages
+from qarm.quantizer.versions.lifecycle import append_items, refit_codes
 from qarm.serving.bundle import Bundle, export_bundle
-from qarm.upkeep import append_items, refit_codes
-from qarm.world import WorldSpec, build_world
 
 SMALL = {
     "pairs.user2item.epochs": "1",

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI
 
-from qarm.artifacts import Codes, Embeddings
+from qarm.core.run_folder import Codes, Embeddings
 from qarm.errors import ArtifactError, InputError
-from qarm.serving.editions import Editions
+from qarm.serving.app import build_app
+from qarm.serving.bundle_manager import Editions
+from qarm.serving.code_store import Store
 from qarm.serving.journal import Journal
 from qarm.serving.limits import Limits
 from qarm.serving.metrics import Metrics
-from qarm.serving.server import build_app
 from qarm.serving.service import Service
-from qarm.serving.store import Store
 from qarm.serving.worker import Coded, WorkerDiedError, check_media_of
 
 TOKEN = "a-token-for-the-tests"  # noqa: S105

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import Fakes, FakeWorker, expected
 from httpx2 import ASGITransport, AsyncClient
+from tests.serving.fakes import Fakes, FakeWorker, expected
 
 from qarm.errors import ArtifactError
 from qarm.serving.batching import Batcher

@@ -10,16 +10,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from qarm.artifacts import Codes
 from qarm.cli import main
-from qarm.content.catalog import read_catalog
+from qarm.core.run_folder import Codes
+from qarm.core.sealed_folder import building, opened_seal, seal
+from qarm.data.catalog import read_catalog
 from qarm.errors import ArtifactError, InputError
-from qarm.recommender.embedding import CodeEmbedding
-from qarm.recommender.ranker import Ranker
+from qarm.quantizer.versions.lifecycle import append_items
+from qarm.recommender.code_embedding import CodeEmbedding
+from qarm.recommender.ranking.model import Ranker
 from qarm.schemas.bundle import BundleContent, Sealed
 from qarm.serving.bundle import Bundle, export_bundle
-from qarm.serving.sealing import building, opened_seal, seal
-from qarm.upkeep import append_items
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ def test_a_killed_export_leaves_no_bundle_and_the_next_one_works(
     table, out = (world / "items.parquet",), tmp_path / "bundle"
     partial = tmp_path / ".bundle.partial"
     with monkeypatch.context() as patch:
-        patch.setattr("qarm.serving.packing.seal", lambda *a, **k: 1 / 0)
+        patch.setattr("qarm.serving.export.bundle_writer.seal", lambda *a, **k: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             export_bundle(run, out, items=table)
     assert list(tmp_path.iterdir()) == []

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from fakes import expected
 from httpx2 import Client
+from tests.serving.fakes import expected
 
-from qarm.serving.coder import encode, new_vectors
-from qarm.serving.store import Store
+from qarm.quantizer.coder import encode, new_vectors
+from qarm.serving.code_store import Store
 
 README = Path(__file__).parent.parent.parent / "README.md"
 HERE = Path(__file__).parent
@@ -172,7 +172,7 @@ SERVER = """
 import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from fakes import Fakes
+from tests.serving.fakes import Fakes
 import uvicorn
 made = Fakes(Path(sys.argv[1]))
 config = uvicorn.Config(made.app, port=0, log_level="error")

@@ -11,11 +11,11 @@ from urllib.parse import quote
 import pytest
 import schemathesis
 import uvicorn
-from fakes import TOKEN, Fakes
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis.generation import GenerationMode
 from starlette.testclient import TestClient
+from tests.serving.fakes import TOKEN, Fakes
 
 from qarm.serving.problems import PROBLEM_TYPE
 

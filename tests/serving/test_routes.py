@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from fakes import TOKEN, Fakes, expected
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
+from tests.serving.fakes import TOKEN, Fakes, expected
 
 from qarm.serving.limits import Limits
 from qarm.serving.problems import PROBLEM_TYPE

@@ -1,1 +1,1 @@
-"""Vectors to codes: residual k-means, nearest rows, and how good the codes are."""
+"""Item codes: residual k-means, nearest rows, rivals, their versions and quality."""

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from qarm.artifacts import Codes, Embeddings
+from qarm.core.run_folder import Codes, Embeddings
 from qarm.errors import InputError
-from qarm.quantizer.rows import Vectors, checked_item_ids
+from qarm.quantizer.vectors import Vectors, checked_item_ids
 
 __all__ = ["Quantizer", "checked_codes"]
 

@@ -4,16 +4,16 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from qarm.artifacts import Codes, Embeddings
+from qarm.core.parallel.numba_jit import compiled
+from qarm.core.parallel.tiles import over_tiles
+from qarm.core.run_folder import Codes, Embeddings
 from qarm.errors import InputError, shown
-from qarm.quantizer.assign import prepared, scored
-from qarm.quantizer.compiled import compiled
-from qarm.quantizer.kmeans import row_distances
-from qarm.quantizer.parallel import over_tiles
-from qarm.quantizer.quality import prefix_groups
-from qarm.quantizer.residual import ResidualKMeans
-from qarm.quantizer.rows import ResidualRows
-from qarm.quantizer.scores import LANES, settle_rows
+from qarm.quantizer.evaluation.quality import prefix_groups
+from qarm.quantizer.kmeans.assignment import prepared, scored
+from qarm.quantizer.kmeans.assignment_kernels import LANES, settle_rows
+from qarm.quantizer.kmeans.lloyd import row_distances
+from qarm.quantizer.residual_kmeans import ResidualKMeans
+from qarm.quantizer.vectors import ResidualRows
 
 __all__ = ["items_by_code", "reassign", "suffixes"]
 

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
+from qarm.core.parallel.numba_jit import compiled
+from qarm.core.parallel.tiles import over_tiles
 from qarm.errors import ArtifactError, InputError
 from qarm.quantizer.base import Quantizer, checked_codes
-from qarm.quantizer.compiled import compiled
-from qarm.quantizer.parallel import over_tiles
-from qarm.quantizer.residual import ResidualKMeans
-from qarm.quantizer.rows import ResidualRows, Vectors, checked_rows
-from qarm.quantizer.storage import read_model, tensor, write_model
+from qarm.quantizer.model_io import read_model, tensor, write_model
+from qarm.quantizer.residual_kmeans import ResidualKMeans
+from qarm.quantizer.vectors import ResidualRows, Vectors, checked_rows
 
 __all__ = ["ResidualKMeansFSQ"]
 

@@ -8,16 +8,16 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
+from qarm.core.parallel.numba_jit import compiled
+from qarm.core.parallel.tiles import over_tiles
 from qarm.errors import ArtifactError, InputError
-from qarm.quantizer.assign import Codebook, prepared, tile_codes
 from qarm.quantizer.base import Quantizer, checked_codes
-from qarm.quantizer.compiled import compiled
-from qarm.quantizer.kmeans import lloyd
-from qarm.quantizer.parallel import over_tiles
-from qarm.quantizer.plusplus import starting_centroids
-from qarm.quantizer.residual import ResidualKMeans
-from qarm.quantizer.rows import ResidualRows, Vectors, VectorsError, checked_rows
-from qarm.quantizer.storage import read_model, tensor, write_model
+from qarm.quantizer.kmeans.assignment import Codebook, prepared, tile_codes
+from qarm.quantizer.kmeans.init import starting_centroids
+from qarm.quantizer.kmeans.lloyd import lloyd
+from qarm.quantizer.model_io import read_model, tensor, write_model
+from qarm.quantizer.residual_kmeans import ResidualKMeans
+from qarm.quantizer.vectors import ResidualRows, Vectors, VectorsError, checked_rows
 
 __all__ = ["ResidualKMeansOPQ"]
 

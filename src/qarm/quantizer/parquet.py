@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from qarm.core.tables import as_ids
 from qarm.errors import InputError, Problems, shown
-from qarm.tables import as_ids
 
 __all__ = ["parquet_ids", "parquet_rows"]
 

@@ -12,11 +12,11 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from qarm.errors import ArtifactError, InputError
-from qarm.quantizer.assign import nearest_centroids, prepared
 from qarm.quantizer.base import Quantizer, checked_codes
-from qarm.quantizer.residual import ResidualKMeans
-from qarm.quantizer.rows import Vectors, VectorsError, checked_rows
-from qarm.quantizer.storage import read_model, tensor, write_model
+from qarm.quantizer.kmeans.assignment import nearest_centroids, prepared
+from qarm.quantizer.model_io import read_model, tensor, write_model
+from qarm.quantizer.residual_kmeans import ResidualKMeans
+from qarm.quantizer.vectors import Vectors, VectorsError, checked_rows
 
 __all__ = ["RQVAE"]
 

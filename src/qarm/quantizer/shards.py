@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
-from qarm.engines.distributed import PATIENCE, join
+from qarm.core.parallel.torchrun import PATIENCE, join
 from qarm.errors import InputError
 
 __all__ = ["Shard", "alone", "current", "sharded"]

@@ -1,1 +1,1 @@
-"""Learning from codes: examples, ranker, training, metrics."""
+"""Codes as ids in recommenders: examples, item fields, metrics, baselines."""

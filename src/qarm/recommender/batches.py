@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qarm.recommender.examples import Examples
 from qarm.recommender.gaps import gap_buckets
-from qarm.recommender.search import CodeSearch
+from qarm.recommender.history_search import CodeSearch
 
 __all__ = ["Batch", "batches"]
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from qarm.recommender.search import KINDS
+from qarm.recommender.history_search import KINDS
 
 __all__ = ["Cross", "Crossed"]
 

@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from qarm.behavior.log import FURTHER, Log
-from qarm.behavior.users import Users
+from qarm.data.interactions import FURTHER, Log
+from qarm.data.users import Users
 from qarm.errors import InputError, Problems, shown
-from qarm.recommender.negatives import Untouched, draw, draw_popular
+from qarm.recommender.negative_sampling import Untouched, draw, draw_popular
 from qarm.recommender.past import Ints, Past, Rows, row_numbers
 
 __all__ = ["Examples", "TrainingRows", "evaluation_rows", "read_examples", "row_numbers"]

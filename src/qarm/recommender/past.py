@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from qarm.behavior.log import Log
+from qarm.data.interactions import Log
 from qarm.errors import InputError, shown
 
 __all__ = ["Ints", "Past", "Rows", "row_numbers"]

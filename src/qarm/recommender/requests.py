@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import polars as pl
 
-from qarm.behavior.users import Users
+from qarm.data.users import Users
 from qarm.errors import InputError, shown
 from qarm.recommender.examples import LONG, Examples, row_numbers
 

@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from qarm.artifacts import read_json, write_text
+from qarm.core.run_folder import read_json, write_text
 from qarm.report import charts, lines
 from qarm.report.comparison import comparison_parts
 from qarm.report.explorer import explorer_page
-from qarm.report.origin import stages_done
 from qarm.report.page import chart, environment
+from qarm.report.provenance import stages_done
+from qarm.report.results_table import result_lines
 from qarm.report.retrieval import gain_lines, gallery, geometry_lines, hit_lines
-from qarm.report.table import result_lines
 
 __all__ = ["render_report"]
 

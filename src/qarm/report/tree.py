@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from qarm.content.catalog import Catalog
-from qarm.content.media import read_media
-from qarm.content.thumbnail import small_picture, title_of
-from qarm.quantizer.tree import CodeTree, Node, prefix_text
+from qarm.data.catalog import Catalog
+from qarm.data.media import read_media
+from qarm.data.previews import small_picture, title_of
+from qarm.quantizer.code_tree import CodeTree, Node, prefix_text
 
 __all__ = ["node_json", "tree_json"]
 

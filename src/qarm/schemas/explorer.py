@@ -64,7 +64,7 @@ class ExplorerItem(Shape):
 
 
 class ExplorerItems(Shape):
-    """`report/explorer.json`; `qarm.report.items.items_json` says what each field means."""
+    """`report/explorer.json`; `qarm.report.item_data.items_json` says what each field means."""
 
     limits: ItemLimits
     counts: ItemCounts

@@ -54,7 +54,7 @@ class PairOverlap(Shape):
 
 
 class PairQuality(Shape):
-    """`pairs/quality.json`; `qarm.behavior.quality.pair_quality` says what each field means."""
+    """`pairs/quality.json`; `qarm.pairs.quality.pair_quality` says what each field means."""
 
     pairs: Count
     items: Count
@@ -166,7 +166,7 @@ class PairAgreement(Shape):
 
 
 class CodeQuality(Shape):
-    """`codes/quality.json`; `qarm.quantizer.quality.code_quality` says what each field means."""
+    """`codes/quality.json`; `qarm.quantizer.evaluation.quality.code_quality` says what each field means."""
 
     items: Count
     levels: list[Level]
@@ -194,7 +194,7 @@ class ChurnLevel(Shape):
 
 
 class Churn(Shape):
-    """`codes/churn.json`; `qarm.quantizer.versions.churn` says what each field means."""
+    """`codes/churn.json`; `qarm.quantizer.versions.refit.churn` says what each field means."""
 
     old: Annotated[Count, Field(alias="from")]
     new: Annotated[Count, Field(alias="to")]

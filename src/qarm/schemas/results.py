@@ -60,7 +60,7 @@ class Baselines(Shape):
 
 
 class RankerShape(Shape):
-    """`recommender/<variant>/config.json`; `qarm.recommender.ranker.Shape` says what each field means."""
+    """`recommender/<variant>/config.json`; fields as in `qarm.recommender.ranking.model.Shape`."""
 
     items: Count
     known: Count

@@ -42,7 +42,7 @@ class Geometry(Shape):
 
 
 class EmbeddingQuality(Shape):
-    """`embeddings/quality.json`; `qarm.content.quality.embedding_quality` says what each field means."""
+    """`embeddings/quality.json`; fields as in `embedding_quality`."""
 
     users: Count
     clicks: Count
@@ -69,7 +69,7 @@ class Card(Shape):
 
 
 class Neighbours(Shape):
-    """`embeddings/neighbours.json`; `qarm.content.gallery.neighbours` says what each field means."""
+    """`embeddings/neighbours.json`; fields as in `neighbour_examples.neighbours`."""
 
     items: list[NearItem]
     cards: dict[str, Card]

@@ -1,1 +1,1 @@
-"""Answering requests: codes for items that a run has never seen."""
+"""The HTTP service: codes, items and scores from a bundle."""

@@ -5,13 +5,13 @@ import asyncio
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from qarm.serving.editions import Edition
+from qarm.serving.bundle_manager import Edition
 from qarm.serving.openapi import body_of, problems
 from qarm.serving.problems import Problem
-from qarm.serving.reading import read_json_body
+from qarm.serving.request_parsing import read_json_body
 from qarm.serving.routes import reply
+from qarm.serving.schemas import BundleList, BundleName
 from qarm.serving.service import Service
-from qarm.serving.wire import BundleList, BundleName
 
 __all__ = ["admin_routes"]
 

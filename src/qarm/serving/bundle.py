@@ -10,16 +10,16 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import ValidationError
 
-from qarm.artifacts import Codes, Embeddings, read_json
-from qarm.content.catalog import MEDIA, Catalog, as_catalog
-from qarm.content.checkpoint import Checkpoint
+from qarm.core.run_folder import Codes, Embeddings, read_json
+from qarm.core.sealed_folder import opened_seal
+from qarm.data.catalog import MEDIA, Catalog, as_catalog
+from qarm.encoder.towers.checkpoint import Checkpoint
 from qarm.errors import ArtifactError, InputError, Problems, shown
-from qarm.quantizer.cosine import exact_nearest, unit_rows
-from qarm.recommender.ranker import Ranker
+from qarm.quantizer.coder import Coder
+from qarm.quantizer.exact_knn import exact_nearest, unit_rows
+from qarm.recommender.ranking.model import Ranker
 from qarm.schemas.bundle import BundleContent
-from qarm.serving.coder import Coder
-from qarm.serving.packing import KIND, export_bundle
-from qarm.serving.sealing import opened_seal
+from qarm.serving.export.bundle_writer import KIND, export_bundle
 
 __all__ = ["Bundle", "export_bundle"]
 

@@ -9,9 +9,9 @@ from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel
 from starlette.responses import FileResponse, RedirectResponse, Response
 
-from qarm.artifacts import Codes
-from qarm.content.thumbnail import title_of
-from qarm.quantizer.tree import CodeTree, prefix_text
+from qarm.core.run_folder import Codes
+from qarm.data.previews import title_of
+from qarm.quantizer.code_tree import CodeTree, prefix_text
 from qarm.report.explorer import ASSETS, explorer_asset
 from qarm.serving.openapi import problems
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from qarm.serving.store import NewCode, Store, Taken
+from qarm.serving.code_store import NewCode, Store, Taken
 
 __all__ = ["Journal"]
 

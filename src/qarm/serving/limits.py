@@ -8,7 +8,7 @@ from typing import Any
 
 import soundfile
 
-from qarm.content.media import load_audio, load_image
+from qarm.data.media import load_audio, load_image
 from qarm.errors import InputError
 
 __all__ = ["Limits", "check_media_of"]

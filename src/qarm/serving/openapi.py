@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from qarm.serving.problems import PROBLEM_TYPE
-from qarm.serving.wire import ItemBatch, NewItem, ProblemDocument, ScoreRequest
+from qarm.serving.schemas import ItemBatch, NewItem, ProblemDocument, ScoreRequest
 
 __all__ = ["CODES_BODY", "SCORE_BODY", "body_of", "describe", "problems"]
 

@@ -9,9 +9,8 @@ from starlette.responses import Response
 from qarm.serving.metrics import METRICS_TYPE
 from qarm.serving.openapi import CODES_BODY, SCORE_BODY, problems
 from qarm.serving.problems import Problem
-from qarm.serving.reading import read_items, read_json_body
-from qarm.serving.service import Service
-from qarm.serving.wire import (
+from qarm.serving.request_parsing import read_items, read_json_body
+from qarm.serving.schemas import (
     CodesAnswer,
     ItemAnswer,
     ItemList,
@@ -21,6 +20,7 @@ from qarm.serving.wire import (
     ScoreRequest,
     Status,
 )
+from qarm.serving.service import Service
 
 __all__ = ["reply", "routes"]
 

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from qarm.errors import InputError, shown
-from qarm.serving.editions import Edition, Editions
+from qarm.serving.bundle_manager import Edition, Editions
+from qarm.serving.code_store import NewCode, Taken, content_digest
 from qarm.serving.journal import Journal
 from qarm.serving.limits import Limits
 from qarm.serving.metrics import Metrics
 from qarm.serving.problems import Problem
-from qarm.serving.store import NewCode, Taken, content_digest
-from qarm.serving.wire import NewItem
+from qarm.serving.schemas import NewItem
 from qarm.serving.worker import Coded
 
 __all__ = ["Service"]

@@ -1,1 +1,0 @@
-"""What users did: log, split, Swing and User2Item, pairs."""

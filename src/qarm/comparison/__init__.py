@@ -1,0 +1,1 @@
+"""The comparison of docs/protocol.md: windows, code sources, seeds, intervals, tables."""

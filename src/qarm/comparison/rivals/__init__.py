@@ -1,0 +1,1 @@
+"""Rankers of other libraries, trained on the same rows."""

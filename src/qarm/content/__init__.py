@@ -1,1 +1,0 @@
-"""What items are: catalogue, media, encoder, alignment, embeddings."""

@@ -1,0 +1,1 @@
+"""Files, tables, parallel work and statistics that every stage uses."""

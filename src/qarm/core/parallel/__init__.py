@@ -1,0 +1,1 @@
+"""Threads, Ray, torchrun and compiled loops."""

@@ -1,0 +1,142 @@
+"""A folder that is whole or not there, and that is known by the hashes of its files."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from qarm.core.run_folder import digest, read_json, sha256_file, write_json
+from qarm.errors import ArtifactError, InputError, shown
+
+__all__ = ["MANIFEST", "building", "opened_seal", "seal"]
+
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def building(folder: Path) -> Iterator[Path]:
+    """A neighbour of `folder` to fill and to `seal`; it takes the name when the block ends without an error.
+
+    What is there already stays: the same content is left as it is, other content is never replaced. A
+    neighbour that a kill left behind is emptied and used by the next call.
+
+    Raises:
+        InputError: `folder` exists and is no sealed folder, or another one.
+        ArtifactError: another process is building it.
+    """
+    present = _version_of(folder)
+    work = folder.with_name(f".{folder.name}.partial")
+    work.mkdir(parents=True, exist_ok=True)
+    with _locked(work, folder):
+        try:
+            _emptied(work)
+            yield work
+            made = read_json(work / MANIFEST)["version"]
+            if present is None:
+                _flush_all(work)
+                work.rename(folder)
+                _flush(folder.parent)
+            elif present != made:
+                raise InputError(
+                    f"{folder} holds version {present[:12]}, this is {made[:12]}; a sealed folder is never "
+                    "replaced: give a new one, or remove it first"
+                )
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _locked(work: Path, folder: Path) -> Iterator[None]:
+    descriptor = os.open(work, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ArtifactError(f"{folder} is being written by another qarm process; wait for it") from None
+    finally:
+        os.close(descriptor)
+
+
+def _emptied(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _version_of(folder: Path) -> str | None:
+    """Version of the sealed folder that is there, None where nothing is."""
+    if not folder.exists():
+        return None
+    if not (folder / MANIFEST).is_file():
+        raise InputError(f"{folder} is there and is nothing that qarm exported; give a new folder")
+    found = read_json(folder / MANIFEST)
+    return str(found.get("version")) if isinstance(found, dict) else ""
+
+
+def _flush_all(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _flush(path)
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def seal(folder: Path, *, kind: str) -> str:
+    """Write `manifest.json`: kind, version, and the SHA-256 of every other file; returns the version.
+
+    The version is the SHA-256 over the files' names and hashes: the same content has the same version.
+    """
+    files = {name: sha256_file(folder / name) for name in _names(folder)}
+    version = digest(files)
+    write_json(folder / MANIFEST, {"kind": kind, "version": version, "files": files})
+    return version
+
+
+def opened_seal(folder: Path, *, kind: str) -> str:
+    """The version of a sealed folder, after every file was read and compared with the manifest.
+
+    Raises:
+        InputError: the folder holds no manifest of that kind.
+        ArtifactError: files that are missing, changed or not of it, by name; a changed manifest.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise InputError(f"{folder}: no {MANIFEST}; give a folder that qarm export wrote")
+    content = read_json(folder / MANIFEST)
+    if not isinstance(content, dict) or content.get("kind") != kind:
+        raise InputError(f"{folder}: {MANIFEST} is not of kind {kind!r}; export the run with this version")
+    files = _files_of(content, folder)
+    there = _names(folder)
+    faults = {
+        "missing": [name for name in files if name not in there],
+        "not part of it": [name for name in there if name not in files],
+        "changed": [name for name in there if name in files and not _is(folder / name, files[name])],
+    }
+    found = "; ".join(f"{what}: {shown(names)}" for what, names in faults.items() if names)
+    if found:
+        raise ArtifactError(f"{folder} is not as it was written ({found}); restore it or export again")
+    return str(content["version"])
+
+
+def _is(path: Path, expected: str) -> bool:
+    return path.is_file() and sha256_file(path) == expected
+
+
+def _files_of(content: dict[str, Any], folder: Path) -> dict[str, str]:
+    files = content.get("files")
+    if not isinstance(files, dict) or content.get("version") != digest(files):
+        raise ArtifactError(f"{folder / MANIFEST} was changed; restore it or export again")
+    return files
+
+
+def _names(folder: Path) -> list[str]:
+    """All files but the manifest, links among them, by their path in the folder."""
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(name for path in paths if (name := path.relative_to(folder).as_posix()) != MANIFEST)

@@ -1,0 +1,1 @@
+"""The catalogue, the interaction log, users, and their splits."""

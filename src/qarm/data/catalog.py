@@ -1,0 +1,248 @@
+"""Reading a catalogue: one row per item with its text, its picture and its sound."""
+
+import hashlib
+import os
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+
+import polars as pl
+
+from qarm.core.run_folder import sha256_file
+from qarm.core.tables import as_ids, column, read_table
+from qarm.errors import InputError, Problems, shown
+
+__all__ = ["MEDIA", "MODALITIES", "Catalog", "as_catalog", "read_catalog"]
+
+MODALITIES = ("text", "image", "audio")
+MEDIA = ("image", "audio")
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """What is known of the items before anyone has touched them.
+
+    frame: item_id str (distinct), text str, image and audio str (a path) or binary (the file itself),
+    null where an item lacks the modality, every item having at least one; rows in file order.
+    folder: media paths resolve against it and do not leave it.
+    """
+
+    frame: pl.DataFrame
+    folder: Path
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    @property
+    def item_ids(self) -> list[str]:
+        return self.frame["item_id"].to_list()
+
+    def counts(self) -> dict[str, int]:
+        """Number of items that have each modality."""
+        return {name: len(self) - self.frame[name].null_count() for name in MODALITIES}
+
+    def only(self, item_ids: Iterable[str]) -> "Catalog":
+        """The items named, in file order; names that the catalogue does not know are passed over.
+
+        Raises:
+            InputError: no item is left.
+        """
+        wanted = list(item_ids)
+        frame = self.frame.filter(pl.col("item_id").is_in(wanted))
+        if frame.height == 0:
+            raise InputError(
+                f"none of {len(wanted):,} item ids ({shown(wanted, first=3)}) is in the catalogue; "
+                "check that both tables write ids alike"
+            )
+        return replace(self, frame=frame)
+
+    def without_media(self, *, images: Collection[str] = (), sounds: Collection[str] = ()) -> "Catalog":
+        """The catalogue with the pictures and sounds of the given item ids left out.
+
+        Raises:
+            InputError: an item would have no modality left.
+        """
+        frame = self.frame
+        for name, bad in (("image", images), ("audio", sounds)):
+            left_out = pl.col("item_id").is_in(list(bad))
+            frame = frame.with_columns(pl.when(~left_out).then(pl.col(name)).alias(name))
+        empty = _without_content(frame)
+        if empty:
+            raise InputError(
+                f"items {shown(empty)} have nothing left without their unreadable media; "
+                "repair the files, give them a text, or remove the rows"
+            )
+        return replace(self, frame=frame)
+
+    def path(self, source: str) -> Path:
+        """Where the media file named in the table lies."""
+        return self.folder / source
+
+    def media_digest(self) -> str:
+        """SHA-256 over the names and contents of all media files; a missing file counts as such."""
+        paths = [self.frame[name] for name in MEDIA if self.frame[name].dtype == pl.String]
+        names = sorted({source for series in paths for source in series.drop_nulls()})
+        with ThreadPoolExecutor() as pool:
+            contents = pool.map(self._file_digest, names)
+            lines = [f"{name}\0{content}\n" for name, content in zip(names, contents, strict=True)]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def _file_digest(self, source: str) -> str:
+        path = self.path(source)
+        return sha256_file(path) if os.path.isfile(path) else "missing"  # noqa: PTH113 - never raises
+
+
+def read_catalog(
+    path: Path | str,
+    *,
+    id: str = "item_id",  # noqa: A002 - the config's word
+    text: Sequence[str] = ("title", "description"),
+    image: str | None = "image_path",
+    audio: str | None = "audio_path",
+) -> Catalog:
+    """Read a catalogue from Parquet, CSV or JSON Lines.
+
+    Args:
+        path: the table; media paths in it are relative to its folder.
+        id: column of item ids, text or integers.
+        text: columns joined, in order, to the item's text, one per line, empty ones left out.
+        image, audio: column of paths or of file contents; None where there are none.
+
+    Raises:
+        InputError: every problem found: missing columns, wrong types, null or duplicate ids, items
+            without any content, media paths that leave the folder.
+    """
+    path = Path(path)
+    table = read_table(path)
+    return as_catalog(table, path.parent, name=path.name, id=id, text=text, image=image, audio=audio)
+
+
+def as_catalog(
+    table: pl.DataFrame,
+    folder: Path,
+    *,
+    name: str,
+    id: str,  # noqa: A002 - the config's word
+    text: Sequence[str],
+    image: str | None,
+    audio: str | None,
+) -> Catalog:
+    """A table as a catalogue; `folder`: of its media paths; `name`: of the table in messages.
+
+    The rest, and errors, as in `read_catalog`.
+    """
+    problems = Problems()
+    ids = column(table, id, table=name, problems=problems)
+    if ids is not None:
+        ids = as_ids(ids, table=name, problems=problems)
+    names = [text] if isinstance(text, str) else list(text)
+    columns = {
+        "text": _text(table, names, where=name, problems=problems),
+        "image": _media(table, image, kind="image", where=name, problems=problems),
+        "audio": _media(table, audio, kind="audio", where=name, problems=problems),
+    }
+    if ids is None:
+        problems.raise_any()
+    frame = pl.DataFrame({"item_id": ids, **columns})
+    _check_ids(frame, name=f"{name}.{id}", problems=problems)
+    if not problems.found:
+        _check_content(frame, where=name, problems=problems)
+    for kind in MEDIA:
+        _check_paths(frame, kind, folder=folder, problems=problems)
+    problems.raise_any()
+    return Catalog(frame, folder.absolute())
+
+
+def _text(table: pl.DataFrame, names: list[str], *, where: str, problems: Problems) -> pl.Series:
+    """The text columns as one, null where all of them are empty."""
+    parts = []
+    for name in names:
+        series = column(table, name, table=where, problems=problems)
+        if series is None:
+            continue
+        kind = series.dtype
+        if not (kind in (pl.String, pl.Categorical, pl.Enum, pl.Null) or kind.is_numeric()):
+            problems.add(f"{where}.{name}: text is {kind}, need text or numbers; join it to text first")
+            continue
+        stripped = pl.lit(series.cast(pl.String)).str.strip_chars()
+        parts.append(pl.when(stripped != "").then(stripped))
+    if not parts:
+        return _nothing("text", table.height)
+    joined = pl.concat_str(parts, separator="\n", ignore_nulls=True)
+    return table.select(pl.when(joined != "").then(joined).alias("text"))["text"]
+
+
+def _media(table: pl.DataFrame, name: str | None, *, kind: str, where: str, problems: Problems) -> pl.Series:
+    """A column of paths or file contents, null where empty."""
+    nothing = _nothing(kind, table.height)
+    if name is None:
+        return nothing
+    if name not in table.columns:
+        problems.add(
+            f"{where}: no column {name!r} for {kind}; it has {shown(table.columns, first=12)}; "
+            f"name the right one, or set {kind} to null to go without"
+        )
+        return nothing
+    series = table[name].alias(kind)
+    if series.dtype == pl.Null:
+        return nothing
+    if series.dtype not in (pl.String, pl.Binary):
+        problems.add(f"{where}.{name}: {kind} is {series.dtype}, need paths or the files' contents")
+        return nothing
+    empty = "" if series.dtype == pl.String else b""
+    return series.to_frame().select(pl.when(pl.col(kind) != empty).then(pl.col(kind)).alias(kind))[kind]
+
+
+def _nothing(name: str, height: int) -> pl.Series:
+    return pl.repeat(None, height, dtype=pl.String, eager=True).alias(name)
+
+
+def _check_ids(frame: pl.DataFrame, *, name: str, problems: Problems) -> None:
+    rows = frame.with_row_index("row").group_by("item_id", maintain_order=True).agg("row")
+    repeated = rows.filter(pl.col("row").list.len() > 1)
+    if repeated.height:
+        named = [f"{item!r} in rows {shown(where)}" for item, where in repeated.iter_rows()]
+        problems.add(f"{name}: duplicate ids: {shown(named)}; keep one row per item")
+
+
+def _check_content(frame: pl.DataFrame, *, where: str, problems: Problems) -> None:
+    empty = _without_content(frame)
+    if empty:
+        problems.add(
+            f"{where}: items {shown(empty)} have no text, picture or sound; add one or remove the rows"
+        )
+
+
+def _without_content(frame: pl.DataFrame) -> list[str]:
+    nothing = pl.all_horizontal(pl.col(name).is_null() for name in MODALITIES)
+    return frame.filter(nothing)["item_id"].to_list()
+
+
+def _check_paths(frame: pl.DataFrame, name: str, *, folder: Path, problems: Problems) -> None:
+    """Media paths may not leave the table's folder, neither by name nor through a link."""
+    if frame[name].dtype != pl.String:
+        return
+    home, inside = os.path.realpath(folder), {}
+    leaving = []
+    for item, source in frame.select("item_id", name).drop_nulls().iter_rows():
+        parent = os.path.dirname(source)  # noqa: PTH120 - far cheaper than a Path for each item
+        if parent not in inside and "\0" not in parent:
+            inside[parent] = _inside(folder / parent, home)
+        odd = "\0" in source or PurePath(source).name in ("", "..")
+        if odd or not inside.get(parent) or _link_leaves(folder, source, home):
+            leaving.append(f"{item!r}: {source!r}")
+    if leaving:
+        problems.add(
+            f"{name} paths that leave {folder}: {shown(leaving)}; paths are relative to the table, inside it"
+        )
+
+
+def _inside(path: Path, home: str) -> bool:
+    real = os.path.realpath(path)
+    return real == home or real.startswith(home.rstrip(os.sep) + os.sep)
+
+
+def _link_leaves(folder: Path, source: str, home: str) -> bool:
+    path = os.path.join(folder, source)  # noqa: PTH118
+    return os.path.islink(path) and not _inside(Path(path), home)  # noqa: PTH114

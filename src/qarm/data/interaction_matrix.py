@@ -1,0 +1,128 @@
+"""Who has which item: the distinct positive (user, item) pairs of a log, indexed from both sides."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from numba import njit
+
+from qarm.data.interactions import Log
+
+__all__ = ["ClickMatrix", "Lists", "click_matrix", "sampled"]
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Sorted lists end to end: list r is values[starts[r]:starts[r + 1]].
+
+    starts: int64 [rows + 1]; values: int32, ascending within a list.
+    """
+
+    starts: Ints
+    values: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def sizes(self) -> Ints:
+        """Length of each list, int64 [rows]."""
+        return np.diff(self.starts)
+
+    def flipped(self, rows: int) -> "Lists":
+        """The same pairs listed by value, for values below `rows`."""
+        starts = _starts(self.values, rows)
+        return Lists(starts, _owners(self.starts, self.values, starts[:-1].copy()))
+
+    def _kept(self, kept: npt.NDArray[np.bool_]) -> "Lists":
+        owners = np.repeat(np.arange(len(self)), self.sizes)[kept]
+        return Lists(_starts(owners, len(self)), self.values[kept])
+
+
+@dataclass(frozen=True)
+class ClickMatrix:
+    """item_ids: sorted, an item's number is its place; by_user: each user's items."""
+
+    item_ids: pl.Series
+    by_user: Lists
+
+    @property
+    def by_item(self) -> Lists:
+        """Each item's users."""
+        return self.by_user.flipped(len(self.item_ids))
+
+
+def click_matrix(log: Log, *, min_items: int = 1) -> ClickMatrix:
+    """The distinct positive pairs of `log`, without users who have fewer than `min_items` items."""
+    clicks = log.frame.filter(pl.col("label") == 1)
+    item_ids = clicks["item_id"].unique().sort()
+    items = clicks["item_id"].cast(pl.Enum(item_ids)).to_physical().cast(pl.Int32).to_numpy()
+    lengths = clicks["user_id"].rle().struct.field("len").to_numpy()  # the log is sorted by user
+    starts = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+    ends, values = _distinct(starts, items, min_items)
+    return ClickMatrix(item_ids, Lists(ends, values))
+
+
+@njit(nogil=True, cache=True)
+def _distinct(starts: Ints, items: npt.NDArray[np.int32], least: int) -> tuple[Ints, npt.NDArray[np.int32]]:
+    """Each list sorted and without repetitions, if `least` values or more are left."""
+    ends, values = np.zeros(len(starts), np.int64), np.empty(len(items), np.int32)
+    kept = filled = 0
+    for user in range(len(starts) - 1):
+        held = np.sort(items[starts[user] : starts[user + 1]])
+        end = filled
+        for place in range(len(held)):
+            if place == 0 or held[place] != held[place - 1]:
+                values[end] = held[place]
+                end += 1
+        if end - filled >= least:
+            kept, filled = kept + 1, end
+            ends[kept] = end
+    return ends[: kept + 1], values[:filled].copy()
+
+
+@njit(nogil=True, cache=True)
+def _owners(starts: Ints, values: npt.NDArray[np.int32], places: Ints) -> npt.NDArray[np.int32]:
+    """Which list each value stands in, sorted by value; `places` say where each value's begin."""
+    owners = np.empty(len(values), np.int32)
+    for row in range(len(starts) - 1):
+        for value in values[starts[row] : starts[row + 1]]:
+            owners[places[value]] = row
+            places[value] += 1
+    return owners
+
+
+def sampled(lists: Lists, cap: int | None, *, seed: int) -> Lists:
+    """Lists cut to at most `cap` values, drawn without replacement.
+
+    A value's lot depends on the seed, its list's number and itself alone, so the draw is the same
+    whatever the buckets in which it is made.
+    """
+    if cap is None or not (lists.sizes > cap).any():
+        return lists
+    owners = np.repeat(np.arange(len(lists)), lists.sizes)
+    places = np.flatnonzero((lists.sizes > cap)[owners])
+    lots = _lots(owners[places], lists.values[places], seed)
+    order = np.lexsort((lots, owners[places]))
+    first = np.searchsorted(owners[places], owners[places], side="left")
+    kept = np.ones(len(owners), dtype=np.bool_)
+    kept[places[order]] = np.arange(len(places)) - first < cap
+    return lists._kept(kept)
+
+
+def _starts(owners: npt.NDArray[np.integer], rows: int) -> Ints:
+    return np.concatenate(([0], np.cumsum(np.bincount(owners, minlength=rows)))).astype(np.int64)
+
+
+def _lots(owners: Ints, values: npt.NDArray[np.int32], seed: int) -> npt.NDArray[np.uint64]:
+    """A fixed 64-bit mixing function (the finaliser of SplitMix64, Steele et al. 2014) of each pair."""
+    mixed = np.zeros(len(owners), dtype=np.uint64)
+    for part in (np.full(len(owners), seed % 2**64, dtype=np.uint64), owners, values):
+        mixed = (mixed ^ part.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    return mixed

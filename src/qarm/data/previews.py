@@ -1,0 +1,58 @@
+"""A title, a small picture and a short sound of an item, for pages that carry everything in themselves."""
+
+from base64 import b64encode
+from io import BytesIO
+
+import soundfile
+from PIL import Image
+
+from qarm.data.media import load_audio, load_image
+
+__all__ = ["short_sound", "small_picture", "title_of"]
+
+SIDE, QUALITY = 96, 60
+RATE, SECONDS = 16_000, 2.0
+TITLE = 60
+
+
+def title_of(text: str | None) -> str | None:
+    """The first line of an item's text, at most 60 characters of it."""
+    return None if text is None else text.strip().split("\n")[0][:TITLE]
+
+
+def small_picture(content: bytes) -> str:
+    """A data URI of a WebP of at most 96 x 96.
+
+    Raises:
+        InputError: not a picture that can be read.
+    """
+    picture = load_image(content)
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
+    small = BytesIO()
+    picture.save(small, format="WEBP", quality=QUALITY)
+    return _uri("image/webp", small)
+
+
+def short_sound(content: bytes) -> str:
+    """A data URI of an MP3 of the first two seconds at most, mono, at 16 kHz.
+
+    Raises:
+        InputError: not a sound that can be read.
+    """
+    samples = load_audio(content, RATE, seconds=min(SECONDS, _length(content)))
+    small = BytesIO()
+    soundfile.write(small, samples, RATE, format="MP3", subtype="MPEG_LAYER_III")
+    return _uri("audio/mpeg", small)
+
+
+def _length(content: bytes) -> float:
+    """Seconds of a sound; of what is none, so many that reading it says why."""
+    try:
+        with soundfile.SoundFile(BytesIO(content)) as sound:
+            return float(len(sound) / sound.samplerate)
+    except (soundfile.LibsndfileError, ZeroDivisionError):
+        return SECONDS
+
+
+def _uri(kind: str, content: BytesIO) -> str:
+    return f"data:{kind};base64,{b64encode(content.getvalue()).decode('ascii')}"

@@ -1,0 +1,137 @@
+"""One config and one run folder: the tables, their split, and the hash of everything a stage reads."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from qarm.config import Config
+from qarm.core.parallel.engine import EngineName
+from qarm.core.run_folder import digest, read_json, read_manifest, sha256_file
+from qarm.data.catalog import Catalog, read_catalog
+from qarm.data.interactions import Log, read_log
+from qarm.data.splits import Split, split_log
+from qarm.data.users import read_users
+from qarm.errors import ArtifactError, InputError, Problems
+
+__all__ = ["Run"]
+
+# Settings that came later: left out of a stage's settings while they have their default, so that what was
+# made before them stays fresh. Those of `data` matter to what the ranker learns only.
+LATER = (
+    "data.users",
+    "data.interactions.labels",
+    "ranker.start",
+    "ranker.prefixes",
+    "ranker.nearest_weights",
+    "ranker.time",
+    "ranker.missing_codes",
+    "compare.judged_users",
+)
+OPTIONAL = ("compare/results.json",)  # what commands beside the stages leave
+
+
+class Run:
+    """Tables are read once, when a stage first needs them."""
+
+    def __init__(self, config: Config, folder: Path, *, engine: EngineName = "local") -> None:
+        self.config = config
+        self.folder = folder
+        self.engine = engine
+
+    @cached_property
+    def tables(self) -> tuple[Catalog, Log]:
+        """Both tables, or one error with the problems of both."""
+        problems = Problems()
+        items, interactions = self.config.data.items, self.config.data.interactions
+        catalog = log = None
+        try:
+            catalog = read_catalog(
+                self.config.items_path, **items.model_dump(include={"id", "text", "image", "audio"})
+            )
+        except InputError as error:
+            problems.extend(error)
+        try:
+            log = read_log(
+                self.config.interactions_path,
+                known_items=catalog.item_ids if catalog else None,
+                **interactions.model_dump(exclude={"path"}),
+            )
+        except InputError as error:
+            problems.extend(error)
+        try:
+            log = log and self._with_users(log)
+        except InputError as error:
+            problems.extend(error)
+        problems.raise_any()
+        assert catalog is not None  # noqa: S101 - both are set when there was no problem
+        assert log is not None  # noqa: S101
+        return catalog, log
+
+    def _with_users(self, log: Log) -> Log:
+        users = self.config.data.users
+        if not self.has_users:
+            return log
+        return log.with_users(read_users(self.config.users_path, id=users.id, features=users.features))
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The catalogue without the media that `check` could not read."""
+        found = read_json(self.folder / "check" / "check.json")
+        return self.tables[0].without_media(images=found["bad_images"], sounds=found["bad_sounds"])
+
+    @cached_property
+    def split(self) -> Split:
+        return split_log(self.tables[1], **self.config.split.model_dump(), seed=self.config.seed)
+
+    @cached_property
+    def known(self) -> Catalog:
+        """Items with a training event: all that anything learned may see."""
+        return self.catalog.only(self.split.train.items)
+
+    @cached_property
+    def cache(self) -> Path:
+        return self.config.encoder.cache or self.folder / "cache"
+
+    @cached_property
+    def _source_hashes(self) -> dict[str, str]:
+        found = {
+            "items": sha256_file(self.config.items_path),
+            "interactions": sha256_file(self.config.interactions_path),
+        }
+        return found | ({"users": sha256_file(self.config.users_path)} if self.has_users else {})
+
+    @property
+    def has_users(self) -> bool:
+        """Whether the ranker reads features of users."""
+        return bool(self.config.data.users.features)
+
+    @cached_property
+    def _media_hash(self) -> str:
+        return self.tables[0].media_digest()
+
+    def hash_of(self, name: str) -> str:
+        """Hash of an input: a source table, the media, an artefact of an earlier stage, or `none`."""
+        if name == "media":
+            return self._media_hash
+        if name in self._source_hashes:
+            return self._source_hashes[name]
+        if name in OPTIONAL:
+            path = self.folder / name
+            return sha256_file(path) if path.is_file() else "none"
+        folder, _, file = name.partition("/")
+        manifest = read_manifest(self.folder / folder)
+        if manifest is None:
+            raise ArtifactError(f"{self.folder / folder} is not finished; run its stage first")
+        outputs: dict[str, str] = manifest["outputs"]
+        return outputs[file] if file else digest(outputs)
+
+    def settings(self, sections: tuple[str, ...]) -> dict[str, Any]:
+        content = self.config.model_dump(mode="json", exclude={"data": {"root"}, "encoder": {"cache"}})
+        untouched = Config().model_dump(mode="json")
+        for *parents, key in (name.split(".") for name in LATER):
+            own, default = content, untouched
+            for parent in parents:
+                own, default = own[parent], default[parent]
+            if own[key] == default[key] or ("data" in parents and "ranker" not in sections):
+                del own[key]
+        return {section: content[section] for section in sections}

@@ -1,0 +1,1 @@
+"""The multi-modal item encoder: towers, heads, cached features, embeddings."""

@@ -1,0 +1,239 @@
+"""Alignment: teaching an encoder, by pairs, that what behaves alike lies close."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from pydantic import ValidationError
+
+from qarm.config import EncoderConfig
+from qarm.core.atomic_io import Scratch
+from qarm.core.parallel.torchrun import world
+from qarm.core.run_folder import atomic, digest, sha256_file
+from qarm.data.catalog import MODALITIES, Catalog
+from qarm.encoder.alignment.model import Learner
+from qarm.encoder.alignment.pair_dataset import read_pairs
+from qarm.encoder.alignment.trainer import train
+from qarm.encoder.encoder import Encoder, open_towers
+from qarm.encoder.feature_cache import Features, open_shelves, readable, tower_features
+from qarm.encoder.heads import Heads
+from qarm.encoder.towers.finetuning import Tuned, tunable
+from qarm.encoder.towers.tower import Tower, default_device, reads
+from qarm.errors import InputError
+
+__all__ = ["Work", "align", "no_features"]
+
+PROGRESS = "training.safetensors"
+NOT_LEARNED = {
+    "cache",
+    "filter",
+    "checkpoint_steps",
+    "kept_chunks",
+}  # settings that the weights do not depend on
+
+
+def align(
+    catalog: Catalog,
+    pairs: pl.DataFrame | Path | str,
+    *,
+    towers: Mapping[str, Tower] | None = None,
+    seed: int = 0,
+    cache: Path | None = None,
+    metrics_path: Path | None = None,
+    **settings: Any,
+) -> Encoder:
+    """Train an encoder on pairs by batch-contrastive loss (QARM, section 3.1).
+
+    With `tune="heads"` the pretrained towers stay frozen and their features are computed once; what is
+    trained is a projection of each, a small network over the sound's spectrogram, a vector that stands in
+    for each missing modality, and their fusion. With `lora` and `full` the towers learn too. Under torchrun
+    the processes share the items of each batch, and all return the same encoder.
+
+    Args:
+        catalog: the items that may be seen; scales are taken from them and nothing else.
+        pairs: `trigger_id`, `target_id` and, optionally, a positive `weight` and a `source`; or the Parquet
+            file that holds them, which is streamed.
+        towers: encoders to use instead of those that the settings name.
+        seed: of the initial weights, batches and dropout; the same bytes on the same CPU.
+        cache: folder of tower features and of the training's progress, from which an interrupted call goes
+            on; None keeps features in memory with the encoder, and an interruption loses the training.
+        metrics_path: JSON Lines, a row before training and one for each epoch: loss, temperature, and
+            loss and recall on held-out pairs.
+        settings: fields of `qarm.config.EncoderConfig` (text, image, audio, model, tune, epochs, batch, ...).
+
+    Raises:
+        InputError: a setting, a pair or a file is wrong, or the loss turns into no finite number.
+        MissingExtraError: a packaged encoder is not installed, or peft for `lora`.
+    """
+    chosen = _settings(settings)
+    used = _towers(catalog, chosen, towers)
+    shelves = open_shelves(used, cache)
+    with Scratch() as scratch:
+        work = Work(catalog, pairs, used, chosen, seed, scratch.path)
+        tuned = {n: work.tuned(n) for n in used if tunable(used[n], chosen.tune)}
+        frozen = {name: tower for name, tower in used.items() if name not in tuned}
+        features = tower_features(catalog, frozen, shelves=shelves) if frozen else no_features(catalog)
+        learner = work.learner(features, tuned)
+        rows = work.train(learner, cache)
+    if metrics_path is not None:
+        _write_lines(metrics_path, rows)
+    return Encoder(
+        {name: tuned[name].finished() if name in tuned else used[name] for name in used},
+        learner.heads.cpu(),
+        originals={name: partial(used.__getitem__, name) for name in tuned},
+        summary=_summary(rows, pairs=work.pairs),
+        shelves=shelves if cache is None and not tuned else None,
+    )
+
+
+class Work:
+    """One alignment: what it learns from, what it trains, and what it depends on."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        pairs: pl.DataFrame | Path | str,
+        towers: Mapping[str, Tower],
+        settings: EncoderConfig,
+        seed: int,
+        scratch: Path,
+    ) -> None:
+        self.catalog, self.settings, self.seed = catalog, settings, seed
+        self.towers = towers
+        self.device = default_device()
+        weights = settings.source_weights.model_dump(exclude_none=True)
+        self.lessons = read_pairs(pairs, catalog.item_ids, folder=scratch, seed=seed, source_weights=weights)
+        self.pairs = len(self.lessons[0]) + len(self.lessons[1])
+        self.scratch = None if isinstance(pairs, pl.DataFrame) else scratch
+        self._source = pairs
+
+    def tuned(self, name: str) -> Tuned:
+        """A copy of a tower that learns."""
+        tower: Any = self.towers[name]
+        chosen = self.settings
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return Tuned(tower, tune=chosen.tune, layers=chosen.tune_layers, rank=chosen.lora_rank)
+
+    def learner(self, features: Features, tuned: Mapping[str, Tuned]) -> Learner:
+        """New heads over the features of frozen towers and over those that learn."""
+        shapes = {name: values.shape[1:] for name, values in features.values.items()}
+        shapes |= {name: self._shape(tuned[name], name) for name in tuned}
+        chosen = self.settings
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            heads = Heads(
+                shapes,
+                dim=chosen.dim,
+                hidden=chosen.hidden,
+                dropout=chosen.dropout,
+                fusion=chosen.fusion,
+                anchor=chosen.anchor,
+            )
+        learner = Learner(
+            heads.to(self.device),
+            self.catalog,
+            features,
+            tuned,
+            device=self.device,
+            precision=chosen.precision,
+            chunk=chosen.chunk,
+        )
+        learner.fit_scales()
+        return learner
+
+    def _shape(self, tuned: Tuned, name: str) -> tuple[int, ...]:
+        """Of one item's feature, by trying the first that has one."""
+        first = int(readable(self.catalog, name, tuned.tower).argmax())
+        one = Catalog(self.catalog.frame[first : first + 1], self.catalog.folder)
+        found: tuple[int, ...] = tower_features(one, {name: self.towers[name]}).values[name].shape[1:]
+        return found
+
+    def train(self, learner: Learner, cache: Path | None) -> list[dict[str, Any]]:
+        """Go on from the cache's progress or start; it is removed in the end."""
+        here = world(self.device)
+        path = None if cache is None else cache / PROGRESS
+        rows = train(
+            learner,
+            *self.lessons,
+            self.settings,
+            seed=self.seed,
+            world=here,
+            progress=path,
+            key=self._key() if path is not None else "",
+            scratch=self.scratch,
+        )
+        here.wait()
+        if path is not None and here.rank == 0:
+            path.unlink(missing_ok=True)
+        return rows
+
+    def _key(self) -> str:
+        """Hash of everything that the weights depend on."""
+        source = self._source
+        if isinstance(source, pl.DataFrame):
+            names = [n for n in ("trigger_id", "target_id", "weight", "source") if n in source.columns]
+            content = [str(int(s.hash(seed=0).sum() or 0)) for s in source.select(names)]
+        else:
+            content = [sha256_file(Path(source))]
+        items = pl.Series(self.catalog.item_ids).hash(seed=0).sum()
+        return digest(
+            {
+                "settings": self.settings.model_dump(mode="json", exclude=NOT_LEARNED),
+                "seed": self.seed,
+                "pairs": content,
+                "items": str(items),
+                "towers": {name: tower.fingerprint for name, tower in self.towers.items()},
+            }
+        )
+
+
+def no_features(catalog: Catalog) -> Features:
+    """Where every tower learns."""
+    return Features(catalog.item_ids, {}, {})
+
+
+def _towers(
+    catalog: Catalog, settings: EncoderConfig, given: Mapping[str, Tower] | None
+) -> Mapping[str, Tower]:
+    """Encoders of the modalities that some item has; the others are not even opened."""
+    there = {modality for modality, count in catalog.counts().items() if count}
+    if given is not None:
+        used = {n: tower for n, tower in sorted(given.items()) if there & {*reads(n, tower)}}
+    elif settings.model is not None:
+        opened = open_towers(model=settings.model)
+        used = {n: tower for n, tower in opened.items() if there & {*reads(n, tower)}}
+    else:
+        named = {m: getattr(settings, m) for m in MODALITIES}
+        used = open_towers(**{m: name if m in there else None for m, name in named.items()})
+    if not used:
+        raise InputError(
+            f"the items have {', '.join(sorted(there))} and no encoder is named for it; "
+            "set encoder.text, encoder.image or encoder.audio, or an encoder.model that reads it"
+        )
+    return used
+
+
+def _settings(given: Mapping[str, Any]) -> EncoderConfig:
+    try:
+        return EncoderConfig.model_validate(dict(given))
+    except ValidationError as error:
+        raise InputError(
+            [f"encoder.{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+        ) from None
+
+
+def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with atomic(path) as temporary:
+        lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
+        temporary.write_text(lines, encoding="utf-8")
+
+
+def _summary(rows: Sequence[Mapping[str, Any]], *, pairs: int) -> dict[str, Any]:
+    first, last = rows[0], rows[-1]
+    kept = {name: last[name] for name in ("loss", "temperature", "valid_loss", "valid_recall@10")}
+    return {"pairs": pairs, "steps": last["step"], **kept, "raw_recall@10": first.get("raw_recall@10")}

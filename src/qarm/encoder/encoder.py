@@ -1,0 +1,254 @@
+"""The encoder: towers, trained heads over them, and the folder that holds both."""
+
+import copy
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from qarm.core.run_folder import Embeddings, atomic, read_json, sha256_file, verify, write_json
+from qarm.data.catalog import Catalog
+from qarm.encoder.feature_cache import Shelf, feature_shards, open_shelves, readable
+from qarm.encoder.heads import Batch, Heads, as_batch
+from qarm.encoder.model_card import model_card
+from qarm.encoder.towers.audio import LOGMEL, LogMel
+from qarm.encoder.towers.checkpoint import Checkpoint
+from qarm.encoder.towers.image import PACKAGED_IMAGE, ImageTower
+from qarm.encoder.towers.multimodal import ItemTower
+from qarm.encoder.towers.text import TextTower
+from qarm.encoder.towers.tower import Tower, reads
+from qarm.errors import ArtifactError, InputError, shown
+
+__all__ = ["Encoder", "open_towers"]
+
+FORMAT = "qarm-encoder-1"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+SAVED: dict[str, Callable[[Path], Tower]] = {
+    "TextTower": TextTower,
+    "ImageTower": ImageTower,
+    "ItemTower": ItemTower,
+    "LogMel": lambda folder: LogMel(),
+}
+
+
+def open_towers(
+    *, text: str | None = None, image: str | None = None, audio: str | None = None, model: str | None = None
+) -> dict[str, Tower]:
+    """The towers that a config names; None leaves a modality out.
+
+    Args:
+        text: `all-minilm-l6-v2`, or the folder or hub name of a sentence-transformers checkpoint.
+        image: `efficientnet-lite0`.
+        audio: `logmel`.
+        model: folder or hub name of a checkpoint that reads whole items, in place of the three.
+
+    Raises:
+        InputError: no such encoder.
+        MissingExtraError: a packaged encoder is not installed.
+    """
+    if model is not None:
+        return {"item": ItemTower(model)}
+    if image not in (None, PACKAGED_IMAGE):
+        raise InputError(f"encoder.image = {image!r}, need {PACKAGED_IMAGE!r}, or null to go without")
+    if audio not in (None, LOGMEL):
+        raise InputError(f"encoder.audio = {audio!r}, need {LOGMEL!r}, or null to go without")
+    towers: dict[str, Tower] = {}
+    if text is not None:
+        towers["text"] = TextTower(text)
+    if image is not None:
+        towers["image"] = ImageTower()
+    if audio is not None:
+        towers["audio"] = LogMel()
+    return towers
+
+
+class Encoder:
+    """Turns items into vectors of unit length; made by `align`, or read by `from_pretrained`.
+
+    towers: name to its encoder, a modality or "item" for one that reads several; heads: the fusion over them;
+    originals: for each tower that was tuned, what opens it as it was before; summary: figures of the
+    training.
+    """
+
+    def __init__(
+        self,
+        towers: Mapping[str, Tower],
+        heads: Heads,
+        *,
+        originals: Mapping[str, Callable[[], Tower]] | None = None,
+        summary: Mapping[str, Any] | None = None,
+        shelves: Mapping[str, Shelf] | None = None,
+    ) -> None:
+        self.towers = dict(towers)
+        self.heads = heads.eval()
+        self.originals = dict(originals or {})
+        self.summary = dict(summary or {})
+        self._shelves = dict(shelves) if shelves is not None else None
+        # In double precision an item's vector, rounded to single, is the same in any batch.
+        self._exact = copy.deepcopy(heads).cpu().double().eval()
+
+    @property
+    def modalities(self) -> list[str]:
+        """What it reads of an item."""
+        return sorted({m for name, tower in self.towers.items() for m in reads(name, tower)})
+
+    @property
+    def dim(self) -> int:
+        """Length of the aligned vectors."""
+        return self.heads.length
+
+    def embed(self, catalog: Catalog, *, cache: Path | None = None) -> Embeddings:
+        """Aligned vectors of all items, float32 [n, dim], of unit length.
+
+        Args:
+            catalog: items with at least one of the encoder's modalities each.
+            cache: folder of tower features to use and to fill; an interrupted call resumes from it.
+
+        Raises:
+            InputError: items without any of the encoder's modalities, unreadable pictures or sounds.
+        """
+        return self._vectors(catalog, self._exact.forward, self.towers, cache=cache)
+
+    def raw(self, catalog: Catalog, *, cache: Path | None = None) -> Embeddings:
+        """Vectors before alignment, float32 [n, d], of unit length.
+
+        The features of the towers as they were before tuning, standardised over the items of the training,
+        each at unit length (zeros where it is missing), side by side. Arguments and errors as in `embed`.
+        """
+        before = {name: opened() for name, opened in self.originals.items()}
+        return self._vectors(catalog, self._exact.raw, self.towers | before, cache=cache)
+
+    def _vectors(
+        self,
+        catalog: Catalog,
+        function: Callable[[Batch], torch.Tensor],
+        towers: Mapping[str, Tower],
+        *,
+        cache: Path | None,
+    ) -> Embeddings:
+        self._check_modalities(catalog)
+        own = self._shelves if cache is None and towers == self.towers else None
+        shelves = own if own is not None else open_shelves(towers, cache)
+        shards = feature_shards(catalog, towers, shelves, keep=cache is not None)
+        names = self.heads.modalities
+        with torch.inference_mode():
+            vectors = [function(as_batch(shard, names)).float().numpy() for shard in shards]
+        return Embeddings(catalog.item_ids, np.concatenate(vectors))
+
+    def _check_modalities(self, catalog: Catalog) -> None:
+        something = [readable(catalog, name, tower) for name, tower in self.towers.items()]
+        nothing = ~np.logical_or.reduce(something)
+        if nothing.any():
+            raise InputError(
+                f"items {shown(catalog.frame['item_id'].filter(nothing))} "
+                f"have no {', '.join(self.modalities)}, "
+                "which is all this encoder reads; leave them out, or align with their modality"
+            )
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write a folder that needs nothing else: heads, towers, config and model card, no pickle."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, tower in self.towers.items():
+            shutil.rmtree(folder / name, ignore_errors=True)
+            tower.save(folder / name)
+        with atomic(folder / WEIGHTS) as temporary:
+            save_file({n: t.cpu().contiguous() for n, t in self.heads.state_dict().items()}, temporary)
+        config = self._config() | {"weights_sha256": sha256_file(folder / WEIGHTS)}
+        with atomic(folder / CARD) as temporary:
+            temporary.write_text(model_card(config), encoding="utf-8")
+        write_json(folder / CONFIG, config)
+
+    def _config(self) -> dict[str, Any]:
+        heads = self.heads
+        towers = {
+            modality: {
+                "kind": type(self.towers[modality]).__name__,
+                "name": self.towers[modality].name,
+                "fingerprint": self.towers[modality].fingerprint,
+                "shape": list(shape),
+                "tuned": modality in self.originals,
+            }
+            for modality, shape in heads.shapes.items()
+        }
+        settings = {
+            "dim": heads.dim,
+            "hidden": heads.hidden,
+            "dropout": heads.dropout,
+            "fusion": heads.fusion,
+            "anchor": heads.anchor,
+        }
+        return {
+            "format": FORMAT,
+            "qarm": version("qarm"),
+            "heads": settings,
+            "towers": towers,
+            "summary": self.summary,
+        }
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, *, towers: Mapping[str, Tower] | None = None) -> "Encoder":
+        """Read what `save_pretrained` wrote.
+
+        Args:
+            folder: the encoder's folder.
+            towers: encoders to use instead of the saved ones; those of a class of your own are not
+                read from the folder, so they must be given.
+
+        Raises:
+            InputError: the folder holds no encoder, or a tower that only you can make.
+            ArtifactError: weights that are damaged or not those that were saved.
+        """
+        folder = Path(folder)
+        if not (folder / CONFIG).is_file():
+            raise InputError(f"{folder}: no {CONFIG}; give a folder written by Encoder.save_pretrained")
+        verify(folder)
+        config = read_json(folder / CONFIG)
+        if not isinstance(config, dict) or config.get("format") != FORMAT:
+            raise InputError(f"{folder}: {CONFIG} is not of format {FORMAT!r}; align again with this version")
+        entries = config["towers"].items()
+        opened = {name: _open_saved(folder, name, entry, towers or {}) for name, entry in entries}
+        originals = {name: _original(entry) for name, entry in entries if entry.get("tuned")}
+        shapes = {modality: tuple(entry["shape"]) for modality, entry in config["towers"].items()}
+        heads = Heads(shapes, **config["heads"])
+        heads.load_state_dict(_weights(folder / WEIGHTS, config["weights_sha256"]))
+        return cls(opened, heads, originals=originals, summary=config["summary"])
+
+
+def _open_saved(folder: Path, modality: str, entry: Mapping[str, Any], given: Mapping[str, Tower]) -> Tower:
+    if modality not in given and entry["kind"] not in SAVED:
+        raise InputError(
+            f"{folder}: the {modality} tower is a {entry['kind']} of your own; "
+            f"pass it as towers={{{modality!r}: ...}}"
+        )
+    tower = given[modality] if modality in given else SAVED[entry["kind"]](folder / modality)
+    if isinstance(tower, Checkpoint):
+        tower.name = entry["name"]
+    if tower.fingerprint != entry["fingerprint"]:
+        raise ArtifactError(
+            f"{folder}: the {modality} tower is not the one that was saved; restore it or align again"
+        )
+    return tower
+
+
+def _original(entry: Mapping[str, Any]) -> Callable[[], Tower]:
+    """Opens the tower that a tuned one came from, by the name it had."""
+    kinds: dict[str, Callable[[str], Tower]] = {"TextTower": TextTower, "ItemTower": ItemTower}
+    kinds["ImageTower"] = lambda name: ImageTower()
+    return partial(kinds[entry["kind"]], entry["name"])
+
+
+def _weights(path: Path, expected: str) -> dict[str, torch.Tensor]:
+    if not path.is_file() or sha256_file(path) != expected:
+        raise ArtifactError(f"{path} is missing or not what was saved; restore it or align again")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ArtifactError(f"{path}: not readable ({error}); align again") from None

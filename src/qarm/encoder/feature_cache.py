@@ -1,0 +1,268 @@
+"""Tower outputs, computed once for each content and kept, so that stages share them and a kill resumes."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save_file
+from tqdm import tqdm
+
+from qarm.core.run_folder import atomic
+from qarm.data.catalog import Catalog
+from qarm.data.media import blame, read_media
+from qarm.encoder.towers.tower import Tower, reads
+from qarm.errors import ArtifactError, InputError, Problems
+
+__all__ = [
+    "SHARD",
+    "Features",
+    "Shelf",
+    "ahead",
+    "content_of",
+    "feature_shards",
+    "load_item",
+    "open_shelves",
+    "readable",
+    "tower_features",
+]
+
+SHARD = 256
+Array = npt.NDArray[np.floating[Any]]
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Tower outputs of n items.
+
+    item_ids: n strings; present: tower's name to bool [n]; values: name to float [k, ...], the features of
+    the k items that it can read, in order; a tower that can read none is in neither. A tower of one modality
+    has its name.
+    """
+
+    item_ids: list[str]
+    values: dict[str, Array]
+    present: dict[str, npt.NDArray[np.bool_]]
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+
+class Shelf:
+    """One tower's features by the hash of the content: in files under a folder, else in memory."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self._index: dict[bytes, tuple[str, int]] = {}
+        self._parts: dict[str, Array] = {}
+        self._load = lru_cache(maxsize=16)(self._load_part)
+        for path in sorted(folder.glob("part-*.safetensors")) if folder else ():
+            self._enter(path.stem, self._keys(path))
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._index
+
+    def add(self, keys: Sequence[bytes], values: Array) -> None:
+        """Keep values [n, ...] under n keys; a file is whole or not there."""
+        name = f"part-{hashlib.sha256(b''.join(keys)).hexdigest()[:20]}"
+        if self.folder is None:
+            self._parts[name] = values
+        else:
+            table = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), -1)
+            with atomic(self.folder / f"{name}.safetensors") as temporary:
+                save_file({"keys": table, "values": np.ascontiguousarray(values)}, temporary)
+        self._enter(name, keys)
+
+    def take(self, keys: Sequence[bytes]) -> Array:
+        """Values of keys that are all there, [n, ...]."""
+        places = [self._index[key] for key in keys]
+        parts = {name: self._load(name) for name, _ in dict.fromkeys(places)}
+        return np.stack([parts[name][row] for name, row in places])
+
+    def _enter(self, name: str, keys: Sequence[bytes]) -> None:
+        self._index.update((key, (name, row)) for row, key in enumerate(keys))
+
+    def _load_part(self, name: str) -> Array:
+        if self.folder is None:
+            return self._parts[name]
+        return np.asarray(load_file(self.folder / f"{name}.safetensors")["values"])
+
+    def _keys(self, path: Path) -> list[bytes]:
+        try:
+            with safe_open(path, framework="numpy") as part:
+                return [row.tobytes() for row in part.get_tensor("keys")]
+        except (OSError, SafetensorError) as error:
+            raise ArtifactError(f"{path}: damaged cache file ({error}); delete it") from None
+
+
+def open_shelves(towers: Mapping[str, Tower], cache: Path | None) -> dict[str, Shelf]:
+    """A shelf for each tower, under `cache` when there is one."""
+    if cache is None:
+        return {modality: Shelf() for modality in towers}
+    return {m: Shelf(cache / f"{m}-{tower.fingerprint[:16]}") for m, tower in towers.items()}
+
+
+def tower_features(
+    catalog: Catalog,
+    towers: Mapping[str, Tower],
+    *,
+    cache: Path | None = None,
+    shelves: Mapping[str, Shelf] | None = None,
+) -> Features:
+    """Features of all items of a catalogue; content that is in the cache is not encoded again.
+
+    Args:
+        towers: name to encoder: text, image or audio, or a name of one that reads several (`towers.reads`).
+        cache: folder of the features, keyed by tower and content; None computes them in memory.
+        shelves: opened shelves to use and fill instead of `cache`.
+
+    Raises:
+        InputError: pictures or sounds that cannot be read, all those of a shard at once.
+    """
+    shelves = open_shelves(towers, cache) if shelves is None else shelves
+    shards = list(feature_shards(catalog, towers, shelves))
+    values = {m: [s.values[m] for s in shards if m in s.values] for m in towers}
+    present = {m: np.concatenate([s.present[m] for s in shards]) for m in towers}
+    return Features(
+        catalog.item_ids,
+        {m: np.concatenate(parts) for m, parts in values.items() if parts},
+        {m: there for m, there in present.items() if there.any()},
+    )
+
+
+def feature_shards(
+    catalog: Catalog, towers: Mapping[str, Tower], shelves: Mapping[str, Shelf], *, keep: bool = True
+) -> Iterator[Features]:
+    """Features of 256 items at a time, in order; reading and decoding run one shard ahead.
+
+    `keep=False` leaves the shelves as they are. A shard's `present` names every tower.
+    """
+    starts = range(0, len(catalog), SHARD)
+    with tqdm(total=len(catalog), disable=None, desc="encode items", unit="item") as bar:
+        for shard in ahead(lambda start: _Shard(catalog, start, towers, shelves), starts):
+            values = {m: shard.features(m, towers[m], shelves[m], keep=keep) for m in towers if shard.keys[m]}
+            yield Features(shard.item_ids, values, shard.present)
+            bar.update(len(shard.item_ids))
+
+
+class _Shard:
+    """What one shard needs before its towers run: contents read and hashed, new ones decoded."""
+
+    def __init__(
+        self, catalog: Catalog, start: int, towers: Mapping[str, Tower], shelves: Mapping[str, Shelf]
+    ) -> None:
+        part = replace(catalog, frame=catalog.frame[start : start + SHARD])
+        self.item_ids: list[str] = part.item_ids
+        self.present = {name: readable(part, name, tower) for name, tower in towers.items()}
+        self.keys: dict[str, list[bytes]] = {}
+        self.loaded: dict[str, dict[bytes, Any]] = {}
+        problems = Problems()
+        with ThreadPoolExecutor() as pool:
+            for name, tower in towers.items():
+                rows = part.frame.filter(self.present[name]).rows(named=True)
+                found = list(pool.map(_loader(catalog, name, tower, shelves[name]), rows))
+                for made in found:
+                    if isinstance(made, InputError):
+                        problems.extend(made)
+                good = [made for made in found if not isinstance(made, InputError)]
+                self.keys[name] = [key for key, _ in good]
+                self.loaded[name] = {key: ready for key, ready in good if ready is not None}
+        problems.raise_any()
+
+    def features(self, modality: str, tower: Tower, shelf: Shelf, *, keep: bool) -> Array:
+        keys, new = self.keys[modality], self.loaded[modality]
+        if not new:
+            return shelf.take(keys)
+        values = tower.encode(list(new.values()))
+        if keep:
+            shelf.add([*new], values)
+            return shelf.take(keys)
+        rows = {key: row for row, key in enumerate(new)}
+        return np.stack([values[rows[k]] if k in rows else shelf.take([k])[0] for k in keys])
+
+
+def readable(catalog: Catalog, name: str, tower: Tower) -> npt.NDArray[np.bool_]:
+    """Which items have something that the tower reads, bool [n]."""
+    there = [catalog.frame[modality].is_not_null().to_numpy() for modality in reads(name, tower)]
+    found: npt.NDArray[np.bool_] = np.logical_or.reduce(there)
+    return found
+
+
+def content_of(catalog: Catalog, name: str, tower: Tower, row: Mapping[str, Any]) -> Any:
+    """What a tower loads of an item: str or bytes, or for a tower of several modalities those by name.
+
+    Raises:
+        InputError: a file cannot be read, by name of the item.
+    """
+    own = reads(name, tower)
+    parts = {m: _content(catalog, m, row) for m in own if row[m] is not None}
+    return parts if own != (name,) else parts[name]
+
+
+def _content(catalog: Catalog, modality: str, row: Mapping[str, Any]) -> str | bytes:
+    source: str | bytes = row[modality]
+    if modality == "text":
+        return source
+    try:
+        return read_media(catalog, source)
+    except InputError as error:
+        raise _blamed(row, modality, blame(source, error)) from None
+
+
+def load_item(catalog: Catalog, name: str, tower: Tower, row: Mapping[str, Any], content: Any) -> Any:
+    """`tower.load(content)`, its errors with the name of the item and the file."""
+    try:
+        return tower.load(content)
+    except InputError as error:
+        media = [m for m in reads(name, tower) if m != "text" and row[m] is not None]
+        reason = blame(row[media[0]], error) if len(media) == 1 else str(error)
+        raise _blamed(row, media[0] if len(media) == 1 else name, reason) from None
+
+
+def _blamed(row: Mapping[str, Any], modality: str, reason: str) -> InputError:
+    return InputError(
+        f"item {row['item_id']!r}: {modality} {reason}; repair it, or use Catalog.without_media"
+    )
+
+
+def _key(content: Any) -> bytes:
+    """SHA-256 of a content; of several parts, over their names and hashes."""
+    if isinstance(content, Mapping):
+        lines = b"".join(name.encode() + b"\0" + _key(part) for name, part in content.items())
+        return hashlib.sha256(lines).digest()
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).digest()
+
+
+def _loader(
+    catalog: Catalog, name: str, tower: Tower, shelf: Shelf
+) -> Callable[[Mapping[str, Any]], tuple[bytes, Any] | InputError]:
+    """A function from a catalogue row to the content's key and its input if it is new, or the problem."""
+
+    def load(row: Mapping[str, Any]) -> tuple[bytes, Any] | InputError:
+        try:
+            content = content_of(catalog, name, tower, row)
+            key = _key(content)
+            return key, None if key in shelf else load_item(catalog, name, tower, row, content)
+        except InputError as error:
+            return error
+
+    return load
+
+
+def ahead(function: Callable[[Given], Made], inputs: Sequence[Given]) -> Iterator[Made]:
+    """`map(function, inputs)`, the next one made in a thread while the caller works on this one."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = [pool.submit(function, first) for first in inputs[:1]]
+        for following in [*inputs[1:], None]:
+            ready = waiting.pop()
+            if following is not None:
+                waiting.append(pool.submit(function, following))
+            yield ready.result()

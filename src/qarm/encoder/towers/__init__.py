@@ -1,0 +1,1 @@
+"""Pretrained encoders of one modality, and of whole items."""

@@ -1,0 +1,168 @@
+"""Does later behaviour agree? Pairs against random pairs and pairs of equally popular items."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from numba import njit
+
+from qarm.data.interaction_matrix import Lists, click_matrix
+from qarm.data.interactions import Log
+
+__all__ = ["pair_lift"]
+
+Longs = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float64]
+LEAST_ITEMS = 10
+
+
+def pair_lift(
+    pairs: pl.DataFrame, log: Log, future: Log, *, resamples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """How much oftener later users choose both items of a pair than of other pairs.
+
+    Compared with two means over all pairs of the log's items, both exact, not drawn: over every pair
+    (random), and over the pairs whose items stand in the same two popularity groups as the pair's
+    (popularity-matched). A group's items have within a factor of two as many users in `log`; groups of
+    fewer than 10 items join the next rarer one. Intervals: the 2.5 and 97.5 percentiles of `resamples`
+    draws of the later users, with replacement (Efron 1979).
+
+    Args:
+        pairs: trigger_id, target_id; direction and repetition do not count.
+        log: the events that the pairs were mined from.
+        future: later events; only the log's items count, each once per user.
+        resamples: draws of users; 0 gives no interval.
+        seed: of the draws.
+
+    Returns:
+        users_per_pair, users_per_random_pair, users_per_matched_pair: mean number of later users with both;
+        lift and matched_lift: the first over the others, None where those are 0; lift_interval and
+        matched_lift_interval: [low, high], or None where a draw has nothing to divide by.
+    """
+    had = click_matrix(log)
+    later = click_matrix(future.only_items(had.item_ids.to_list()))
+    numbers = pl.Series(had.item_ids.search_sorted(later.item_ids)).to_numpy().astype(np.int32)
+    groups = _groups(had.by_item.sizes)
+    ends = _ends(pairs, had.item_ids)
+    if not len(ends) or not len(later.by_user):
+        return _figures(np.zeros((1, 3)))
+    sums = _per_user(
+        Lists(later.by_user.starts, numbers[later.by_user.values]),
+        _partners(ends, len(had.item_ids)),
+        groups,
+        _cell_rates(ends, groups),
+    )
+    sums[:, 0] /= len(ends)
+    sums[:, 1] /= len(groups) * (len(groups) - 1) / 2
+    return _figures(_resampled(sums, resamples, seed))
+
+
+def _ends(pairs: pl.DataFrame, item_ids: pl.Series) -> Ints:
+    """Item numbers of each distinct unordered pair, the lower first, int32 [pairs, 2]."""
+    numbers = pairs.select(
+        pl.col("trigger_id", "target_id").cast(pl.Enum(item_ids)).to_physical().cast(pl.Int32)
+    ).to_numpy()
+    distinct: Ints = np.unique(np.sort(numbers, axis=1), axis=0)
+    return distinct
+
+
+def _partners(ends: Ints, items: int) -> Lists:
+    """The higher partners of each item, ascending: `ends` comes sorted."""
+    starts = np.searchsorted(ends[:, 0], np.arange(items + 1)).astype(np.int64)
+    return Lists(starts, np.ascontiguousarray(ends[:, 1]))
+
+
+def _groups(users: Longs) -> Longs:
+    """Popularity group of each item, 0 the rarest."""
+    octave = np.floor(np.log2(users)).astype(np.int64)
+    sizes = np.bincount(octave)
+    for group in range(len(sizes) - 1, 0, -1):
+        if sizes[group] < LEAST_ITEMS:
+            octave[octave == group] -= 1
+            sizes[group - 1] += sizes[group]
+    return np.unique(octave, return_inverse=True)[1].astype(np.int64)
+
+
+def _cell_rates(ends: Ints, groups: Longs) -> Floats:
+    """What a later pair of items counts in the popularity-matched mean, by both groups, float64 [g, g]."""
+    sizes = np.bincount(groups)
+    mined = np.zeros((len(sizes), len(sizes)))
+    np.add.at(mined, (groups[ends[:, 0]], groups[ends[:, 1]]), 1.0)
+    there = np.outer(sizes, sizes).astype(np.float64)
+    np.fill_diagonal(there, sizes * (sizes - 1) / 2)
+    mined = mined + mined.T - np.diag(np.diag(mined))
+    rates: Floats = np.divide(mined, there, out=np.zeros_like(mined), where=there > 0) / len(ends)
+    return rates
+
+
+def _per_user(held: Lists, partners: Lists, groups: Longs, rates: Floats) -> Floats:
+    out = np.zeros((len(held), 3))
+    _add_users(held.starts, held.values, partners.starts, partners.values, groups, rates, out)
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _add_users(
+    starts: Longs,
+    items: Ints,
+    partner_starts: Longs,
+    partners: Ints,
+    groups: Longs,
+    rates: Floats,
+    out: Floats,
+) -> None:
+    """Of each user's pairs of items: how many are mined, how many there are, what matched ones count."""
+    has, counts = np.zeros(len(groups), np.bool_), np.zeros(len(rates), np.float64)
+    for user in range(len(starts) - 1):
+        held = items[starts[user] : starts[user + 1]]
+        has[held] = True
+        counts[:] = 0.0
+        mined = 0
+        for item in held:
+            counts[groups[item]] += 1.0
+            for partner in partners[partner_starts[item] : partner_starts[item + 1]]:
+                mined += has[partner]
+        matched = 0.0
+        for g in range(len(counts)):
+            matched += rates[g, g] * counts[g] * (counts[g] - 1.0) / 2.0
+            for h in range(g):
+                matched += rates[g, h] * counts[g] * counts[h]
+        out[user, 0], out[user, 1], out[user, 2] = mined, len(held) * (len(held) - 1) / 2, matched
+        has[held] = False
+
+
+def _resampled(sums: Floats, resamples: int, seed: int) -> Floats:
+    """Column sums over all users, then over each draw of as many users, float64 [1 + resamples, 3]."""
+    rng = np.random.default_rng(seed)
+    totals = np.empty((1 + resamples, sums.shape[1]))
+    totals[0] = _added(sums, np.arange(len(sums)))
+    for draw in range(1, 1 + resamples):
+        totals[draw] = _added(sums, rng.integers(0, len(sums), len(sums)))
+    return totals
+
+
+@njit(nogil=True, cache=True)
+def _added(sums: Floats, users: Longs) -> Floats:
+    total = np.zeros(sums.shape[1])
+    for user in users:
+        for column in range(sums.shape[1]):
+            total[column] += sums[user, column]
+    return total
+
+
+def _figures(totals: Floats) -> dict[str, Any]:
+    found, draws = totals[0], totals[1:]
+    figures: dict[str, Any] = {
+        "users_per_pair": float(found[0]),
+        "users_per_random_pair": float(found[1]),
+        "users_per_matched_pair": float(found[2]),
+    }
+    for column, name in ((1, "lift"), (2, "matched_lift")):
+        figures[name] = float(found[0] / found[column]) if found[column] else None
+        interval = None
+        if len(draws) and (draws[:, column] > 0.0).all():
+            interval = np.percentile(draws[:, 0] / draws[:, column], [2.5, 97.5]).tolist()
+        figures[f"{name}_interval"] = interval
+    return figures

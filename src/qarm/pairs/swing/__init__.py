@@ -1,0 +1,1 @@
+"""Item2Item pairs by Swing."""

@@ -1,0 +1,194 @@
+"""Swing over buckets of items: who scores what, and how the parts come together."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from qarm.core.parallel.engine import EngineName
+from qarm.core.parallel.engine import engine as run_on
+from qarm.data.interaction_matrix import Lists
+from qarm.pairs.swing.kernel import score_items
+from qarm.pairs.swing.popular_items import Head, head_scores
+from qarm.pairs.swing.top_k import keep_best
+
+__all__ = ["Bucket", "Neighbors", "Scoring", "in_order", "neighbors", "score_bucket"]
+
+Ints = npt.NDArray[np.int32]
+Longs = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+BLOCK_CELLS, BLOCK_ROWS = 1 << 22, 1 << 15  # what is merged at once
+PARTS = 16  # of a block, whatever the number of threads: sums over parts must not depend on it
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """Scored neighbours of items, best first: entry e says neighbors[e] is near items[e].
+
+    items, neighbors: int32 [entries]; scores: float64 [entries]; users: int32 [entries], those who have
+    both.
+    """
+
+    items: Ints
+    neighbors: Ints
+    scores: Floats
+    users: Ints
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """What a bucket of items tells: its own neighbours, and what popular items need of it.
+
+    near: of the bucket's items, but popular ones; popular: the best of the bucket's items for each popular
+    one, and the lower ones for those of the bucket; shared: float64 [2 ** head items], see `swing_head`.
+    """
+
+    near: Neighbors
+    popular: Neighbors
+    shared: Floats
+
+
+class Scoring(NamedTuple):
+    """What every bucket of items needs.
+
+    by_user: every user's items; by_item: every item's users, all or a sample; weights: w of each user,
+    float64 [users]; scale: factor of each item's scores, float64 [items]; head: the very popular items;
+    alpha: added to the number of shared items; top_k: neighbours per item.
+    """
+
+    by_user: Lists
+    by_item: Lists
+    weights: Floats
+    scale: Floats
+    head: Head
+    alpha: float
+    top_k: int
+
+    @property
+    def width(self) -> int:
+        """The most neighbours that an item can have."""
+        return max(1, min(self.top_k, len(self.by_item) - 1))
+
+
+def neighbors(scoring: Scoring, *, threads: int, engine: EngineName = "local") -> Iterator[Neighbors]:
+    """The `top_k` neighbours of every item by (-score, number), in blocks; popular items come last.
+
+    Args:
+        scoring: the lists and the formula's numbers.
+        threads: that work at once on this machine; the result does not depend on it.
+        engine: that runs `score_bucket` over buckets of items.
+    """
+    others = ~np.isin(np.arange(len(scoring.by_item)), scoring.head.items[: scoring.head.heads])
+    rows = np.flatnonzero(others).astype(np.int32)
+    height = max(1, min(BLOCK_ROWS, BLOCK_CELLS // scoring.width))
+    blocks = [rows[first : first + height] for first in range(0, len(rows), height)]
+    buckets = [part for block in blocks for part in _dealt(block, scoring.by_item.sizes[block])]
+    scored = run_on(engine)(score_bucket, buckets, shared=scoring, workers=threads)
+    shared, best = np.zeros(1 << scoring.head.heads), []
+    with tqdm(total=len(rows), desc="swing", disable=None) as bar:
+        for block in blocks:
+            parts = [next(scored) for _ in range(PARTS)]
+            for part in parts:
+                shared += part.shared
+                best.append(part.popular)
+            yield in_order([part.near for part in parts])
+            bar.update(len(block))
+    if scoring.head.heads:
+        yield _popular_neighbors(scoring, best, shared)
+
+
+def score_bucket(scoring: Scoring, rows: Ints) -> Bucket:
+    """The neighbours of the items `rows`, int32 [n], none of the head; they depend on no other bucket."""
+    by_user, by_item, head = scoring.by_user, scoring.by_item, scoring.head
+    lists = (head.walked, by_item.starts, by_item.values)
+    most = int(by_user.sizes.max(initial=0)) + 2
+    with np.errstate(divide="ignore"):  # two users share one item or more, so that parts[0] is not read
+        parts = 1.0 / (scoring.alpha + np.arange(most))
+    block, left = _Block.empty(len(rows), scoring.width), _Left.empty(len(rows), head)
+    numbers = (scoring.weights, scoring.scale, parts)
+    score_items(rows, lists, numbers, (head.masks, head.bits, head.heads), block, left)
+    popular = in_order([_best_for_popular(rows, left, scoring.width), _lower(rows, left, head)])
+    return Bucket(block.packed(rows), popular, left.shared)
+
+
+def _dealt(rows: Ints, sizes: Longs) -> list[Ints]:
+    """The heaviest items are dealt out first, one to each part in turn."""
+    order = rows[np.argsort(-sizes, kind="stable")]
+    return [np.ascontiguousarray(order[part::PARTS]) for part in range(PARTS)]
+
+
+def _best_for_popular(rows: Ints, left: "_Left", width: int) -> Neighbors:
+    out = _Block.empty(len(left.items), width)
+    for bit in range(len(left.items)):
+        both = left.users[:, bit] > 1
+        columns = (rows[both], left.scores[both, bit], left.users[both, bit])
+        keep_best(int(both.sum()), bit, columns, out)
+    return out.packed(left.items)
+
+
+def _lower(rows: Ints, left: "_Left", head: Head) -> Neighbors:
+    """For the popular items among `rows`, those of lower bits."""
+    row, bit = np.nonzero((head.bits[rows] < len(left.items))[:, None] & (left.users > 1))
+    return Neighbors(rows[row], left.items[bit], left.scores[row, bit], left.users[row, bit])
+
+
+def _popular_neighbors(scoring: Scoring, best: list[Neighbors], shared: Floats) -> Neighbors:
+    """The popular items' neighbours: the best of what every bucket told, and of the head's own scores."""
+    head, items = scoring.head, np.sort(scoring.head.items)
+    scores, users = head_scores(head, scoring.weights, shared, alpha=scoring.alpha)
+    one, other = np.nonzero((users > 1) & ~np.eye(head.heads, dtype=np.bool_))
+    among = (head.items[one], head.items[other], scores[one, other], users[one, other].astype(np.int32))
+    every = in_order([*best, Neighbors(*among)])
+    out = _Block.empty(len(items), scoring.width)
+    for row, item in enumerate(items):
+        of = every.items == item
+        columns = (every.neighbors[of], every.scores[of], every.users[of])
+        keep_best(int(of.sum()), row, columns, out)
+    return out.packed(items)
+
+
+def in_order(parts: list[Neighbors]) -> Neighbors:
+    """Entries of all parts by item; those of one item stay in their order."""
+    if not parts:
+        return _Block.empty(0, 1).packed(np.empty(0, np.int32))
+    items = np.concatenate([part.items for part in parts])
+    order = np.argsort(items, kind="stable")
+    rest = (
+        np.concatenate([getattr(part, name) for part in parts])[order]
+        for name in ("neighbors", "scores", "users")
+    )
+    return Neighbors(items[order], *rest)
+
+
+class _Block(NamedTuple):
+    neighbors: Ints  # [rows, width]
+    scores: Floats  # [rows, width]
+    users: Ints  # [rows, width]
+    found: Longs  # [rows], how many of `width` are filled
+
+    @classmethod
+    def empty(cls, rows: int, width: int) -> "_Block":
+        shape = (rows, width)
+        return cls(
+            np.empty(shape, np.int32), np.empty(shape), np.empty(shape, np.int32), np.zeros(rows, np.int64)
+        )
+
+    def packed(self, rows: Ints) -> Neighbors:
+        filled = np.arange(self.neighbors.shape[1]) < self.found[:, None]
+        items = np.repeat(rows, self.found)
+        return Neighbors(items, self.neighbors[filled], self.scores[filled], self.users[filled])
+
+
+class _Left(NamedTuple):
+    items: Ints  # [popular]
+    scores: Floats  # [rows, popular]
+    users: Ints  # [rows, popular]
+    shared: Floats  # [2 ** heads]
+
+    @classmethod
+    def empty(cls, rows: int, head: Head) -> "_Left":
+        shape = (rows, len(head.items))
+        return cls(head.items, np.zeros(shape), np.zeros(shape, np.int32), np.zeros(1 << head.heads))

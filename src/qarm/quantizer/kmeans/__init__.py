@@ -1,0 +1,1 @@
+"""k-means on one level: start, assignment, sums, balanced sizes."""

@@ -1,0 +1,298 @@
+"""The RQ code: residual k-means, one codebook per level."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.utils.validation import check_is_fitted
+from tqdm import tqdm
+
+from qarm.core.parallel.tiles import over_tiles
+from qarm.errors import ArtifactError, InputError, shown
+from qarm.quantizer.base import Quantizer, checked_codes
+from qarm.quantizer.kmeans.assignment import prepared, tile_codes
+from qarm.quantizer.kmeans.balanced import balanced, nearly_balanced
+from qarm.quantizer.kmeans.gpu import chosen_device, code_on_gpu
+from qarm.quantizer.kmeans.init import starting_centroids
+from qarm.quantizer.kmeans.lloyd import Clustering, lloyd
+from qarm.quantizer.model_io import read_model, tensor, write_model
+from qarm.quantizer.shards import sharded
+from qarm.quantizer.vectors import (
+    ResidualRows,
+    Vectors,
+    VectorsError,
+    checked_rows,
+    lifted,
+    padded,
+    subtract_centroids,
+)
+
+__all__ = ["ResidualKMeans", "auto_width"]
+
+_BALANCES = (None, "none", "last", "all", "last-approximate", "all-approximate")
+_ITEMS_PER_CODE, _NARROWEST, _WIDEST = 16, 4, 8192
+
+Centroids = Sequence[npt.ArrayLike] | npt.NDArray[np.float32]
+
+
+def auto_width(n_items: int, levels: int) -> int:
+    """Codes per level for that many training items: `quantizer.width: auto`.
+
+    The largest power of two that leaves every code 16 items or more on average, between 4 and 8,192. Every
+    level assigns all items, so this holds on each level: 16 is where a code's embedding has several
+    items' clicks to learn from, and where its centroid is a mean and not a copy of one item. Where the
+    codes would then be fewer than the items even if all were used (width ** levels < n_items, one level
+    mostly), the width is doubled as long as 4 items per code remain. docs/codes.md has the measurements.
+
+    Args:
+        n_items: rows that the quantiser is fitted on, at least 1.
+        levels: number of levels, at least 1.
+    """
+    if n_items < 1 or levels < 1:
+        raise InputError(f"got n_items={n_items} and levels={levels}, need at least 1 of each")
+    width = _NARROWEST
+    while width * 2 * _ITEMS_PER_CODE <= n_items and width < _WIDEST:
+        width *= 2
+    while width**levels < n_items and width * 2 * 4 <= n_items and width < _WIDEST:
+        width *= 2
+    return min(width, n_items)
+
+
+class ResidualKMeans(Quantizer):
+    """Residual k-means (QARM, arXiv 2411.11739, section on quantitative codes).
+
+    Level 1 is k-means of the vectors; each further level is k-means of what the earlier ones leave. A
+    row's code at a level is the nearest centroid to its residual there, squared Euclidean distance, ties
+    to the lowest index. The same seed gives the same bytes, however many threads there are.
+
+    Args:
+        levels: number of codebooks.
+        width: codes per level; one number, or one per level.
+        iterations: Lloyd iterations per level, at most; fewer when no row moves any more.
+        seed: of the starting centroids.
+        init: "k-means++" (pulled toward the mean where that helps, see `plusplus`), or starting
+            centroids, [width, d] for each level.
+        balance: None (or "none"): codes are the nearest centroids. "last" or "all": on the last level, or on
+            all, codes get exactly floor or ceil n / width training rows (OneRec, arXiv 2502.18965, balances
+            all; OneSearch the last). "last-approximate" or "all-approximate": about as many, and faster.
+            A balanced level codes a row by the least squared distance plus price of the code (see
+            `balance`); rows that no prices can tell apart, equal ones above all, stay together.
+        device: "cpu", "cuda", or None: a GPU if torch sees one and Triton is installed. The bytes are the
+            same. Balanced levels are fitted and coded on the CPU.
+
+    Learned: `codebooks_`, a list of float32 [width, d] per level; `widths_`, list of int;
+    `energies_`, list of float, sum of squared residuals of the training rows after each level;
+    `n_iter_`, list of int, iterations run per level; `lifts_`, per level float32 [width], the square roots
+    of the prices, or None; `n_features_in_`, d.
+    """
+
+    lifts_: list[npt.NDArray[np.float32] | None]
+    codebooks_: list[npt.NDArray[np.float32]]
+    energies_: list[float]
+    n_iter_: list[int]
+
+    def __init__(
+        self,
+        levels: int = 3,
+        width: int | Sequence[int] = 256,
+        *,
+        iterations: int = 20,
+        seed: int = 0,
+        init: str | Centroids = "k-means++",
+        balance: str | None = None,
+        device: str | None = None,
+    ) -> None:
+        self.levels = levels
+        self.width = width
+        self.iterations = iterations
+        self.seed = seed
+        self.init = init
+        self.balance = balance
+        self.device = device
+
+    def fit(self, x: Vectors, y: object = None) -> "ResidualKMeans":
+        """Learn the codebooks from vectors [n, d], embeddings, an array or a path (see `checked_rows`).
+
+        Raises:
+            InputError: a setting is out of range, the vectors are not usable (rows are named), or there
+                are fewer rows than codes.
+        """
+        widths = self._checked_settings()
+        values = checked_rows(self, x, reset=True)
+        if len(values) < max(widths):
+            items = "1 item (one sample)" if len(values) == 1 else f"{len(values)} items"
+            raise VectorsError(f"got {items}, need at least width={max(widths)}; lower quantizer.width")
+        starts = self._checked_init(widths, values.shape[1])
+        with sharded() as shard:
+            shard.agree("rows and settings", (values.shape, repr(self.get_params())))
+            self._learn(values, widths, starts, quiet=True if shard.rank else None)
+        return self
+
+    def transform(self, x: Vectors) -> npt.NDArray[np.int32]:
+        """Codes int32 [n, levels] of vectors [n, d], as in `fit`."""
+        check_is_fitted(self)
+        values = checked_rows(self, x, reset=False)
+        device = chosen_device(self.device)
+        if device is not None and all(lift is None for lift in self.lifts_):
+            return code_on_gpu(values, self.codebooks_, device)
+        codes = np.empty((len(values), len(self.codebooks_)), dtype=np.int32)
+        levels = list(zip(self.codebooks_, self.lifts_, strict=True))
+        books = [prepared(book if lift is None else lifted(book, lift)) for book, lift in levels]
+
+        def work(_: None, start: int, stop: int) -> None:
+            residual = np.array(values[start:stop], dtype=np.float32, order="C")
+            for level, (centroids, lift) in enumerate(levels):
+                tile = residual if lift is None else padded(residual)
+                codes[start:stop, level] = found = tile_codes(tile, books[level])
+                subtract_centroids(residual, centroids, found)
+
+        over_tiles(len(values), min(book.tile_rows for book in books), lambda: None, work)
+        return codes
+
+    def inverse_transform(self, codes: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Vectors float32 [n, d] that codes [n, levels] stand for; fewer columns decode the first levels.
+
+        Raises:
+            InputError: codes are no integers, or outside 0 .. width - 1.
+        """
+        check_is_fitted(self)
+        table = checked_codes(codes, self.widths_)
+        vectors = np.zeros((len(table), self.n_features_in_), dtype=np.float32)
+        for level in range(table.shape[1]):
+            vectors += self.codebooks_[level][table[:, level]]
+        return vectors
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write `config.json` and `model.safetensors`: `level_0`, ..., and `lift_0`, ... where balanced."""
+        check_is_fitted(self)
+        config = {
+            "levels": len(self.widths_),
+            "width": self.widths_,
+            "dim": self.n_features_in_,
+            "iterations": int(self.iterations),
+            "seed": int(self.seed),
+            "balance": self.balance,
+            "energies": self.energies_,
+            "n_iter": self.n_iter_,
+        }
+        tensors = {f"level_{level}": book for level, book in enumerate(self.codebooks_)}
+        tensors |= {f"lift_{level}": lift for level, lift in enumerate(self.lifts_) if lift is not None}
+        write_model(Path(folder), config, tensors, kind=type(self).__name__)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> "ResidualKMeans":
+        """Read what `save_pretrained` wrote.
+
+        Raises:
+            InputError: the folder holds no residual k-means.
+            ArtifactError: a file is missing, truncated or changed.
+        """
+        folder = Path(folder)
+        config, tensors = read_model(folder, kind=cls.__name__)
+        try:
+            widths, dim = [int(w) for w in config["width"]], int(config["dim"])
+            settings = {name: config[name] for name in ("iterations", "seed")}
+            loaded = cls(len(widths), widths, **settings, balance=config.get("balance"))
+            on = loaded._balanced_levels()
+            loaded.energies_, loaded.n_iter_ = list(config["energies"]), list(config["n_iter"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{folder}: config.json lacks {error}; save the quantiser again") from error
+        names = [(f"level_{level}", (width, dim)) for level, width in enumerate(widths)]
+        loaded.codebooks_ = [tensor(tensors, name, shape, folder=folder) for name, shape in names]
+        loaded.lifts_ = [
+            tensor(tensors, f"lift_{level}", (width,), folder=folder) if on[level] else None
+            for level, width in enumerate(widths)
+        ]
+        loaded.widths_, loaded.n_features_in_ = widths, dim
+        return loaded
+
+    def _learn(
+        self,
+        values: npt.NDArray[Any],
+        widths: list[int],
+        starts: list[npt.NDArray[np.float32]] | None,
+        *,
+        quiet: bool | None,
+    ) -> None:
+        codes = np.empty((len(values), self.levels), dtype=np.int32)
+        codebooks: list[npt.NDArray[np.float32]] = []
+        lifts: list[npt.NDArray[np.float32] | None] = []
+        energies, iterations = [], []
+        total = self.levels * self.iterations
+        with tqdm(total=total, disable=quiet, desc="residual k-means", unit="iteration") as progress:
+            for level, width in enumerate(widths):
+                rows = ResidualRows(values, tuple(codebooks), codes)
+                start = (
+                    starting_centroids(rows, width, rng=self._rng(level)) if starts is None else starts[level]
+                )
+                found, lift = self._level(rows, start, level, after_each=progress.update)
+                lifts.append(lift)
+                codes[:, level] = found.codes
+                codebooks.append(found.centroids)
+                energies.append(found.energy)
+                iterations.append(found.iterations)
+        self.codebooks_, self.widths_, self.lifts_ = codebooks, widths, lifts
+        self.energies_, self.n_iter_ = energies, iterations
+
+    def _level(
+        self,
+        rows: ResidualRows,
+        start: npt.NDArray[np.float32],
+        level: int,
+        *,
+        after_each: Callable[[], object],
+    ) -> tuple[Clustering, npt.NDArray[np.float32] | None]:
+        """One level's k-means, balanced or not, and its lift."""
+        steps: dict[str, Any] = {"iterations": self.iterations, "after_each": after_each}
+        if not self._balanced_levels()[level]:
+            return lloyd(rows, start, device=chosen_device(self.device), **steps), None
+        if str(self.balance).endswith("approximate"):
+            near = nearly_balanced(rows, start, rng=self._rng(level), **steps)
+            return near.clustering, near.lift
+        exact = balanced(rows, start, **steps)
+        return exact.clustering, exact.lift
+
+    def _balanced_levels(self) -> list[bool]:
+        which = str(self.balance).partition("-")[0]
+        return [
+            which == "all" or (which == "last" and level == self.levels - 1) for level in range(self.levels)
+        ]
+
+    def _rng(self, level: int) -> np.random.Generator:
+        return np.random.default_rng([int(self.seed), level])
+
+    def _checked_settings(self) -> list[int]:
+        """The width of each level; every wrong setting is named at once."""
+        problems = []
+        if self.levels < 1 or self.iterations < 1 or self.seed < 0:
+            got = f"levels={self.levels}, iterations={self.iterations}, seed={self.seed}"
+            problems.append(f"got {got}; need levels and iterations of 1 or more and a seed of 0 or more")
+        single = isinstance(self.width, int | np.integer)
+        widths = [int(self.width)] * self.levels if single else [int(w) for w in self.width]  # type: ignore[union-attr, arg-type]
+        if len(widths) != self.levels:
+            problems.append(f"width has {len(widths)} entries, need levels={self.levels}; give one per level")
+        if min(widths, default=1) < 1:
+            problems.append(f"got width={self.width}, need 1 or more codes per level")
+        if isinstance(self.init, str) and self.init != "k-means++":
+            problems.append(f'got init={self.init!r}, need "k-means++" or starting centroids')
+        if self.balance not in _BALANCES:
+            problems.append(f"got balance={self.balance!r}, need one of {shown(_BALANCES, first=6)}")
+        if self.device not in (None, "cpu", "cuda"):
+            problems.append(f'got device={self.device!r}, need None, "cpu" or "cuda"')
+        if problems:
+            raise InputError(problems)
+        return widths
+
+    def _checked_init(self, widths: list[int], dim: int) -> list[npt.NDArray[np.float32]] | None:
+        if isinstance(self.init, str):
+            return None
+        starts = [np.ascontiguousarray(start, dtype=np.float32) for start in self.init]
+        wanted = [(width, dim) for width in widths]
+        if [start.shape for start in starts] != wanted:
+            got = [list(start.shape) for start in starts]
+            raise InputError(f"init has shapes {got}, need {[list(s) for s in wanted]}: [width, d] per level")
+        if not all(np.isfinite(start).all() for start in starts):
+            raise InputError("init holds NaN or infinity; give finite starting centroids")
+        return starts

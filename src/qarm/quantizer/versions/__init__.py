@@ -1,0 +1,1 @@
+"""Codes over time: append, refit, rollback, drift."""

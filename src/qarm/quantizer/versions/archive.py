@@ -1,0 +1,154 @@
+"""Where versions of the codes lie: the current one in `codes/`, earlier ones in `codes/versions/<n>/`."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from qarm.core.run_folder import Codes, Embeddings, write_json, write_parquet
+from qarm.errors import ArtifactError, InputError, shown
+from qarm.quantizer.base import Quantizer
+from qarm.quantizer.knn_codes import NearestCodes
+from qarm.quantizer.versions.drift import fit_profile
+
+__all__ = [
+    "APPENDED",
+    "VERSIONS",
+    "appended",
+    "archive",
+    "current_version",
+    "joined",
+    "next_version",
+    "rollback",
+    "versions",
+    "write_codes",
+]
+
+CODES, VERSIONS, MANIFEST, PARTIAL = "codes.parquet", "versions", "manifest.json", ".partial"
+APPENDED = "appended.parquet"  # vectors of items that were coded after the run
+
+
+def current_version(folder: Path) -> int:
+    """Version of the codes in `folder/codes.parquet`.
+
+    Raises:
+        ArtifactError: there are none, or they cannot be read.
+    """
+    path = folder / CODES
+    try:
+        version = pl.read_parquet(path, columns=["version"])["version"]
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ArtifactError(f"{path}: not readable ({reason}); run qarm quantize again") from error
+    if version.n_unique() != 1:
+        raise ArtifactError(f"{path}: rows are of versions {shown(version.unique().sort())}, need one")
+    return int(version[0])
+
+
+def versions(folder: Path) -> list[int]:
+    """All versions that `folder` holds, the current one among them, in order."""
+    earlier = folder / VERSIONS
+    names = [path.name for path in earlier.iterdir()] if earlier.is_dir() else []
+    return sorted({current_version(folder), *(int(name) for name in names if name.isdigit())})
+
+
+def next_version(folder: Path) -> int:
+    """The number after the highest ever given; after a rollback too, so that no number means two things."""
+    return versions(folder)[-1] + 1
+
+
+def archive(folder: Path, work: Path) -> int:
+    """Put all versions that `folder` holds into `work/versions`, for a new one to be written beside them.
+
+    Nothing in `folder` changes; `work` then replaces it in one step, as `stage_folder` does.
+
+    Returns:
+        The number of the new version.
+    """
+    number = next_version(folder)
+    if (folder / VERSIONS).is_dir():
+        _copy(folder / VERSIONS, work / VERSIONS)
+    _copy_current(folder, work / VERSIONS / str(current_version(folder)))
+    return number
+
+
+def write_codes(
+    folder: Path, codes: Codes, books: Quantizer, nearest: NearestCodes, *, known: Embeddings
+) -> None:
+    """What a version consists of; known: vectors of the items that the codebooks were fitted on."""
+    codes.write(folder / "codes.parquet")
+    write_parquet(folder / "pool.parquet", nearest.pool_frame())
+    books.save_pretrained(folder / "quantizer")
+    nearest.save_pretrained(folder / "nearest")
+    fitted = Codes(known.item_ids, books.transform(known))
+    write_json(folder / "profile.json", fit_profile(known, fitted, books))
+
+
+def appended(folder: Path) -> Embeddings:
+    """Vectors of the items that were appended to the codes in `folder`; none where nothing was."""
+    path = folder / APPENDED
+    return Embeddings.read(path) if path.is_file() else Embeddings([], np.empty((0, 0), dtype=np.float32))
+
+
+def joined(one: Embeddings, other: Embeddings) -> Embeddings:
+    """Both, without items of the second that the first has too."""
+    if not len(one) or not len(other):
+        return one if len(one) else other
+    seen = set(one.item_ids)
+    ids = [item for item in other.item_ids if item not in seen]
+    return Embeddings([*one.item_ids, *ids], np.concatenate([one.vectors, other.rows(ids)]))
+
+
+def rollback(folder: Path, version: int) -> None:
+    """Make an earlier version the current one; the one that it replaces goes to `versions/`.
+
+    A rollback that is cut short leaves the folder as it was, or is completed by the next run.
+
+    Raises:
+        InputError: there is no such version.
+    """
+    current, known = current_version(folder), versions(folder)
+    if version == current:
+        return
+    if version not in known:
+        raise InputError(f"got version {version}, need one of {shown(known)} in {folder / VERSIONS}")
+    work = folder.parent / PARTIAL / f"{folder.name}-rollback"
+    shutil.rmtree(work, ignore_errors=True)
+    _copy(folder / VERSIONS, work / VERSIONS)
+    shutil.rmtree(work / VERSIONS / str(version))
+    _copy_current(folder, work / VERSIONS / str(current))
+    source = folder / VERSIONS / str(version)
+    for path in sorted(
+        source.iterdir(), key=lambda path: path.name == MANIFEST
+    ):  # the manifest says: finished
+        _copy(path, work / path.name)
+    old = folder.parent / PARTIAL / f"old.{folder.name}"
+    shutil.rmtree(old, ignore_errors=True)
+    folder.rename(old)
+    work.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    if not any((folder.parent / PARTIAL).iterdir()):
+        (folder.parent / PARTIAL).rmdir()
+
+
+def _copy_current(folder: Path, target: Path) -> None:
+    for path in sorted(folder.iterdir()):
+        if path.name != VERSIONS:
+            _copy(path, target / path.name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Hard links: files are only ever replaced, never written into, so versions share what they can."""
+    if source.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+        for path in sorted(source.iterdir()):
+            _copy(path, target / path.name)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copy2(source, target)

@@ -1,0 +1,181 @@
+"""Codes after the run: new items appended, codebooks fitted again, an earlier version back, drift watched."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from qarm.core.run_folder import (
+    Codes,
+    Embeddings,
+    is_fresh,
+    read_json,
+    read_manifest,
+    run_lock,
+    stage_folder,
+    write_json,
+    write_parquet,
+)
+from qarm.errors import ArtifactError, InputError
+from qarm.quantizer.base import Quantizer
+from qarm.quantizer.coder import new_vectors
+from qarm.quantizer.evaluation.quality import code_quality
+from qarm.quantizer.factory import all_codes, load_quantizer
+from qarm.quantizer.knn_codes import NearestCodes
+from qarm.quantizer.residual_kmeans import ResidualKMeans
+from qarm.quantizer.versions import archive as shelf
+from qarm.quantizer.versions import refit as versions
+from qarm.quantizer.versions.drift import Monitoring, fit_profile, monitor
+
+__all__ = ["append_items", "drift", "refit_codes", "roll_back"]
+
+PROFILE = "profile.json"
+
+
+def append_items(run: Path, table: Path) -> dict[str, Any]:
+    """Code new items with the frozen encoder and codebooks; no published code moves.
+
+    Args:
+        run: a run folder whose `quantize` stage has finished; table: items, as in `qarm encode`.
+
+    Returns:
+        items: all that have codes now; appended: how many of them are new.
+
+    Raises:
+        InputError: the table is wrong.
+        ArtifactError: the run has not got so far, is damaged or in use.
+    """
+    with _reworked(run) as (work, rows):
+        published = Codes.read(work / "codes.parquet")
+        vectors = new_vectors(run, table)
+        books, nearest = _loaded(work)
+        codes = versions.append(published, vectors, books, nearest=nearest)
+        fresh = codes.item_ids[len(published) :]
+        if fresh:
+            added = shelf.joined(shelf.appended(work), Embeddings(fresh, vectors.rows(fresh)))
+            added.write(work / shelf.APPENDED)
+            codes.write(work / "codes.parquet")
+        rows.update({"items": len(codes), "appended": len(fresh)})
+    return rows
+
+
+def refit_codes(run: Path) -> dict[str, Any]:
+    """Fit the codebooks again, from the old centroids, on the training items and all that were appended.
+
+    Makes a new version of all codes, with `churn.json` and `remap.parquet`; the one before goes to
+    `codes/versions/`. Pool ids stay, and appended items join the pool.
+
+    Returns:
+        version: the new one; items: coded; changed: share of items with another full code.
+
+    Raises:
+        ArtifactError: the run has not got so far, is damaged or in use.
+    """
+    with _reworked(run) as (work, rows):
+        manifest = _finished(run)
+        old = Codes.read(work / "codes.parquet")
+        old_books, nearest = _loaded(work)
+        if not isinstance(old_books, ResidualKMeans):
+            raise InputError(
+                f"got a {type(old_books).__name__}, only k-means levels can be fitted again from old "
+                "centroids; set quantizer.last to kmeans"
+            )
+        number = shelf.archive(run / "codes", work)
+        new_items = shelf.appended(work)
+        everything = shelf.joined(Embeddings.read(run / "embeddings" / "embeddings.parquet"), new_items)
+        known_ids = sorted({*nearest.pool_ids_, *new_items.item_ids})
+        known = Embeddings(known_ids, everything.rows(known_ids))
+        books = versions.refit(old_books, known)
+        if len(new_items):
+            nearest.extend(new_items, version=number)
+        vectors = Embeddings(old.item_ids, everything.rows(old.item_ids))
+        policy = manifest["config"]["quantizer"]["collisions"]
+        codes = all_codes(vectors, known_ids, books, nearest, collisions=policy, version=number)
+        shelf.write_codes(work, codes, books, nearest, known=known)
+        pairs = pl.read_parquet(run / "pairs" / "pairs.parquet")
+        quality = code_quality(vectors, codes, books, pairs=pairs, seed=books.seed)
+        write_json(work / "quality.json", quality)
+        matches = [
+            versions.match_centroids(a, b)
+            for a, b in zip(old_books.codebooks_, books.codebooks_, strict=True)
+        ]
+        found = versions.churn(old, codes, matches)
+        write_json(work / "churn.json", found)
+        write_parquet(work / "remap.parquet", versions.remap_table(old, codes, matches))
+        rows.update({"version": number, "items": len(codes), "changed": found["full_codes"]})
+    return rows
+
+
+def roll_back(run: Path, version: int) -> dict[str, Any]:
+    """Make an earlier version of the codes the current one; nothing is lost, so it can be undone.
+
+    Raises:
+        InputError: there is no such version.
+        ArtifactError: the run has no finished codes, is damaged or in use.
+    """
+    with run_lock(run):
+        _finished(run)
+        shelf.rollback(run / "codes", version)
+        return {"version": version, "versions": shelf.versions(run / "codes")}
+
+
+def drift(run: Path, table: Path) -> Monitoring:
+    """Compare the codes of new items with fit time.
+
+    Raises:
+        InputError: the table is wrong.
+        ArtifactError: the run has no finished codes.
+    """
+    _finished(run)
+    books, _ = _loaded(run / "codes")
+    vectors = new_vectors(run, table)
+    profile = fit_profile(vectors, Codes(vectors.item_ids, books.transform(vectors)), books)
+    return monitor(read_json(run / "codes" / PROFILE), profile)
+
+
+def _finished(run: Path) -> dict[str, Any]:
+    """The manifest of the codes, whose files are as they were left."""
+    manifest = read_manifest(run / "codes")
+    if manifest is None:
+        raise ArtifactError(f"{run} has no finished codes; run: qarm quantize CONFIG --out {run}")
+    is_fresh(run / "codes", inputs=manifest["inputs"], config=manifest["config"])
+    return read_manifest(run / "codes") or manifest
+
+
+@contextmanager
+def _reworked(run: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A copy of `codes/` that takes its place when the block ends without an error."""
+    with run_lock(run):
+        manifest = _finished(run)
+        purpose = {"inputs": manifest["inputs"], "config": manifest["config"]}
+        with stage_folder(run, "codes", **purpose) as (work, rows):
+            shutil.rmtree(work)
+            # files are replaced, never written into, so that a link is as good as a copy
+            ignored = _own_records(run / "codes")
+            shutil.copytree(run / "codes", work, copy_function=_link, ignore=ignored)
+            rows.update(manifest["rows"])
+            yield work, rows
+
+
+def _own_records(codes: Path) -> Callable[[str, list[str]], set[str]]:
+    """What `copytree` leaves out: the stage's manifest and times, but not those of its earlier versions."""
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        return {"manifest.json", "timing.json"}.intersection(names) if Path(folder) == codes else set()
+
+    return ignored
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copy2(source, target)
+
+
+def _loaded(codes: Path) -> tuple[Quantizer, NearestCodes]:
+    return load_quantizer(codes / "quantizer"), NearestCodes.from_pretrained(codes / "nearest")

@@ -1,0 +1,150 @@
+"""An item as the ranker sees it: a vector per field, from its id, its codes and its frozen vector."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qarm.recommender.code_embedding import CodeEmbedding
+
+__all__ = ["ItemFields", "Shape"]
+
+LATER = ("prefixes", "weighted", "spare", "time", "labels", "users")
+INIT = 0.02  # of code tables, so that a code starts as a small correction
+ID_INIT = 0.1  # ids meet only each other at first: from 0.02 their scalar products take ten epochs to wake
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a ranker is built from.
+
+    items: size of the vocabulary; known: items with an id of their own; ids: whether ids are read; widths,
+    nearest, pool: codes per level, length of the VQ list and its table (empty or 0: none); vector: length of
+    the frozen vector (0: none); cross: matches by code that are attended to (0: no search); dim, attention,
+    hidden: widths of embeddings, attention units and layers; history: longest history.
+    prefixes: rows of the table for codes 1 and 2 together; weighted: whether a VQ list's entries are weighed
+    by place; spare: whether the last code of each table is that of items without codes; time: whether
+    attention knows gaps of time; labels: the further labels; users: number of values of each user feature.
+    """
+
+    items: int
+    known: int
+    widths: tuple[int, ...] = ()
+    nearest: int = 0
+    pool: int = 0
+    vector: int = 0
+    ids: bool = True
+    cross: int = 0
+    dim: int = 16
+    attention: int = 16
+    hidden: tuple[int, ...] = (32,)
+    dropout: float = 0.3
+    id_dropout: float = 0.1
+    history: int = 50
+    prefixes: int = 0
+    weighted: bool = False
+    spare: bool = False
+    time: bool = False
+    labels: tuple[str, ...] = ()
+    users: tuple[int, ...] = ()
+
+    def content(self) -> dict[str, Any]:
+        """For JSON; what came later is left out while it is not used, so that files stay as they were."""
+        plain = {name: getattr(Shape, name) for name in LATER}
+        return {name: value for name, value in asdict(self).items() if value != plain.get(name, self)}
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> "Shape":
+        """What `content` gave, with its lists as tuples."""
+        fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in content.items()}
+        return cls(**fields)
+
+
+class ItemFields(nn.Module):
+    """An item's vectors, one per field: id, then each code level, the VQ list, the frozen vector.
+
+    The id of an item without training events is row 0, out of vocabulary; dropping ids in training
+    is what trains that row.
+    """
+
+    known: Tensor
+    codes: Tensor
+    vectors: Tensor
+    pool: Tensor
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.ids = nn.Embedding(shape.known + 1, shape.dim) if shape.ids else None
+        self.id_bias = nn.Embedding(shape.known + 1, 1) if shape.ids else None
+        if self.ids is not None and self.id_bias is not None:
+            nn.init.normal_(self.ids.weight, std=ID_INIT)
+            nn.init.zeros_(self.id_bias.weight)
+        self.register_buffer("known", torch.zeros(shape.items, dtype=torch.int64))
+        self.register_buffer(
+            "codes", torch.zeros(shape.items, len(shape.widths) + shape.nearest, dtype=torch.int64)
+        )
+        self.register_buffer("vectors", torch.zeros(shape.items, shape.vector))
+        pool = shape.pool if shape.cross else 0
+        self.register_buffer("pool", torch.full((pool,), -1, dtype=torch.int64))
+        has_codes = bool(shape.widths or shape.pool)
+        self.code = (
+            CodeEmbedding(
+                shape.widths,
+                pool=shape.pool,
+                dim=shape.dim,
+                nearest=shape.nearest if shape.weighted else 0,
+                prefixes=shape.prefixes,
+                std=INIT,
+            )
+            if has_codes
+            else None
+        )
+        self.level_bias = nn.ModuleList(nn.Embedding(width, 1) for width in shape.widths)
+        self.project = nn.Linear(shape.vector, shape.dim, bias=False) if shape.vector else None
+        for table in self.level_bias:
+            nn.init.zeros_(table.weight)  # type: ignore[arg-type]
+        if self.project is not None:
+            nn.init.normal_(self.project.weight, std=2 * INIT)
+
+    @property
+    def fields(self) -> int:
+        return self.shape.ids + (self.code.fields if self.code else 0) + (self.project is not None)
+
+    def content(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Fields [n, fields, dim], the id's left out, and bias [n] that do not depend on the id."""
+        parts, bias = [], self.vectors.new_zeros(len(items))
+        if self.code is not None:
+            codes = self._dropped(self.codes[items])
+            parts.append(self.code.parts(codes))
+            for level, table in enumerate(self.level_bias):
+                bias = bias + table(codes[:, level])[:, 0]
+        if self.project is not None:
+            parts.append(self.project(self.vectors[items])[:, None])
+        nothing = self.vectors.new_zeros(len(items), 0, self.shape.dim)
+        return torch.cat(parts, dim=1) if parts else nothing, bias
+
+    def _dropped(self, codes: Tensor) -> Tensor:
+        """Some items' codes as if they had none, which trains the code of items without codes."""
+        if not (self.training and self.shape.spare and self.shape.id_dropout):
+            return codes
+        last = [width - 1 for width in self.shape.widths] + [self.shape.pool - 1] * self.shape.nearest
+        dropped = torch.rand(len(codes), 1, device=codes.device) < self.shape.id_dropout
+        return torch.where(dropped, torch.tensor(last, device=codes.device), codes)
+
+    def forward(self, items: Tensor, content: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Fields [n, fields, dim] and bias [n] of items [n]; `content`: that of all items, if at hand."""
+        if content is None:
+            distinct, place = torch.unique(items, return_inverse=True)
+            content = self.content(distinct)
+        else:
+            place = items
+        fields, bias = (part.index_select(0, place) for part in content)
+        if self.ids is None or self.id_bias is None:
+            return fields, bias
+        ids = self.known[items]
+        if self.training and self.shape.id_dropout:
+            ids = torch.where(torch.rand(ids.shape, device=ids.device) < self.shape.id_dropout, 0, ids)
+        return torch.cat([self.ids(ids)[:, None], fields], dim=1), self.id_bias(ids)[:, 0] + bias

@@ -1,0 +1,1 @@
+"""The ranker: model, training, variants, evaluation."""

@@ -1,0 +1,150 @@
+"""Judging rankers on the same rows, by slice."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from qarm.data.interactions import Log
+from qarm.errors import InputError
+from qarm.recommender.examples import Examples, evaluation_rows, read_examples
+from qarm.recommender.metrics import measure, prior_of
+from qarm.recommender.ranking.model import Ranker, score_examples
+
+__all__ = ["SLICES", "Comparison", "compare", "evaluate", "judge"]
+
+SLICES = ("all", "warm", "cold")
+FIGURES = ("auc", "uauc", "gauc", "logloss")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Figures of one or more rankers on the same rows.
+
+    frame: ranker str, slice str ("all", "warm", "cold"), auc, uauc, gauc, logloss f64 (null where a
+    slice has one label only), rows i64, users i64 (those with both labels, whom uauc and gauc keep).
+    """
+
+    frame: pl.DataFrame
+
+    def __str__(self) -> str:
+        lines = [self.frame.columns, *([_text(value) for value in row] for row in self.frame.iter_rows())]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(w) if i < 2 else cell.rjust(w)
+                for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+            )
+            for line in lines
+        )
+
+
+def compare(
+    rankers: Ranker | Mapping[str, Ranker],
+    future: Log,
+    *,
+    past: Log | None = None,
+    negatives: int = 100,
+    seed: int = 0,
+) -> Comparison:
+    """How well rankers foretell events after their training.
+
+    Where the log has positives only, each gets `negatives` items, uniform over the vocabulary, that its
+    user touched neither before nor in `future`. A history is everything before the row. The label that
+    decides the ranking is judged; `judge` tells of a further one.
+
+    Args:
+        rankers: one, or several by name, with one vocabulary and one training log.
+        future: the events to foretell.
+        past: what came before; by default the log that the first ranker was trained on.
+
+    Raises:
+        InputError: no ranker, a ranker from a file without `past`, unequal vocabularies or unknown items.
+    """
+    named = {"ranker": rankers} if isinstance(rankers, Ranker) else dict(rankers)
+    if not named:
+        raise InputError("got no ranker to compare, need at least one")
+    first = next(iter(named.values()))
+    past = past or first.past
+    if past is None:
+        raise InputError(
+            "the ranker was read from a folder and holds no log; give past=, the log it learned from"
+        )
+    if any(r.item_ids != first.item_ids for r in named.values()):
+        raise InputError("the rankers have different items; compare those of one catalogue")
+    known = first.item.known.cpu().numpy() > 0
+    trained = [item for item, own in zip(first.item_ids, known, strict=True) if own]
+    frame = evaluation_rows(
+        {"future": future},
+        past,
+        item_ids=first.item_ids,
+        trained_items=trained,
+        negatives=negatives,
+        seed=seed,
+    )
+    drawn = not (past.explicit or future.explicit)
+    rows = []
+    for name, ranker in named.items():
+        examples = read_examples(frame, [past, future], item_ids=first.item_ids, history=ranker.shape.history)
+        rows += [{"ranker": name} | row for row in judge(ranker, examples, drawn=drawn)]
+    figures = dict.fromkeys(FIGURES, pl.Float64)  # a column may be all null
+    return Comparison(pl.DataFrame(rows, schema_overrides=figures, infer_schema_length=None))
+
+
+def judge(
+    ranker: Ranker, examples: Examples, *, drawn: bool, label: str | None = None
+) -> list[dict[str, Any]]:
+    """Figures of a ranker by slice.
+
+    label: a further label, judged on the rows where it is known, none of which was drawn.
+
+    drawn: the rows hold drawn negatives, perhaps more of them per positive than in training; logits
+    then move by the difference of the log-odds, which changes the logloss and no ranking.
+    """
+    if label is not None:
+        known = examples.of_label(label)
+        return evaluate(known, score_examples(ranker, known, label=label))
+    logits = score_examples(ranker, examples).astype(np.float64)
+    if drawn and len(examples):
+        logits += prior_of(examples.labels) - float(ranker.prior)
+    return evaluate(examples, logits)
+
+
+def evaluate(
+    examples: Examples, scores: npt.NDArray[np.floating[Any]], *, logits: bool = True
+) -> list[dict[str, Any]]:
+    """A dict per slice: slice, auc, uauc, gauc, logloss, rows, users.
+
+    Cold rows are those whose candidate has no training event: cold positives against cold negatives.
+    logits: False for scores that are not log-odds; their logloss is None.
+
+    Raises:
+        InputError: a score is NaN.
+    """
+    everything = np.ones(len(examples), dtype=bool)
+    chosen = {"all": everything, "warm": ~examples.cold, "cold": examples.cold}
+    return [
+        {
+            "slice": name,
+            **asdict(
+                measure(
+                    examples.users[chosen[name]],
+                    examples.labels[chosen[name]],
+                    scores[chosen[name]],
+                    logits=logits,
+                )
+            ),
+        }
+        for name in SLICES
+    ]
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

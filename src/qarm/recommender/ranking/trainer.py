@@ -1,0 +1,200 @@
+"""The epochs of a ranker's training: steps, a running mean of the weights, early stopping, and resuming.
+
+Alone a process takes whole batches. Under torchrun every process goes through the same batches, takes its
+share of each one's events, and adds its gradients to the others', so that all hold the same weights.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from qarm.config import RankerConfig
+from qarm.core.parallel.torchrun import World
+from qarm.recommender.batches import Batch, batches
+from qarm.recommender.examples import Examples, TrainingRows
+from qarm.recommender.metrics import auc, logloss
+from qarm.recommender.ranking.model import Ranker, score_examples
+from qarm.recommender.ranking.training_state import State, restore, write
+
+__all__ = ["AVERAGE", "GAIN", "Loop"]
+
+AVERAGE = 0.99  # a step's share in the running mean falls by this factor with every later step
+WARM_UP = 10
+GAIN = 1e-5
+
+
+class Loop:
+    """One training of a ranker, in place.
+
+    Args:
+        ranker: as initialised.
+        rows, valid, settings: as of `fit_ranker`.
+        seed: of the batches' order; dropout draws from torch's own generator.
+        world: this process among torchrun's.
+    """
+
+    def __init__(
+        self,
+        ranker: Ranker,
+        rows: TrainingRows,
+        valid: Examples,
+        settings: RankerConfig,
+        *,
+        seed: int,
+        world: World,
+    ) -> None:
+        self.ranker, self.rows, self.valid, self.settings = ranker, rows, valid, settings
+        self.seed, self.world = seed, world
+        self.random = np.random.default_rng(seed)
+        self.weights = dict(ranker.named_parameters())
+        learning = [weight for weight in self.weights.values() if weight.requires_grad]
+        self.optimizer = torch.optim.AdamW(learning, lr=settings.lr, weight_decay=settings.weight_decay)
+        self.search, self.judging = ranker.search(rows.events.history), ranker.search(valid.history)
+        self.device = ranker.bias.device
+
+    def run(self, path: Path | None = None, *, key: str = "") -> State:
+        """All epochs from where the file says, or from the start; the ranker ends as its best epoch.
+
+        Args:
+            path: file to go on from and to write after every epoch; None: an interruption loses the training.
+            key: hash of everything that the training depends on, so that only its own file is gone on from.
+        """
+        state = self._restored(path, key)
+        bar = tqdm(total=self.settings.epochs, initial=state.epoch, disable=None, desc="train", unit="epoch")
+        with bar:
+            while (
+                state.epoch < self.settings.epochs and state.epoch - 1 - state.best < self.settings.patience
+            ):
+                line = self._epoch(state)
+                bar.set_postfix(loss=f"{line['loss']:.4f}", auc=line["valid_auc"])
+                bar.update()
+                if path is not None:
+                    self._write(path, state, key)
+        self._set(state.kept)
+        return state
+
+    def _restored(self, path: Path | None, key: str) -> State:
+        if path is not None:
+            found = restore(path, self.weights, self.optimizer, self.random, key=key)
+            if found is not None:
+                return found
+        start = self._copied()
+        return State(start, start)
+
+    def _write(self, path: Path, state: State, key: str) -> None:
+        if self.world.rank == 0:
+            write(path, state, self.weights, self.optimizer, self.random, key=key)
+        self.world.wait()
+
+    def _copied(self) -> dict[str, Tensor]:
+        return {name: weight.detach().clone() for name, weight in self.weights.items()}
+
+    @torch.no_grad()
+    def _set(self, values: dict[str, Tensor]) -> None:
+        for name, weight in self.weights.items():
+            weight.copy_(values[name])
+
+    # ---- epochs ---------------------------------------------------------------------------------
+
+    def _epoch(self, state: State) -> dict[str, float | int | None]:
+        """One pass over the rows, judged with the running mean; the weights go on as they are."""
+        loss = self._pass(state)
+        live = self._copied()
+        self._set(state.mean)
+        line = {"epoch": state.epoch, "loss": loss, **self._validate()}
+        state.lines.append(line)
+        reached = line["valid_auc"]
+        if reached is None or reached > state.top + GAIN:
+            state.best, state.top = state.epoch, state.top if reached is None else reached
+            state.kept = {name: value.clone() for name, value in state.mean.items()}
+        self._set(live)
+        state.epoch += 1
+        return line
+
+    def _pass(self, state: State) -> float:
+        """Steps over all batches; returns the mean loss."""
+        self.ranker.train()
+        examples = self.ranker.reading(self.rows.epoch(state.epoch))
+        total = torch.zeros((), device=self.device)
+        for batch in batches(examples, self.settings.batch, random=self.random, search=self.search):
+            total += self._step(batch, state.step)
+            state.step += 1
+            share = 1 - min(AVERAGE, state.step / (state.step + WARM_UP))
+            with torch.no_grad():
+                for name, weight in self.weights.items():
+                    state.mean[name].lerp_(weight, share)
+        return float(self.world.add_up(total)) / max(len(examples), 1)
+
+    def _step(self, batch: Batch, step: int) -> Tensor:
+        """One update; the sum of this process's losses."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.world.size == 1:
+            losses, further = self._losses(batch)
+            loss = losses.mean() if further is None else losses.mean() + further
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            own, rows = batch.part(self.world.rank, self.world.size), int(batch.real.sum())
+            torch.manual_seed(self._dropout_seed(step))
+            losses, further = torch.zeros(0, device=self.device), None
+            if len(own.items):
+                losses, further = self._losses(own, whole=batch)
+                loss = losses.sum() / rows if further is None else losses.sum() / rows + further
+                loss.backward()  # type: ignore[no-untyped-call]
+            self.world.add_up_gradients(weight for weight in self.weights.values() if weight.requires_grad)
+        self.optimizer.step()
+        return losses.detach().sum()
+
+    def _losses(self, batch: Batch, *, whole: Batch | None = None) -> tuple[Tensor, Tensor | None]:
+        """Of every real row; and of further labels, where there are any, the sum of their means.
+
+        A label's mean is over the rows of the whole batch where it is known.
+        """
+        counts = None if batch.further is None else _known(whole or batch).sum((0, 1)).clamp(min=1)
+        batch = batch.to(self.device)
+        entropy = functional.binary_cross_entropy_with_logits
+        if batch.further is None or counts is None:
+            return entropy(self.ranker(batch), batch.labels, reduction="none")[batch.real], None
+        logits = self.ranker.all_labels(batch)
+        losses = entropy(logits[..., 0], batch.labels, reduction="none")[batch.real]
+        further = entropy(logits[..., 1:], batch.further.clamp(min=0), reduction="none")
+        return losses, ((further * _known(batch)).sum((0, 1)) / counts.to(self.device)).sum()
+
+    def _dropout_seed(self, step: int) -> int:
+        """Processes drop other units, and a training that goes on drops what it would have dropped."""
+        state = np.random.SeedSequence([self.seed, step, self.world.rank]).generate_state(1, np.uint64)
+        return int(state[0] >> 1)
+
+    # ---- validation -----------------------------------------------------------------------------
+
+    def _validate(self) -> dict[str, float | None]:
+        if not len(self.valid):
+            return {"valid_auc": None, "valid_logloss": None}
+        logits = self._scored(self.valid)
+        return {
+            "valid_auc": auc(self.valid.labels, logits),
+            "valid_logloss": logloss(self.valid.labels, logits),
+        }
+
+    def _scored(self, examples: Examples) -> np.ndarray:
+        """Logits of all rows, each event's computed by one process."""
+        if self.world.size == 1:
+            return score_examples(self.ranker, examples, search=self.judging)
+        edges = examples.groups()
+        events = np.arange(len(edges) - 1) % self.world.size == self.world.rank
+        own = np.repeat(events, np.diff(edges))
+        logits = torch.zeros(len(examples), device=self.device)
+        found = score_examples(self.ranker, examples.only(own), search=self.judging)
+        logits[torch.from_numpy(np.flatnonzero(own))] = torch.from_numpy(found).to(self.device)
+        total: npt.NDArray[np.float32] = self.world.add_up(logits).cpu().numpy()
+        return total
+
+
+def _known(batch: Batch) -> Tensor:
+    """Whether a further label is known, bool [g, c, tasks]."""
+    assert batch.further is not None  # noqa: S101 - asked only where there are further labels
+    return (batch.further >= 0) & batch.real[..., None]

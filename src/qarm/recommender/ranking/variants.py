@@ -1,0 +1,208 @@
+"""The train stage: every variant and seed on the same rows, cell by cell, so that a killed run resumes."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+
+from qarm.config import RankerConfig
+from qarm.core.parallel.torchrun import world
+from qarm.core.run_folder import Codes, Embeddings, read_json, write_json, write_parquet
+from qarm.data.interactions import Log
+from qarm.data.splits import Split
+from qarm.errors import InputError, Problems
+from qarm.recommender.baselines import best_likeness, likeness, popularity
+from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
+from qarm.recommender.item_features import ItemTable, item_table
+from qarm.recommender.ranking.evaluate import evaluate, judge
+from qarm.recommender.ranking.model import Ranker
+from qarm.recommender.ranking.train import fit_ranker, thinned
+
+__all__ = ["run_variants", "training_rows"]
+
+Row = dict[str, Any]
+
+
+def run_variants(
+    split: Split,
+    catalog_ids: Sequence[str],
+    *,
+    codes: Codes,
+    aligned: Embeddings,
+    raw: Embeddings,
+    config: RankerConfig,
+    folder: Path,
+    pool: Sequence[str] | None = None,
+    codebooks: Sequence[npt.NDArray[np.float32]] | None = None,
+    pool_vectors: npt.NDArray[np.float32] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Train and judge every variant and seed of `config`, and the baselines.
+
+    Writes `eval.parquet`, `results.json` (a row per variant, seed and slice of the test part; beside them
+    `labels`, a row per further label too, where the log has any),
+    `<variant>/` (the first seed's ranker) and `cells/<variant>-<seed>.json`: a cell that is there is
+    not trained again, so the folder must belong to these inputs and settings. A cell under way goes on from
+    its last epoch, which `progress/` holds until the end.
+
+    Under torchrun every process comes here; they train together, and the first one judges and writes.
+
+    Args:
+        split: training, validation and test part; catalog_ids: all items, cold ones included.
+        codes, aligned: of all items, for the variants; raw: vectors for the content-kNN and `id+raw`.
+        pool: items of the VQ code's pool, in the order of their pool ids, for `cross`.
+        codebooks: centroids of each level, for code tables that start from them; pool_vectors: those of the
+            pool's items, for a VQ table that does.
+        seed: of the evaluation rows; training draws by the seeds in `config`.
+
+    Returns:
+        rows: evaluation rows; test AUC per variant over all items, mean over seeds. Nothing where another
+        process writes.
+
+    Raises:
+        InputError: one label only, items without codes or vectors, numbers that are not finite; every problem
+            is listed before anything is trained.
+    """
+    known: dict[str, Any] = {"codes": codes, "embeddings": aligned, "raw": raw, "pool": pool}
+    known |= {"scale_by": split.train.items, "missing_codes": config.missing_codes, "codebooks": codebooks}
+    known["pool_vectors"] = pool_vectors
+    tables = _tables(split, catalog_ids, config, known)
+    here = world("cuda" if torch.cuda.is_available() else "cpu")
+    path = None if here.rank else folder / "eval.parquet"
+    valid, test = _evaluation(split, catalog_ids, config, seed, path=path)
+    rows: list[Row] = []
+    further: list[Row] = []
+    for number in config.seeds:
+        training = training_rows(split, catalog_ids, config, seed=number)
+        for variant, table in tables.items():
+            cell = folder / "cells" / f"{variant}-{number}.json"
+            progress = folder / "progress" / f"{variant}-{number}"
+            if not cell.is_file():
+                fitted = fit_ranker(training, valid, table, settings=config, seed=number, checkpoint=progress)
+                if here.rank:
+                    continue
+                if number == config.seeds[0]:
+                    fitted.ranker.save_pretrained(folder / variant)
+                found = judge(fitted.ranker, test, drawn=bool(training.negatives))
+                content: Row = {"rows": found, "epochs": fitted.epochs, "best": fitted.best}
+                if test.tasks:
+                    content["labels"] = _further(fitted.ranker, test)
+                write_json(cell, content)
+            if here.rank == 0:
+                shutil.rmtree(progress, ignore_errors=True)
+                of = {"variant": variant, "seed": number}
+                rows += [of | row for row in read_json(cell)["rows"]]
+                further += [of | row for row in read_json(cell).get("labels", [])]
+    if here.rank:
+        return {}
+    shutil.rmtree(folder / "progress", ignore_errors=True)
+    rows += _baselines(training.events, valid, test, raw, folder, seed=config.seeds[0])
+    write_json(folder / "results.json", {"rows": rows} | ({"labels": further} if test.tasks else {}))
+    missing = {len(table.without) for table in tables.values() if table.without}
+    told = {"items_without_codes": missing.pop()} if missing else {}
+    return {"rows": len(valid) + len(test), **told, **_summary(rows)}
+
+
+def _tables(
+    split: Split, catalog_ids: Sequence[str], config: RankerConfig, known: dict[str, Any]
+) -> dict[str, ItemTable]:
+    """Features of every variant, or one error with what is wrong with them or with the training rows."""
+    found, faults = {}, Problems()
+    for variant in dict.fromkeys((*config.variants, "raw")):  # content-kNN reads raw vectors
+        try:
+            found[variant] = item_table(catalog_ids, variant, **known)
+        except InputError as error:
+            faults.extend(error)
+    try:
+        training_rows(split, catalog_ids, config, seed=config.seeds[0])
+    except InputError as error:
+        faults.extend(error)
+    if faults.found:
+        raise InputError(list(dict.fromkeys(faults.found)))
+    return {variant: found[variant] for variant in config.variants}
+
+
+def _further(ranker: Ranker, test: Examples) -> list[Row]:
+    """Figures of the further labels by slice, on the rows where each is known."""
+    return [
+        {"label": label} | row
+        for label in test.tasks
+        for row in judge(ranker, test, drawn=False, label=label)
+    ]
+
+
+def _evaluation(
+    split: Split, catalog_ids: Sequence[str], config: RankerConfig, seed: int, *, path: Path | None
+) -> tuple[Examples, Examples]:
+    """Rows of the validation and of the test part with their histories; written where there is a path."""
+    frame = evaluation_rows(
+        {"valid": split.valid, "test": split.test},
+        split.train,
+        item_ids=catalog_ids,
+        trained_items=split.train.items,
+        touched=[split.left_out],
+        negatives=config.negatives.eval,
+        seed=seed,
+    )
+    if path is not None:
+        write_parquet(path, frame)
+    past = [split.train, split.valid, split.test]
+    valid, test = (
+        read_examples(
+            frame.filter(pl.col("part") == part),
+            past,
+            item_ids=catalog_ids,
+            history=config.history,
+            long_history=config.long_history,
+        )
+        for part in ("valid", "test")
+    )
+    return valid, test
+
+
+def training_rows(
+    split: Split, catalog_ids: Sequence[str], config: RankerConfig, *, since: Log | None = None, seed: int
+) -> TrainingRows:
+    """Rows of the training part by a config; since, seed: as of `TrainingRows`."""
+    return TrainingRows(
+        split.train,
+        item_ids=catalog_ids,
+        explicit=split.explicit,
+        history=config.history,
+        long_history=config.long_history,
+        negatives=config.negatives.train,
+        since=since,
+        seed=seed,
+    )
+
+
+def _baselines(
+    train: Examples, valid: Examples, test: Examples, raw: Embeddings, folder: Path, *, seed: int
+) -> list[Row]:
+    """Popularity and content-kNN; they draw nothing, so they stand under the first seed only."""
+    cell = folder / "cells" / "baselines.json"
+    if not cell.is_file():
+        kind = best_likeness(raw, thinned(valid))
+        found = {
+            "popularity": evaluate(test, popularity(train, test).astype(np.float64), logits=False),
+            "content-knn": evaluate(test, likeness(raw, test, kind=kind), logits=False),
+        }
+        write_json(cell, {"content-knn": kind, "rows": found})
+    return [
+        {"variant": name, "seed": seed} | row
+        for name, rows in read_json(cell)["rows"].items()
+        for row in rows
+    ]
+
+
+def _summary(rows: list[Row]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row["slice"] == "all" and row["auc"] is not None:
+            found.setdefault(row["variant"], []).append(row["auc"])
+    return {variant: round(float(np.mean(values)), 4) for variant, values in found.items()}

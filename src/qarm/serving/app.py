@@ -1,0 +1,245 @@
+"""The app, and the process that serves it until it is told to stop."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qarm.errors import ArtifactError, InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
+    from qarm.serving.limits import Limits
+    from qarm.serving.service import Service
+
+__all__ = ["TOKEN_VARIABLE", "build_app", "build_service", "read_token", "serve"]
+
+TOKEN_VARIABLE = "QARMSERVE_TOKEN"  # noqa: S105 - a name; QARM_... would be a key of the config
+SHORTEST_TOKEN = 16
+PACKAGES = {
+    "fastapi": "fastapi",
+    "uvicorn": "uvicorn",
+    "prometheus_client": "prometheus-client",
+    "python_multipart": "python-multipart",
+}
+TITLE = "qarm"
+ABOUT = "Codes for new items, known items, and scores. Errors are RFC 9457 problem documents."
+END_SECONDS = 20  # for requests that have begun when the service is told to stop
+IDLE_SECONDS = 75  # longer than proxies keep a connection, so that they close it, not we
+
+
+def serve(
+    bundle: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    store: Path | None = None,
+    bundles: Path | None = None,
+    token: str | None = None,
+    threads: int = 2,
+    limits: "Limits | None" = None,
+    told: Callable[[str], None] = print,
+) -> None:
+    """Serve a bundle until SIGTERM or SIGINT; SIGHUP loads the bundle's path again.
+
+    Args:
+        bundle: folder of a bundle, or a link to one.
+        port: 0 takes a free one.
+        store: folder of the codes of new items; by default beside `bundle`, its name with `.store`.
+        bundles: folder of bundles that the admin's routes may swap in.
+        token: that requests must bring.
+        threads: of the encoder.
+        told: is given the address, once the service is ready.
+
+    Raises:
+        InputError: an argument is wrong.
+        ArtifactError: the bundle or the store cannot be used, or the address is taken.
+    """
+    for module, package in PACKAGES.items():
+        if find_spec(module) is None:
+            raise MissingExtraError(package, "serve")
+    import torch
+
+    from qarm.serving.limits import Limits
+
+    torch.set_num_threads(1)  # what is left to this process is small; the encoder has its own
+    if bundles is not None and not bundles.is_dir():
+        raise InputError(f"--bundles {bundles}: no such folder; give the one whose subfolders are bundles")
+    home = store or bundle.absolute().with_name(f"{bundle.name}.store")
+    service = build_service(bundle, home, bundles=bundles, threads=threads, limits=limits or Limits())
+    asyncio.run(_serve(service, bundle, host=host, port=port, token=token, told=told))
+
+
+def build_service(
+    bundle: Path, store: Path, *, bundles: Path | None = None, threads: int = 1, limits: "Limits"
+) -> "Service":
+    """A service of real parts, not started.
+
+    Raises:
+        ArtifactError: the store cannot be used.
+    """
+    from qarm.serving.bundle import Bundle
+    from qarm.serving.bundle_manager import Editions
+    from qarm.serving.code_store import Store
+    from qarm.serving.journal import Journal
+    from qarm.serving.metrics import Metrics
+    from qarm.serving.service import Service
+    from qarm.serving.worker import ChildWorker
+
+    metrics = Metrics()
+    editions = Editions(
+        load=Bundle.load,
+        worker=lambda folder: ChildWorker(folder, limits=limits, threads=threads),
+        limits=limits,
+        metrics=metrics,
+        folder=bundles,
+    )
+    if not bundle.is_dir():
+        raise InputError(f"{bundle}: no such folder; make one with: qarm export RUN --out {bundle}")
+    return Service(editions, Journal(Store(store)), limits=limits, metrics=metrics)
+
+
+def build_app(service: "Service", bundle: Path, *, token: str | None = None) -> "FastAPI":
+    """The ASGI app: it starts the service on `bundle`, and closes it."""
+    from fastapi import FastAPI
+
+    from qarm.serving import openapi, problems
+    from qarm.serving import schemas as wire
+    from qarm.serving.admin import admin_routes
+    from qarm.serving.explorer import explorer_routes
+    from qarm.serving.middleware import BodyGate, LastNet, TokenGate
+    from qarm.serving.routes import routes
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            await service.editions.start(bundle)
+            yield
+        finally:
+            await service.close()
+
+    app = FastAPI(
+        title=TITLE,
+        version="1",
+        description=ABOUT,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    problems.add_handlers(app)
+    app.include_router(admin_routes(service, token=token is not None))
+    app.include_router(routes(service))
+    app.include_router(explorer_routes(lambda: service.editions.current.bundle))
+    named = (wire.NewItem, wire.ItemBatch, wire.ScoreRequest, wire.BundleName, wire.ProblemDocument)
+    openapi.describe(app, named, token=token is not None)
+    app.add_middleware(BodyGate, limits=service.limits)
+    app.add_middleware(TokenGate, token=token)
+    app.add_middleware(
+        LastNet, limits=service.limits, metrics=service.metrics
+    )  # the last one added stands outermost
+    return app
+
+
+async def _serve(
+    service: "Service", bundle: Path, *, host: str, port: int, token: str | None, told: Callable[[str], None]
+) -> None:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """Stops as it is told below; uvicorn's own way would end the process before the store is closed."""
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            for one in sockets or ():  # they listen from now on
+                told(f"http://{host}:{one.getsockname()[1]}")
+
+    app = build_app(service, bundle, token=token)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=END_SECONDS,
+    )
+    server = Server(config)
+    async with app.router.lifespan_context(app):  # outside uvicorn, so that its errors keep their kind
+        loop = asyncio.get_running_loop()
+        reloads: set[asyncio.Task[None]] = set()
+
+        def reload() -> None:
+            task = asyncio.create_task(_reload(service, bundle))
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+        def stop(number: int, frame: object) -> None:
+            server.should_exit = True
+
+        # not through the loop, whose queue of signals is full, and drops some, when it is far behind
+        signal.signal(signal.SIGHUP, lambda number, frame: loop.call_soon_threadsafe(reload))
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGTERM, stop)
+        await server.serve(sockets=[_listening(config)])
+
+
+def _listening(config: "uvicorn.Config") -> socket.socket:
+    try:
+        sock = config.bind_socket()
+    except SystemExit:
+        address = f"{config.host}:{config.port}"
+        raise ArtifactError(f"{address} cannot be listened on; is it taken? give another --port") from None
+    # accepted ones inherit it; asyncio leaves it out for uvicorn's sockets, whose protocol is 0, and then
+    # the second half of an answer waits 40 ms for the first half to be acknowledged
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+async def _reload(service: "Service", bundle: Path) -> None:
+    from qarm.serving.problems import Problem
+
+    try:
+        edition = await service.editions.swap(bundle)
+    except Problem as error:
+        print(f"qarm: the bundle stays as it is: {error.detail}", file=sys.stderr, flush=True)
+        return
+    print(
+        f"qarm: {edition.folder.name} is in use, version {edition.bundle.version[:12]}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def read_token(path: Path | None) -> str | None:
+    """The token, from a file or from the variable QARMSERVE_TOKEN; None without either.
+
+    Raises:
+        InputError: the file cannot be read, or the token is too short to be one.
+    """
+    try:
+        token = os.environ.get(TOKEN_VARIABLE) if path is None else path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--token-file {path}: cannot be read ({error})") from None
+    if token is None:
+        return None
+    if len(token) < SHORTEST_TOKEN or not token.isascii() or any(sign.isspace() for sign in token):
+        raise InputError(
+            f"the token has {len(token)} signs, need {SHORTEST_TOKEN} or more of ASCII without spaces; "
+            "try: openssl rand -hex 24"
+        )
+    return token

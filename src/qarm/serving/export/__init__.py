@@ -1,0 +1,1 @@
+"""Bundles for the service, and codes for other systems."""

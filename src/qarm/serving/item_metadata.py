@@ -1,0 +1,134 @@
+"""What a page shows of an item: its text columns, and where its picture and sound lie in the bundle."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import soundfile
+from PIL import Image
+
+from qarm.core.run_folder import atomic, read_json, read_manifest, sha256_file
+from qarm.core.tables import read_table
+from qarm.data.catalog import MEDIA, Catalog, as_catalog
+from qarm.data.media import FORMATS, UNREADABLE, read_media
+from qarm.errors import InputError, shown
+
+__all__ = ["item_facts", "run_catalog"]
+
+ENDINGS = {"JPEG": "jpg", "TIFF": "tif", "MPEG": "mp3"}  # where it is not the format's name
+
+
+def item_facts(
+    run: Path,
+    item_ids: Sequence[str],
+    *,
+    columns: Mapping[str, Any],
+    tables: Sequence[Path] = (),
+    media: Path | None = None,
+) -> pl.DataFrame:
+    """A row per item: item_id, the text columns as str, and `image` and `audio`, paths of the bundle's files.
+
+    Items that no table has, appended ones say, have nothing but their id.
+
+    Args:
+        run: whose tables are read.
+        item_ids: the items, in order.
+        columns: `data.items` of the run's config.
+        tables: the run's table of items, and further ones; empty: looked for.
+        media: folder to copy pictures and sounds to, as `media/<SHA-256>.<format>`; None: neither is read.
+
+    Raises:
+        InputError: no table, none that is the run's, or one that is wrong.
+    """
+    found = [_read(path, columns) for path in _located(run, columns, tables)]
+    wanted = set(item_ids)
+    frames = []
+    for texts, catalog in found:
+        names = {kind: _copied(run, catalog, kind, wanted, media) for kind in MEDIA}
+        frames.append(texts.with_columns(**names))
+    rows = pl.concat(frames).unique("item_id", keep="first", maintain_order=True)
+    return pl.DataFrame({"item_id": list(item_ids)}).join(
+        rows, on="item_id", how="left", maintain_order="left"
+    )
+
+
+def run_catalog(run: Path, *, columns: Mapping[str, Any], tables: Sequence[Path] = ()) -> Catalog:
+    """The catalogue of the first table, without the media that the run could not read; as in `item_facts`."""
+    catalog = _read(_located(run, columns, tables)[0], columns)[1]
+    bad = _bad(run)
+    return catalog.without_media(images=bad["image"], sounds=bad["audio"])
+
+
+def _bad(run: Path) -> dict[str, list[str]]:
+    """Items whose media the run could not read, by kind."""
+    path = run / "check" / "check.json"
+    found = read_json(path) if path.is_file() else {}
+    return {"image": list(found.get("bad_images", {})), "audio": list(found.get("bad_sounds", {}))}
+
+
+def _located(run: Path, columns: Mapping[str, Any], tables: Sequence[Path]) -> list[Path]:
+    """The tables, the one that the run read among them."""
+    manifest = read_manifest(run / "check")
+    expected = manifest["inputs"]["items"] if manifest else None
+    name = Path(columns["path"])
+    paths = list(tables) or [path for path in (run / "world" / name, name) if path.is_file()][:1]
+    if not paths:
+        raise InputError(f"the run's table of items, {name}, is not here; give it with --items")
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise InputError(f"{shown(missing)}: no such file; give the run's table of items with --items")
+    if expected is not None and expected not in [sha256_file(path) for path in paths]:
+        raise InputError(
+            f"{shown(paths)}: not the table that the run read (its SHA-256 is {expected[:12]}...); "
+            "give that one with --items"
+        )
+    return paths
+
+
+def _read(path: Path, columns: Mapping[str, Any]) -> tuple[pl.DataFrame, Catalog]:
+    """The text columns by item, and the catalogue."""
+    table = read_table(path)
+    given = {name: columns[name] for name in ("id", "text", "image", "audio")}
+    catalog = as_catalog(table, path.parent, name=path.name, **given)
+    texts = table.select(pl.col(name).cast(pl.String) for name in dict.fromkeys(columns["text"]))
+    ids = catalog.frame.select("item_id")
+    return ids.hstack(texts.drop("item_id", *MEDIA, strict=False)), catalog
+
+
+def _copied(run: Path, catalog: Catalog, kind: str, wanted: set[str], media: Path | None) -> pl.Series:
+    """Names of a kind's files, copied to the bundle; null where one is missing or damaged."""
+    if media is None:
+        return pl.repeat(None, len(catalog), dtype=pl.String, eager=True).alias(kind)
+    bad = set(_bad(run)[kind])
+    rows = catalog.frame.select("item_id", kind).iter_rows()
+    names = [
+        _copy(catalog, source, kind, media) if source and item in wanted and item not in bad else None
+        for item, source in rows
+    ]
+    return pl.Series(kind, names, dtype=pl.String)
+
+
+def _copy(catalog: Catalog, source: str | bytes, kind: str, media: Path) -> str | None:
+    try:
+        content = read_media(catalog, source)
+        ending = _image_format(content) if kind == "image" else _sound_format(content)
+    except (InputError, soundfile.LibsndfileError, *UNREADABLE):
+        return None
+    name = f"media/{hashlib.sha256(content).hexdigest()}.{ENDINGS.get(ending, ending.lower())}"
+    if not (media / name).is_file():
+        with atomic(media / name) as temporary:
+            temporary.write_bytes(content)
+    return name
+
+
+def _image_format(content: bytes) -> str:
+    with Image.open(BytesIO(content), formats=FORMATS) as image:
+        return str(image.format)
+
+
+def _sound_format(content: bytes) -> str:
+    with soundfile.SoundFile(BytesIO(content)) as sound:
+        return str(sound.format)

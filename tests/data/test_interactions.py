@@ -1,0 +1,263 @@
+"""The log: what is read, how it is ordered, and every way in which a table can be wrong."""
+
+import subprocess
+import sys
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from qarm.data.interactions import Log, read_log
+from qarm.errors import InputError
+
+EVENTS: dict[str, list[Any]] = {
+    "user_id": ["b", "a", "a", "b", "a"],
+    "item_id": ["x", "y", "x", "x", "z"],
+    "timestamp": [5, 9, 3, 5, 3],
+}
+NEW_YEAR = 1_704_067_200  # 2024-01-01, UTC, in seconds
+
+
+def read(folder: Path, columns: dict[str, Any] | None = None, **options: Any) -> Log:
+    path = folder / "clicks.parquet"
+    pl.DataFrame({**EVENTS, **(columns or {})}, strict=False).write_parquet(path)
+    return read_log(path, **options)
+
+
+def problems(folder: Path, columns: dict[str, Any] | None = None, **options: Any) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        read(folder, columns, **options)
+    return caught.value.problems
+
+
+# ---- what is read -----------------------------------------------------------------------------
+
+
+def test_events_are_sorted_by_user_time_and_row(tmp_path: Path) -> None:
+    log = read(tmp_path)
+    assert log.frame.rows() == [
+        ("a", "x", 3, 1, 2),
+        ("a", "z", 3, 1, 4),
+        ("a", "y", 9, 1, 1),
+        ("b", "x", 5, 1, 0),
+        ("b", "x", 5, 1, 3),
+    ]
+    assert log.frame.dtypes == [pl.String, pl.String, pl.Int64, pl.Int8, pl.Int64]
+    assert (len(log), log.items, log.users) == (5, ["x", "y", "z"], ["a", "b"])
+    assert (log.explicit, log.unknown, log.unit) == (False, 0, None)
+
+
+def test_any_column_names_and_kinds_of_table(tmp_path: Path) -> None:
+    names = {"user_id": "who", "item_id": "what", "timestamp": "when"}
+    pl.DataFrame(EVENTS).rename(names).write_csv(tmp_path / "clicks.csv")
+    other = read_log(str(tmp_path / "clicks.csv"), user="who", item="what", time="when")
+    assert other.frame.equals(read(tmp_path).frame)
+
+
+def test_ids_of_a_csv_keep_their_zeros(tmp_path: Path) -> None:
+    (tmp_path / "clicks.csv").write_text("user_id,item_id,timestamp\n01,007,2024-01-01\n01,008,2024-01-02\n")
+    log = read_log(tmp_path / "clicks.csv")
+    assert (log.users, log.items) == (["01"], ["007", "008"])
+    assert log.frame["time"].to_list() == [NEW_YEAR * 10**6, (NEW_YEAR + 86_400) * 10**6]
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        date(2024, 1, 1),
+        datetime(2024, 1, 1),
+        datetime(2024, 1, 1, 2, tzinfo=timezone(timedelta(hours=2))),
+    ],
+)
+def test_dates_become_microseconds(tmp_path: Path, moment: Any) -> None:
+    log = read(tmp_path, {"timestamp": [moment] * 5})
+    assert set(log.frame["time"]) == {NEW_YEAR * 10**6}
+    assert log.unit == "us"
+
+
+def test_order_stands_for_time(tmp_path: Path) -> None:
+    log = read(tmp_path, {"timestamp": ["text"] * 5, "order": [0, 2, 1, 1, 0]}, order="order")
+    assert log.frame["item_id"].to_list() == ["z", "x", "y", "x", "x"]
+
+
+@pytest.mark.parametrize(
+    "labels", [[1, 0, 1, 1, 1], [1.0, 0.0, 1.0, 1.0, 1.0], [True, False, True, True, True]]
+)
+def test_labels_of_any_type(tmp_path: Path, labels: list[Any]) -> None:
+    log = read(tmp_path, {"good": labels}, label="good")
+    assert log.explicit
+    assert log.frame.filter(pl.col("label") == 0)["row"].to_list() == [1]
+    assert len(log.positives()) == 4
+    assert not log.positives().explicit
+
+
+def test_where_keeps_equal_rows_and_their_numbers(tmp_path: Path) -> None:
+    flags = {"first": [True, None, True, False, True], "shop": ["s", "s", "s", "s", "t"]}
+    log = read(tmp_path, flags, where={"first": True, "shop": "s"})
+    assert log.frame["row"].to_list() == [2, 0]
+    assert len(read(tmp_path, {"n": [1, 2, 1, 2, 1]}, where={"n": 1.0})) == 3
+
+
+def test_unknown_items_are_dropped_and_counted(tmp_path: Path) -> None:
+    log = read(tmp_path, known_items=["x", "y"], max_unknown=0.2)
+    assert (log.unknown, len(log), log.items) == (1, 4, ["x", "y"])
+    assert log.positives().unknown == 1
+
+
+def test_choosing_items(tmp_path: Path) -> None:
+    log = read(tmp_path)
+    assert log.only_items(["x", "absent"]).items == ["x"]
+    assert log.without_items(["x"]).items == ["y", "z"]
+    assert len(log.only_items([])) == 0
+
+
+def test_reading_needs_no_heavy_library() -> None:
+    code = "import sys, qarm.data.splits; print({'torch', 'numba', 'sklearn', 'faiss'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"
+
+
+# ---- splitting at a time ----------------------------------------------------------------------
+
+
+def test_split_at_a_number(tmp_path: Path) -> None:
+    past, future = read(tmp_path).split_at(5)
+    assert past.frame["row"].to_list() == [2, 4]
+    assert future.frame["row"].to_list() == [1, 0, 3]
+
+
+@pytest.mark.parametrize("per_second", [1, 10**3, 10**6, 10**9])
+@pytest.mark.parametrize("text", ["2024-01-01", "2024-01-01T00:00:00", "2024-01-01T02:00:00+02:00"])
+def test_split_at_a_date_in_any_unit(tmp_path: Path, per_second: int, text: str) -> None:
+    times = [(NEW_YEAR + shift) * per_second for shift in (-2, -1, 0, 1, 2)]
+    past, future = read(tmp_path, {"timestamp": times}).split_at(text)
+    assert sorted(past.frame["row"]) == [0, 1]
+    assert sorted(future.frame["row"]) == [2, 3, 4]
+
+
+def test_dates_of_the_seventies_are_not_taken_for_seconds(tmp_path: Path) -> None:
+    days = [date(1970, 1, day) for day in (1, 2, 3, 4, 5)]
+    past, future = read(tmp_path, {"timestamp": days}).split_at("1970-01-03")
+    assert (len(past), len(future)) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        ("2024-01-01", "times run from 3 to 9, no dates"),
+        ("last week", "got time 'last week', need an ISO date"),
+        (3, "no event before 3; the log's times run from 3 to 9"),
+        (10, "no event at or after 10"),
+    ],
+)
+def test_a_split_that_cannot_be(tmp_path: Path, at: int | str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read(tmp_path).split_at(at)
+
+
+# ---- what is refused --------------------------------------------------------------------------
+
+
+def test_all_problems_at_once(tmp_path: Path) -> None:
+    bad = {"user_id": ["b", None, "a", "", "a"], "timestamp": ["now"] * 5, "rating": [3.5, 0, 1, None, 1]}
+    assert problems(tmp_path, bad, item="sku", label="rating", where={"shop": 1}) == [
+        "clicks.parquet: no column 'shop'; it has user_id, item_id, timestamp, rating",
+        "clicks.parquet.user_id: null or empty ids in rows 1, 3; remove them",
+        "clicks.parquet: no column 'sku'; it has user_id, item_id, timestamp, rating",
+        "clicks.parquet.timestamp: got String, need integers, dates or datetimes; cast the column",
+        "clicks.parquet.rating: got 3.5, None in rows 0, 3; labels are 0 and 1; make such a column, for "
+        "example rating >= 4",
+    ]
+
+
+@pytest.mark.parametrize("times", [[1.5] * 5, [timedelta(1)] * 5, [True] * 5, [None] * 5])
+def test_times_of_other_types(tmp_path: Path, times: list[Any]) -> None:
+    (problem,) = problems(tmp_path, {"timestamp": times})
+    assert "need integers, dates or datetimes" in problem
+
+
+def test_null_and_huge_times_are_named_by_row(tmp_path: Path) -> None:
+    huge = pl.Series([1, None, 2, 2**63, 3], dtype=pl.UInt64)
+    assert problems(tmp_path, {"timestamp": huge}) == [
+        "clicks.parquet.timestamp: null or beyond 64 bits in rows 1, 3; remove those rows"
+    ]
+
+
+def test_rows_are_those_of_the_file_after_where(tmp_path: Path) -> None:
+    columns = {"keep": [0, 1, 0, 1, 1], "item_id": [None, "x", "y", None, "z"]}
+    assert problems(tmp_path, columns, where={"keep": 1}) == [
+        "clicks.parquet.item_id: null or empty ids in rows 3; remove them"
+    ]
+
+
+@pytest.mark.parametrize(
+    "labels", [[2, 1, 1, 1, 1], [0.5, 1, 1, 1, 1], [None, 1, 1, 1, 1], [float("nan"), 1, 1, 1, 1]]
+)
+def test_labels_beyond_0_and_1(tmp_path: Path, labels: list[Any]) -> None:
+    (problem,) = problems(tmp_path, {"label": labels}, label="label")
+    assert "in rows 0; labels are 0 and 1" in problem
+
+
+def test_labels_of_text(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, {"label": ["1"] * 5}, label="label")
+    assert "got String, need 0 and 1 or booleans" in problem
+
+
+def test_where_that_matches_nothing_or_compares_unlike(tmp_path: Path) -> None:
+    assert problems(tmp_path, where={"timestamp": 4}) == [
+        "clicks.parquet: no row has timestamp = 4; loosen where"
+    ]
+    (problem,) = problems(tmp_path, where={"item_id": 4})
+    assert "item_id: is String, got where item_id = 4" in problem
+
+
+def test_too_many_unknown_items(tmp_path: Path) -> None:
+    assert problems(tmp_path, known_items=["x"], max_unknown=0.2) == [
+        "clicks.parquet: 2 of 5 events (40.0%) are on items that the catalogue lacks, need at most "
+        "20.0%: y, z; add those items, or raise max_unknown"
+    ]
+    assert "5 of 5 events" in problems(tmp_path, known_items=[], max_unknown=1.0)[0]
+
+
+def test_unknown_items_are_reported_beside_other_problems(tmp_path: Path) -> None:
+    assert len(problems(tmp_path, {"timestamp": ["x"] * 5}, known_items=["x"])) == 2
+
+
+# ---- further labels ---------------------------------------------------------------------------
+
+
+def test_further_labels_may_be_unknown(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    frame = pl.DataFrame(
+        {
+            "user_id": ["b", "a", "a"],
+            "item_id": ["x", "x", "y"],
+            "timestamp": [1, 2, 3],
+            "liked": [True, None, False],
+            "score": [1.0, float("nan"), 0.0],
+        }
+    )
+    frame.write_parquet(path)
+    log = read_log(path, labels={"like": "liked", "s": "score"})
+    assert log.further == ["like", "s"]
+    assert log.frame["label_like"].to_list() == log.frame["label_s"].to_list() == [None, 0, 1]
+    assert log.frame["label_like"].dtype == pl.Int8
+    assert log.positives().further == ["like", "s"]
+    assert read_log(path).further == []
+
+
+def test_faults_of_further_labels_are_named_with_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    frame = pl.DataFrame(
+        {"user_id": ["a"], "item_id": ["x"], "timestamp": [1], "stars": [3], "word": ["yes"]}
+    )
+    frame.write_parquet(path)
+    with pytest.raises(InputError) as caught:
+        read_log(path, label="stars", labels={"a": "stars", "b": "word", "c": "gone"})
+    text = str(caught.value)
+    assert len(caught.value.problems) == 4
+    assert "log.parquet.stars: got 3 in rows 0" in text
+    assert "log.parquet.word: got String, need 0 and 1" in text
+    assert "no column 'gone'" in text

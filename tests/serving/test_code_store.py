@@ -1,0 +1,177 @@
+"""The store of new codes: on the disk before the answer, never changed, whatever is killed or comes twice."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qarm.errors import ArtifactError
+from qarm.serving.code_store import NewCode, Store, Taken, content_digest
+from qarm.serving.journal import Journal
+
+
+def new(item_id: str, *, rq: tuple[int, ...] = (1, 2, 3), bundle: str = "a", content: str = "x") -> NewCode:
+    codes, vector = np.array(rq, dtype=np.int32), np.array([0.1, -2.5], dtype=np.float32)
+    digest = content_digest({"title": content}, None, None)
+    return NewCode(item_id, bundle, 7, digest, codes, codes[:2], vector, {"title": content})
+
+
+def same(one: NewCode, other: NewCode) -> bool:
+    arrays = ("rq", "vq", "vector")
+    plain = dict.fromkeys(arrays)
+    return replace(one, **plain) == replace(other, **plain) and all(
+        np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def test_what_is_appended_comes_back_as_it_was(store: Store) -> None:
+    rows = [new("n1"), new("n2", rq=(1, 2, 30)), replace(new("n3", rq=(12, 0, 0)), vq=None)]
+    (stored,) = store.append([rows])
+    found = [store.find(row.item_id, "a") for row in rows]
+    assert all(map(same, rows, stored))
+    assert all(map(same, rows[:2], found[:2]))
+    assert found[2].vq is None
+    assert store.find("n1", "b") is None
+    store.close()
+
+
+def test_the_same_again_changes_nothing_and_other_content_is_refused_whole(store: Store) -> None:
+    store.append([[new("n1")]])
+    again, refused, fine = store.append(
+        [
+            [replace(new("n1"), vector=np.zeros(2, dtype=np.float32))],
+            [new("n2"), new("n1", content="other")],
+            [new("n3")],
+        ]
+    )
+    assert same(again[0], new("n1"))  # as it was first, whatever was made this time
+    assert isinstance(refused, Taken)
+    assert refused.item_ids == ["n1"]
+    assert [row.item_id for row in fine] == ["n3"]
+    assert store.find("n2", "a") is None
+    assert store.count((), "a") == 2
+
+
+def test_another_bundle_adds_a_row_and_the_first_stays(store: Store) -> None:
+    store.append([[new("n1")], [new("n1", bundle="b", rq=(5, 5, 5))]])
+    assert store.find("n1", "a").rq.tolist() == [1, 2, 3]
+    assert store.latest("n1").bundle == "b"
+    assert store.latest("n2") is None
+
+
+def test_prefixes_are_of_whole_codes(store: Store) -> None:
+    rows = [new("b", rq=(1, 2, 3)), new("a", rq=(1, 2, 30)), new("c", rq=(1, 20, 3)), new("d", rq=(12, 2, 3))]
+    store.append([rows, [new("e", bundle="b")]])
+    expected = {(): "bacd", (1,): "bac", (1, 2): "ba", (1, 2, 3): "b", (12,): "d", (2,): "", (1, 2, 3, 4): ""}
+    for prefix, items in expected.items():
+        assert store.under(prefix, "a", first=0, count=9) == list(items)
+        assert store.count(prefix, "a") == len(items)
+    assert store.under((1,), "a", first=1, count=1) == ["a"]
+
+
+def test_the_database_itself_refuses_to_change_a_row(store: Store, tmp_path: Path) -> None:
+    store.append([[new("n1")]])
+    with sqlite3.connect(store.path) as other:
+        for statement in ("UPDATE codes SET version = 9", "DELETE FROM codes"):
+            with pytest.raises(sqlite3.IntegrityError, match="never move"):
+                other.execute(statement)
+    other.close()
+    assert same(store.find("n1", "a"), new("n1"))
+
+
+def test_a_kill_after_the_answer_loses_nothing(tmp_path: Path) -> None:
+    """The child says which items are stored and is killed in the middle of its work, several times."""
+    child = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
+        "from tests.serving.test_code_store import new\n"
+        "from qarm.serving.code_store import Store; store = Store(Path(sys.argv[1]))\n"
+        "for n in range(int(sys.argv[3]), 10**6):\n"
+        "    store.append([[new(f'n{n}')]]); print(f'n{n}', flush=True)\n"
+    )
+    told: list[str] = []
+    for round_ in range(3):
+        command = [
+            sys.executable,
+            "-c",
+            child,
+            str(tmp_path),
+            str(Path(__file__).parents[2]),
+            str(round_ * 10**5),
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+            told += [running.stdout.readline().strip() for _ in range(20)]
+            os.kill(running.pid, signal.SIGKILL)
+            told += running.stdout.read().split("\n")[:-1]
+    store = Store(tmp_path)
+    assert len(told) >= 60
+    assert all(same(store.find(item, "a"), new(item)) for item in told)
+    assert store.append([[new("after")]])[0]
+    store.close()
+
+
+def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "codes.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(ArtifactError, match="cannot be used as a store"):
+        Store(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match="--store"):
+        Store(tmp_path / "file")
+    store = Store(tmp_path / "later")
+    store.close()
+    with sqlite3.connect(store.path) as other:
+        other.execute("PRAGMA user_version = 9")
+    other.close()
+    with pytest.raises(ArtifactError, match="format 9"):
+        Store(tmp_path / "later")
+
+
+def test_content_is_texts_by_name_and_media() -> None:
+    texts = {"title": "a", "description": "b"}
+    base = content_digest(texts, b"i", b"s")
+    assert base == content_digest({"description": "b", "title": "a", "more": None}, b"i", b"s")
+    others = [
+        content_digest({"title": "a", "description": ""}, b"i", b"s"),
+        content_digest({"title": "b", "description": "a"}, b"i", b"s"),
+        content_digest(texts, None, b"s"),
+        content_digest(texts, b"s", b"i"),
+    ]
+    assert len({base, *others}) == 5
+
+
+def test_appends_that_come_together_share_a_flush(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    append = store.append
+
+    def counted(requests):
+        calls.append(len(requests))
+        return append(requests)
+
+    monkeypatch.setattr(store, "append", counted)
+
+    async def run() -> list[object]:
+        journal = Journal(store)
+        asked = [journal.append([new(f"n{n}")]) for n in range(20)]
+        asked.append(journal.append([new("n0", content="other")]))
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert await journal.under((1,), "a", first=0, count=3) == (20, ["n0", "n1", "n2"])
+        assert (await journal.find("n3", "later")).item_id == "n3"
+        await journal.close()
+        return found
+
+    found = asyncio.run(run())
+    assert [rows[0].item_id for rows in found[:20]] == [f"n{n}" for n in range(20)]
+    assert isinstance(found[20], Taken)
+    assert sum(calls) == 21
+    assert len(calls) <= 3
