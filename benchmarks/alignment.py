@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from qarm.core.run_folder import Embeddings
 from qarm.data.catalog import Catalog, read_catalog
+from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import read_log
 from qarm.data.splits import Split, split_log
 from qarm.encoder.alignment.align import align

@@ -21,8 +21,8 @@ from sklearn.model_selection import KFold, cross_val_predict
 
 sys.path.insert(0, str(Path(__file__).parent))
 from alignment import look_alikes, random_pairs, shuffled
-from qarm.core.run_folder import Embeddings
 from qarm.data.catalog import Catalog, read_catalog
+from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import read_log
 from qarm.data.splits import split_log
 from qarm.demo.build import build_world

@@ -22,7 +22,9 @@ import numpy as np
 import polars as pl
 
 from qarm.config import Negatives, RankerConfig
-from qarm.core.run_folder import Codes, Embeddings, read_json
+from qarm.core.atomic_io import read_json
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import read_log
 from qarm.data.splits import Split, split_log
 from qarm.quantizer.evaluation.quality import code_quality

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from qarm.core.run_folder import Codes, Embeddings
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.quantizer.collisions import items_by_code, reassign, suffixes
 from qarm.quantizer.evaluation.quality import code_quality
 from qarm.quantizer.fsq import ResidualKMeansFSQ

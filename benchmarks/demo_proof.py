@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qarm.config import load_config
-from qarm.core.run_folder import read_json, write_json, write_text
+from qarm.core.atomic_io import read_json, write_json, write_text
 from qarm.demo import build_world
 from qarm.pipeline import run_stages
 from qarm.report.results_table import result_lines

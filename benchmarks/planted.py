@@ -22,7 +22,7 @@ from qarm.comparison.seed_run import Seed
 from qarm.comparison.variants import DEFAULT, parse_variant
 from qarm.comparison.windows import cut
 from qarm.config import load_config
-from qarm.core.run_folder import read_json, write_text
+from qarm.core.atomic_io import read_json, write_text
 from qarm.data.run_inputs import Run
 from qarm.demo import true_scores
 from qarm.recommender.examples import Examples

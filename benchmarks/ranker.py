@@ -26,7 +26,7 @@ from qarm.comparison.rivals.din import Din, ragged
 from qarm.comparison.rivals.torch_rechub import rechub_din
 from qarm.config import RankerConfig
 from qarm.core.parallel.allocator import kept_memory
-from qarm.core.run_folder import Codes
+from qarm.data.codes import Codes
 from qarm.data.interactions import Log, read_log
 from qarm.demo import build_world
 from qarm.recommender.batches import Batch, batches

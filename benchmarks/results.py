@@ -13,7 +13,7 @@ from typing import Any
 
 from qarm.comparison.answers import answers
 from qarm.comparison.tables import tables
-from qarm.core.run_folder import read_json, write_text
+from qarm.core.atomic_io import read_json, write_text
 from readme import ROOT, put
 
 PAGE = ROOT / "docs" / "results.md"

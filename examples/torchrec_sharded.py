@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qarm.core.parallel.torchrun import world
-from qarm.core.run_folder import Codes
+from qarm.data.codes import Codes
 from qarm.data.interactions import read_log
 from qarm.recommender.batches import Batch, batches
 from qarm.recommender.code_embedding import joined

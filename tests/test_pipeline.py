@@ -17,8 +17,9 @@ from pydantic import ValidationError
 from qarm import pipeline
 from qarm.cli import main
 from qarm.config import Config, load_config
+from qarm.core.atomic_io import read_json, write_json
 from qarm.core.parallel.torchrun import World
-from qarm.core.run_folder import read_json, read_manifest, write_json
+from qarm.core.run_folder import read_manifest
 from qarm.data.run_inputs import Run
 from qarm.demo import WorldSpec, build_world
 from qarm.errors import ArtifactError, InputError

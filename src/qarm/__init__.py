@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qarm.config import Config as Config
     from qarm.config import load_config as load_config
-    from qarm.core.run_folder import Codes as Codes
-    from qarm.core.run_folder import Embeddings as Embeddings
     from qarm.data.catalog import Catalog as Catalog
     from qarm.data.catalog import read_catalog as read_catalog
+    from qarm.data.codes import Codes as Codes
+    from qarm.data.embeddings import Embeddings as Embeddings
     from qarm.data.interactions import Log as Log
     from qarm.data.interactions import read_log as read_log
     from qarm.data.splits import split_log as split_log
@@ -38,10 +38,10 @@ _HOME = {
     "ArtifactError": "errors",
     "Catalog": "data.catalog",
     "CodeEmbedding": "recommender.code_embedding",
-    "Codes": "core.run_folder",
+    "Codes": "data.codes",
     "Config": "config",
     "ConfigError": "errors",
-    "Embeddings": "core.run_folder",
+    "Embeddings": "data.embeddings",
     "Encoder": "encoder.encoder",
     "InputError": "errors",
     "Log": "data.interactions",

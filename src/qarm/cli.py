@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
-from qarm.core.atomic_io import explained
+from qarm.core.disk_errors import explained
 from qarm.errors import InputError, QarmError
 
 if TYPE_CHECKING:

@@ -14,21 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qarm.config import Config
-from qarm.core.atomic_io import Scratch, sweep_scratch
+from qarm.core.atomic_io import read_json, write_json, write_parquet
 from qarm.core.parallel.engine import EngineName
 from qarm.core.run_folder import (
-    Codes,
-    Embeddings,
     clear_partial,
     is_fresh,
-    read_json,
     read_manifest,
     run_lock,
     stage_folder,
     working_folder,
-    write_json,
-    write_parquet,
 )
+from qarm.core.scratch import Scratch, sweep_scratch
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.data.run_inputs import Run
 from qarm.errors import InputError, MissingExtraError
 

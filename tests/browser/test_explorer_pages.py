@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from qarm.core.run_folder import Codes
+from qarm.data.codes import Codes
 
 pytestmark = pytest.mark.browser
 

@@ -19,7 +19,8 @@ from qarm.comparison.successive_halving import halved, sampled
 from qarm.comparison.variants import DEFAULT, parse_variant
 from qarm.comparison.windows import cut, drawn_users
 from qarm.config import Config, RankerConfig, load_config
-from qarm.core.run_folder import Codes, read_json, write_parquet
+from qarm.core.atomic_io import read_json, write_parquet
+from qarm.data.codes import Codes
 from qarm.data.interactions import Log, read_log
 from qarm.data.run_inputs import Run
 from qarm.demo import WorldSpec, build_world

@@ -17,18 +17,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from qarm.cli import main
-from qarm.core.atomic_io import Scratch, explained, sweep_scratch
-from qarm.core.run_folder import (
-    atomic,
-    clear_partial,
-    is_fresh,
-    read_manifest,
-    run_lock,
-    stage_folder,
-    verify,
-    write_json,
-    write_parquet,
-)
+from qarm.core.atomic_io import atomic, write_json, write_parquet
+from qarm.core.disk_errors import explained
+from qarm.core.run_folder import clear_partial, is_fresh, read_manifest, run_lock, stage_folder, verify
+from qarm.core.scratch import Scratch, sweep_scratch
 from qarm.errors import ArtifactError
 from qarm.quantizer.residual_kmeans import ResidualKMeans
 from qarm.recommender.ranking.model import Ranker

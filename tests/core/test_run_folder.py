@@ -7,17 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from qarm.core.run_folder import (
-    Codes,
-    Embeddings,
-    atomic,
-    is_fresh,
-    read_json,
-    read_manifest,
-    run_lock,
-    stage_folder,
-    write_json,
-)
+from qarm.core.atomic_io import atomic, read_json, write_json
+from qarm.core.run_folder import is_fresh, read_manifest, run_lock, stage_folder
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError
 
 INPUTS, CONFIG = {"items": "abc"}, {"levels": 3}

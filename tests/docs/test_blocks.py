@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from qarm.cli import main
-from qarm.core.run_folder import Codes, Embeddings
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.encoder.encoder import Encoder
 from qarm.quantizer.residual_kmeans import ResidualKMeans
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from qarm.core.run_folder import Codes, Embeddings
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.recommender.batches import batches
 from qarm.recommender.examples import Examples

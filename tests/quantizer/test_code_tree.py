@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from qarm.core.run_folder import Codes
+from qarm.data.codes import Codes
 from qarm.errors import InputError
 from qarm.quantizer.code_tree import CodeTree, parse_prefix, prefix_text
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from qarm.config import QuantizerConfig, load_config
-from qarm.core.run_folder import Codes, Embeddings
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, ConfigError, InputError
 from qarm.quantizer.factory import all_codes, load_quantizer, new_quantizer
 from qarm.quantizer.knn_codes import NearestCodes

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from qarm.core.run_folder import Embeddings
+from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError
 from qarm.quantizer import exact_knn as cosine
 from qarm.quantizer import knn_codes as nearest

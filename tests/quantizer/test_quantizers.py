@@ -10,7 +10,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from qarm.core.run_folder import Embeddings
+from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError
 from qarm.quantizer.fsq import ResidualKMeansFSQ
 from qarm.quantizer.opq import ResidualKMeansOPQ

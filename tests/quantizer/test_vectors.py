@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from qarm.core.run_folder import Embeddings
+from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError
 from qarm.quantizer import parquet
 from qarm.quantizer.residual_kmeans import ResidualKMeans

@@ -10,7 +10,9 @@ import polars as pl
 import pytest
 
 from qarm.config import Negatives, RankerConfig
-from qarm.core.run_folder import Codes, Embeddings, read_json
+from qarm.core.atomic_io import read_json
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log, read_log
 from qarm.data.splits import Split, split_log
 from qarm.errors import InputError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from qarm.core.run_folder import Embeddings
+from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.errors import InputError
 from qarm.recommender.baselines import best_likeness, item_knn, likeness, popularity

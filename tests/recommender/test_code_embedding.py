@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from qarm.core.run_folder import Codes, Embeddings, write_json
+from qarm.core.atomic_io import write_json
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError
 from qarm.quantizer.knn_codes import NearestCodes
 from qarm.quantizer.residual_kmeans import ResidualKMeans

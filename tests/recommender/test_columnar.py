@@ -8,7 +8,8 @@ import numpy as np
 
 from qarm.config import RankerConfig
 from qarm.core.parallel.torchrun import World
-from qarm.core.run_folder import Codes, Embeddings
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.recommender.examples import Examples, TrainingRows
 from qarm.recommender.item_features import item_table

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from qarm.config import RankerConfig
-from qarm.core.run_folder import Codes
+from qarm.data.codes import Codes
 from qarm.data.interactions import Log
 from qarm.errors import InputError
 from qarm.recommender.batches import batches

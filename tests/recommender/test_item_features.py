@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from qarm.core.run_folder import Codes, Embeddings
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError
 from qarm.recommender.item_features import item_table
 

@@ -11,8 +11,9 @@ import pytest
 import soundfile
 from PIL import Image
 
-from qarm.core.run_folder import Codes, Embeddings
 from qarm.data.catalog import Catalog
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.quantizer.code_tree import CodeTree
 from qarm.report import item_data as items_module
 from qarm.report.item_data import items_json

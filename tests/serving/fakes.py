@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI
 
-from qarm.core.run_folder import Codes, Embeddings
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError
 from qarm.serving.app import build_app
 from qarm.serving.bundle_manager import Editions

@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 from qarm.cli import main
-from qarm.core.run_folder import Codes
 from qarm.core.sealed_folder import building, opened_seal, seal
 from qarm.data.catalog import read_catalog
+from qarm.data.codes import Codes
 from qarm.errors import ArtifactError, InputError
 from qarm.quantizer.versions.lifecycle import append_items
 from qarm.recommender.code_embedding import CodeEmbedding

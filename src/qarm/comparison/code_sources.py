@@ -12,8 +12,9 @@ import polars as pl
 from qarm.comparison.variants import Source
 from qarm.comparison.windows import Windows
 from qarm.config import Config
-from qarm.core.run_folder import Codes, Embeddings
 from qarm.data.catalog import Catalog
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.data.popularity import frequency_groups
 from qarm.encoder.alignment.align import align

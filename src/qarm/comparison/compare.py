@@ -19,7 +19,8 @@ from qarm.comparison.tables import tables
 from qarm.comparison.variants import DEFAULT, Variant, parse_variant
 from qarm.comparison.windows import cut
 from qarm.config import Config
-from qarm.core.run_folder import digest, read_json, run_lock, write_json, write_text
+from qarm.core.atomic_io import digest, read_json, write_json, write_text
+from qarm.core.run_folder import run_lock
 from qarm.data.run_inputs import Run
 from qarm.errors import InputError, Problems
 

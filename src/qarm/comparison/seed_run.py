@@ -16,7 +16,8 @@ from qarm.comparison.rivals.torch_rechub import DIN, Rival, fit_rival, score_riv
 from qarm.comparison.variants import Variant
 from qarm.comparison.windows import Windows, drawn_users
 from qarm.config import Config, RankerConfig, features_of
-from qarm.core.run_folder import Codes, atomic, write_json
+from qarm.core.atomic_io import atomic, write_json
+from qarm.data.codes import Codes
 from qarm.data.interactions import Log
 from qarm.recommender.baselines import best_likeness, item_knn, likeness, popularity
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples

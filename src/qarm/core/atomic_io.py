@@ -1,61 +1,36 @@
-"""What a disk refuses, said in one sentence, and what a killed process leaves behind, swept up."""
+"""Atomic files: a temporary name, fsync, rename; JSON and Parquet files, and their hashes."""
 
-import errno
-import fcntl
+import hashlib
+import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import gettempdir, mkdtemp
-from types import TracebackType
-from typing import Self
+from typing import Any, TypeVar
 
-from qarm.errors import ArtifactError, QarmError
+import polars as pl
+from pydantic import BaseModel, ValidationError
 
-__all__ = ["Scratch", "explained", "flush", "sweep_scratch", "sweep_temporaries", "temporary_name"]
+from qarm.core.disk_errors import explained
+from qarm.errors import ArtifactError
 
-FULL = "no space left; free some, then give the same command again: it goes on from here"
-SHUT = "not writable; change its permissions, or choose another folder"
-REFUSALS = {
-    errno.ENOSPC: FULL,
-    errno.EDQUOT: FULL,
-    errno.EROFS: SHUT,
-    errno.EACCES: SHUT,
-    errno.EPERM: SHUT,
-    errno.EFBIG: "the file would be larger than its disk or `ulimit -f` allows; raise the limit",
-    errno.EIO: "the disk reports an error; look after the disk, then give the same command again",
-}
-FOREIGN = re.compile(r"os error (\d+)\)|\[Errno (\d+)\]")  # how writers in Rust and C++ tell an errno
+__all__ = [
+    "atomic",
+    "digest",
+    "flush",
+    "read_json",
+    "read_model",
+    "sha256_file",
+    "sweep_temporaries",
+    "temporary_name",
+    "write_json",
+    "write_parquet",
+    "write_text",
+]
+
+Model = TypeVar("Model", bound=BaseModel)
 TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
-PREFIX = "qarm-scratch-"
-
-
-def refusal(error: BaseException) -> str | None:
-    """Why the disk refused, and the way out; None where the error is of another kind."""
-    number = error.errno if isinstance(error, OSError) else None
-    if number is None and (found := FOREIGN.search(str(error))):
-        number = int(found[1] or found[2])
-    return REFUSALS.get(number) if number is not None else None
-
-
-@contextmanager
-def explained(place: Path | str) -> Iterator[None]:
-    """Turns a refusal of the disk into an error that names the file, or else `place`.
-
-    Raises:
-        ArtifactError: the disk is full, read-only or broken.
-    """
-    try:
-        yield
-    except QarmError:
-        raise
-    except Exception as error:
-        reason = refusal(error)
-        if reason is None:
-            raise
-        raise ArtifactError(f"{getattr(error, 'filename', None) or place}: {reason}") from error
 
 
 def flush(path: Path) -> None:
@@ -67,7 +42,85 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-# ---- temporary files and folders ----------------------------------------------------------------
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary neighbour of `path`, flushed to disk and renamed to it on success.
+
+    Raises:
+        ArtifactError: the disk is full, read-only or broken; `path` is as it was.
+    """
+    with explained(path), _replaced(path) as temporary:
+        yield temporary
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    try:
+        yield temporary
+        flush(temporary)
+        temporary.replace(path)
+        flush(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON; of a schema's object, the fields that were set, in their order."""
+    if isinstance(content, BaseModel):
+        content = content.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing; run the stage that writes it again") from None
+    except ValueError as error:
+        raise ArtifactError(f"{path} is not JSON ({error}); delete its folder and rerun") from None
+
+
+def read_model(path: Path, schema: type[Model]) -> Model:
+    """A JSON file as an object of its schema.
+
+    Raises:
+        ArtifactError: it is missing, no JSON, or has other fields than its schema.
+    """
+    content = read_json(path)
+    try:
+        return schema.model_validate(content, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ArtifactError(f"{path}: {place}: {first['msg']}; delete its folder and rerun") from None
+
+
+def write_parquet(path: Path, frame: pl.DataFrame) -> None:
+    with atomic(path) as temporary:
+        frame.write_parquet(temporary, compression="zstd", statistics=False)
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest(content: object) -> str:
+    """SHA-256 of the canonical JSON of `content`."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# ---- temporary names ----------------------------------------------------------------------------
 
 
 def temporary_name(path: Path) -> Path:
@@ -93,54 +146,3 @@ def _alive(process: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     return True
-
-
-class Scratch:
-    """A temporary folder at `path`, locked while it is in use, so that others know when its owner was killed.
-
-    A context manager; or `close` removes it.
-    """
-
-    def __init__(self) -> None:
-        sweep_scratch()
-        self.path, self._lock = _locked()
-
-    def close(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-        with suppress(OSError):
-            os.close(self._lock)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _locked() -> tuple[Path, int]:
-    while True:
-        path = Path(mkdtemp(prefix=PREFIX))
-        with suppress(FileNotFoundError):  # swept before it was locked
-            descriptor = os.open(path, os.O_RDONLY)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if path.is_dir():
-                return path, descriptor
-            os.close(descriptor)
-
-
-def sweep_scratch() -> None:
-    """Remove the scratch folders of this user that no process holds any more."""
-    for path in Path(gettempdir()).glob(f"{PREFIX}*"):
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except OSError:  # another user's, or just gone
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
-        except OSError:
-            continue
-        finally:
-            os.close(descriptor)

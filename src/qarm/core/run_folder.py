@@ -1,110 +1,30 @@
-"""What a run leaves on disk: atomic files, stage folders with a manifest, arrays with item ids."""
+"""The run folder: its lock, and stage folders that are finished or not there, with a manifest of hashes."""
 
-import hashlib
 import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import polars as pl
-
-from qarm.core.atomic_io import explained, flush, sweep_temporaries, temporary_name
-from qarm.errors import ArtifactError, InputError, shown
+from qarm.core.atomic_io import digest, flush, read_json, sha256_file, sweep_temporaries, write_json
+from qarm.core.disk_errors import explained
+from qarm.errors import ArtifactError, shown
 
 __all__ = [
-    "Codes",
-    "Embeddings",
-    "atomic",
     "clear_partial",
-    "digest",
     "is_fresh",
-    "read_json",
     "read_manifest",
     "run_lock",
-    "sha256_file",
     "stage_folder",
     "verify",
     "working_folder",
-    "write_json",
-    "write_parquet",
-    "write_text",
 ]
 
 MANIFEST, TIMING, PARTIAL = "manifest.json", "timing.json", ".partial"
 SEAL = "sha256"  # of the rest of the manifest
-
-
-# ---- files ------------------------------------------------------------------------------------
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary neighbour of `path`, flushed to disk and renamed to it on success.
-
-    Raises:
-        ArtifactError: the disk is full, read-only or broken; `path` is as it was.
-    """
-    with explained(path), _replaced(path) as temporary:
-        yield temporary
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(path)
-    try:
-        yield temporary
-        flush(temporary)
-        temporary.replace(path)
-        flush(path.parent)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, content: object) -> None:
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing; run the stage that writes it again") from None
-    except ValueError as error:
-        raise ArtifactError(f"{path} is not JSON ({error}); delete its folder and rerun") from None
-
-
-def write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    with atomic(path) as temporary:
-        frame.write_parquet(temporary, compression="zstd", statistics=False)
-
-
-def sha256_file(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def digest(content: object) -> str:
-    """SHA-256 of the canonical JSON of `content`."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-# ---- stage folders ----------------------------------------------------------------------------
 
 
 @contextmanager
@@ -252,85 +172,3 @@ def _finish_swap(folder: Path) -> None:
         work.rename(folder)
         flush(folder.parent)
         clear_partial(folder)
-
-
-# ---- arrays with item ids ---------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """Vectors with the ids of their items.
-
-    item_ids: n distinct strings; vectors: float32 [n, d], row i belongs to item_ids[i].
-    """
-
-    item_ids: list[str]
-    vectors: npt.NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.item_ids)
-
-    def rows(self, item_ids: list[str]) -> npt.NDArray[np.float32]:
-        """Vectors of the given items, in the given order, float32 [len(item_ids), d]."""
-        return self.vectors[_positions(self.item_ids, item_ids)]
-
-    def write(self, path: Path) -> None:
-        vectors = pl.Series("embedding", self.vectors, dtype=pl.Array(pl.Float32, self.vectors.shape[1]))
-        write_parquet(path, pl.DataFrame({"item_id": self.item_ids, "embedding": vectors}))
-
-    @classmethod
-    def read(cls, path: Path) -> "Embeddings":
-        frame = pl.read_parquet(path, columns=["item_id", "embedding"])
-        vectors = frame["embedding"].to_numpy()
-        return cls(frame["item_id"].to_list(), np.ascontiguousarray(vectors, dtype=np.float32))
-
-
-@dataclass(frozen=True)
-class Codes:
-    """Codes with the ids of their items.
-
-    item_ids: n distinct strings; rq: int32 [n, levels]; vq: int32 [n, nearest], pool ids, or None;
-    version: number of the codebooks that made them; suffix: int32 [n], tells items with one full code
-    apart, or None.
-    """
-
-    item_ids: list[str]
-    rq: npt.NDArray[np.int32]
-    vq: npt.NDArray[np.int32] | None = None
-    version: int = 1
-    suffix: npt.NDArray[np.int32] | None = None
-
-    def __len__(self) -> int:
-        return len(self.item_ids)
-
-    def frame(self) -> pl.DataFrame:
-        """Columns item_id, rq, vq, version and suffix, vq and suffix where there are any."""
-        columns: dict[str, Any] = {"item_id": self.item_ids, "rq": _fixed(self.rq)}
-        if self.vq is not None:
-            columns["vq"] = _fixed(self.vq)
-        versions = pl.repeat(self.version, len(self), dtype=pl.Int32, eager=True)
-        frame = pl.DataFrame(columns).with_columns(versions.alias("version"))
-        return frame if self.suffix is None else frame.with_columns(pl.Series("suffix", self.suffix))
-
-    def write(self, path: Path) -> None:
-        write_parquet(path, self.frame())
-
-    @classmethod
-    def read(cls, path: Path) -> "Codes":
-        frame = pl.read_parquet(path)
-        vq = frame["vq"].to_numpy().astype(np.int32) if "vq" in frame.columns else None
-        rq = frame["rq"].to_numpy().astype(np.int32)
-        suffix = frame["suffix"].to_numpy().astype(np.int32) if "suffix" in frame.columns else None
-        return cls(frame["item_id"].to_list(), rq, vq, int(frame["version"][0]), suffix)
-
-
-def _fixed(codes: npt.NDArray[np.int32]) -> pl.Series:
-    return pl.Series(codes, dtype=pl.Array(pl.Int32, codes.shape[1]))
-
-
-def _positions(known: list[str], wanted: list[str]) -> npt.NDArray[np.int64]:
-    index = {item: i for i, item in enumerate(known)}
-    missing = [item for item in wanted if item not in index]
-    if missing:
-        raise InputError(f"no vector for items {shown(missing)}; embed them first")
-    return np.fromiter((index[item] for item in wanted), dtype=np.int64, count=len(wanted))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from qarm.core.run_folder import digest, read_json, sha256_file, write_json
+from qarm.core.atomic_io import digest, read_json, sha256_file, write_json
 from qarm.errors import ArtifactError, InputError, shown
 
 __all__ = ["MANIFEST", "building", "opened_seal", "seal"]

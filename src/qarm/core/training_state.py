@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from qarm.core.run_folder import atomic
+from qarm.core.atomic_io import atomic
 from qarm.errors import ArtifactError
 
 __all__ = ["Progress", "moments", "opened", "readable", "restore", "set_moments", "write_progress"]

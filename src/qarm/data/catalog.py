@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 
 import polars as pl
 
-from qarm.core.run_folder import sha256_file
+from qarm.core.atomic_io import sha256_file
 from qarm.core.tables import as_ids, column, read_table
 from qarm.errors import InputError, Problems, shown
 

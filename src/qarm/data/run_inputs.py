@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from qarm.config import Config
+from qarm.core.atomic_io import digest, read_json, sha256_file
 from qarm.core.parallel.engine import EngineName
-from qarm.core.run_folder import digest, read_json, read_manifest, sha256_file
+from qarm.core.run_folder import read_manifest
 from qarm.data.catalog import Catalog, read_catalog
 from qarm.data.interactions import Log, read_log
 from qarm.data.splits import Split, split_log

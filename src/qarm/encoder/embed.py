@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from qarm.core.atomic_io import Scratch
 from qarm.core.parallel.engine import EngineName
 from qarm.core.parallel.engine import engine as engine_of
 from qarm.core.parallel.torchrun import world
-from qarm.core.run_folder import Embeddings
+from qarm.core.scratch import Scratch
 from qarm.data.catalog import Catalog
+from qarm.data.embeddings import Embeddings
 from qarm.encoder.encoder import Encoder
 
 __all__ = ["Version", "embed"]

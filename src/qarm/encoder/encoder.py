@@ -13,8 +13,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from qarm.core.run_folder import Embeddings, atomic, read_json, sha256_file, verify, write_json
+from qarm.core.atomic_io import atomic, read_json, sha256_file, write_json
+from qarm.core.run_folder import verify
 from qarm.data.catalog import Catalog
+from qarm.data.embeddings import Embeddings
 from qarm.encoder.feature_cache import Shelf, feature_shards, open_shelves, readable
 from qarm.encoder.heads import Batch, Heads, as_batch
 from qarm.encoder.model_card import model_card

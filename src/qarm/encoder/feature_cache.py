@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
-from qarm.core.run_folder import atomic
+from qarm.core.atomic_io import atomic
 from qarm.data.catalog import Catalog
 from qarm.data.media import blame, read_media
 from qarm.encoder.towers.tower import Tower, reads

@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 
+from qarm.core.atomic_io import write_parquet
 from qarm.core.parallel.engine import EngineName
-from qarm.core.run_folder import write_parquet
 from qarm.data.interactions import Log
 from qarm.errors import InputError
 from qarm.pairs.selection import ITEM2ITEM, USER2ITEM, Directions, Rules, sift

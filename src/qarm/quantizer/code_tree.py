@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from qarm.core.run_folder import Codes
+from qarm.data.codes import Codes
 from qarm.errors import InputError
 
 __all__ = ["CodeTree", "Node", "parse_prefix", "prefix_text"]

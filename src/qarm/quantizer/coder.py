@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from qarm.core.run_folder import Codes, Embeddings, read_manifest, verify
+from qarm.core.run_folder import read_manifest, verify
 from qarm.data.catalog import Catalog, read_catalog
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.data.media import check_media
 from qarm.encoder.embed import embed
 from qarm.encoder.encoder import Encoder

@@ -6,7 +6,8 @@ import polars as pl
 
 from qarm.core.parallel.numba_jit import compiled
 from qarm.core.parallel.tiles import over_tiles
-from qarm.core.run_folder import Codes, Embeddings
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError, shown
 from qarm.quantizer.evaluation.quality import prefix_groups
 from qarm.quantizer.kmeans.assignment import prepared, scored

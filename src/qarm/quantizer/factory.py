@@ -7,7 +7,10 @@ from typing import Literal, get_args
 import numpy as np
 
 from qarm.config import QuantizerConfig
-from qarm.core.run_folder import Codes, Embeddings, read_json, verify
+from qarm.core.atomic_io import read_json
+from qarm.core.run_folder import verify
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError
 from qarm.quantizer.base import Quantizer
 from qarm.quantizer.collisions import reassign, suffixes

@@ -10,7 +10,8 @@ import polars as pl
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from qarm.core.run_folder import Embeddings, sha256_file, write_parquet
+from qarm.core.atomic_io import sha256_file, write_parquet
+from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError, shown
 from qarm.quantizer.exact_knn import Inverted, exact_nearest, inverted, unit_rows
 from qarm.quantizer.model_io import read_model, tensor, write_model

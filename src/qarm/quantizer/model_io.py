@@ -10,7 +10,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from qarm.core.run_folder import atomic, read_json, sha256_file, verify, write_json
+from qarm.core.atomic_io import atomic, read_json, sha256_file, write_json
+from qarm.core.run_folder import verify
 from qarm.errors import ArtifactError, InputError
 
 __all__ = ["read_model", "tensor", "write_model"]

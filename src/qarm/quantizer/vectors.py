@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sklearn.utils.validation import validate_data
 
 from qarm.core.parallel.numba_jit import compiled
-from qarm.core.run_folder import Embeddings
+from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError, shown
 from qarm.quantizer.parquet import parquet_ids, parquet_rows
 from qarm.quantizer.shards import current

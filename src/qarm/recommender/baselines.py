@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix, diags
 
-from qarm.core.run_folder import Embeddings
+from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError, shown
 from qarm.recommender.batches import Batch, batches
 from qarm.recommender.examples import Examples

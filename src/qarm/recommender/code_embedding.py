@@ -11,7 +11,8 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from qarm.core.run_folder import Codes, read_json
+from qarm.core.atomic_io import read_json
+from qarm.data.codes import Codes
 from qarm.errors import ArtifactError, InputError, shown
 
 __all__ = ["CodeEmbedding", "joined", "read_codebooks", "read_pool"]

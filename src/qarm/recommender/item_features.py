@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qarm.config import features_of
-from qarm.core.run_folder import Codes, Embeddings
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.errors import Problems, shown
 
 __all__ = ["ItemTable", "item_table"]

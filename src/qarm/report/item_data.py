@@ -7,8 +7,9 @@ from typing import Any
 
 import polars as pl
 
-from qarm.core.run_folder import Codes, Embeddings
 from qarm.data.catalog import Catalog
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.data.media import read_media
 from qarm.data.previews import short_sound, small_picture, title_of
 from qarm.encoder.evaluation.neighbour_examples import nearest

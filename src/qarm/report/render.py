@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from qarm.core.run_folder import read_json, write_text
+from qarm.core.atomic_io import read_json, write_text
 from qarm.report import charts, lines
 from qarm.report.comparison import comparison_parts
 from qarm.report.explorer import explorer_page

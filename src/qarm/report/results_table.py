@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qarm.core.run_folder import read_json
+from qarm.core.atomic_io import read_json
 
 __all__ = ["result_lines", "results_table"]
 

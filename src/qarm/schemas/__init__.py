@@ -4,12 +4,12 @@ from fnmatch import fnmatch
 
 from pydantic import BaseModel
 
+from qarm.schemas.base import Check, Manifest, Timing
 from qarm.schemas.comparison import Compared, ComparedCell, ComparedKey, ComparedTiming, Searched
 from qarm.schemas.explorer import ExplorerItems, Tree
 from qarm.schemas.learned import AlignStep, Churn, CodeQuality, EncoderCard, PairQuality, Profile, Saved
 from qarm.schemas.results import Baselines, Cell, RankerShape, Results, Summary
 from qarm.schemas.retrieval import EmbeddingQuality, Neighbours
-from qarm.schemas.shape import Check, Manifest, Timing
 
 __all__ = ["SCHEMAS", "schema_of"]
 

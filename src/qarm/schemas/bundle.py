@@ -2,12 +2,12 @@
 
 from typing import Any, Literal
 
-from qarm.schemas.shape import Count, Shape, Share
+from qarm.schemas.base import Count, Schema, Share
 
 __all__ = ["BundleContent", "CodeLayout", "PortableReport", "Sealed"]
 
 
-class Sealed(Shape):
+class Sealed(Schema):
     """`manifest.json`; version: SHA-256 over the names and hashes of all other files."""
 
     kind: Literal["qarm-bundle-1", "qarm-codes-1"]
@@ -15,7 +15,7 @@ class Sealed(Shape):
     files: dict[str, str]
 
 
-class BundleContent(Shape):
+class BundleContent(Schema):
     """`bundle.json`; variant: of the ranker, None where there is none; config: the run's, by section."""
 
     qarm: str
@@ -26,7 +26,7 @@ class BundleContent(Shape):
     config: dict[str, Any]
 
 
-class Differences(Shape):
+class Differences(Schema):
     """Shares of codes that differ from the run's, by level and full; largest: of a vector's entries."""
 
     levels: list[Share]
@@ -34,7 +34,7 @@ class Differences(Shape):
     largest_difference: float
 
 
-class PortableReport(Shape):
+class PortableReport(Schema):
     """`portable/report.json`; precisions: float32, bfloat16, float16; modalities: order of the features."""
 
     items: Count
@@ -42,7 +42,7 @@ class PortableReport(Shape):
     precisions: dict[str, Differences]
 
 
-class Level(Shape):
+class Level(Schema):
     """A level of the RQ code: its width, and where its ids begin among those of all levels."""
 
     level: Count
@@ -50,7 +50,7 @@ class Level(Shape):
     offset: Count
 
 
-class CodeLayout(Shape):
+class CodeLayout(Schema):
     """`layout.json` of exported codes; ids: rows of a table over all levels; pool: of one for the VQ code."""
 
     version: Count

@@ -4,19 +4,19 @@ from typing import Annotated
 
 from pydantic import Field
 
+from qarm.schemas.base import Count, Schema, Share
 from qarm.schemas.results import Epoch
-from qarm.schemas.shape import Count, Shape, Share
 
 __all__ = ["Compared", "ComparedCell", "ComparedKey", "ComparedTiming", "Searched"]
 
 
-class ComparedKey(Shape):
+class ComparedKey(Schema):
     """`compare/key.json`: hash of the settings and tables that the folder belongs to."""
 
     key: str
 
 
-class ComparedTiming(Shape):
+class ComparedTiming(Schema):
     """`compare/timing.json`: seconds over all calls, and the machine."""
 
     seconds: float
@@ -24,7 +24,7 @@ class ComparedTiming(Shape):
     threads: Count
 
 
-class ComparedCell(Shape):
+class ComparedCell(Schema):
     """`compare/seed-<n>/cells/<variant>.json`: one trained ranker; `best` is the epoch that was kept.
 
     `settings`: what torch-rechub's DIN was given after its search.
@@ -37,7 +37,7 @@ class ComparedCell(Shape):
     settings: dict[str, float] | None = None
 
 
-class Means(Shape):
+class Means(Schema):
     """A method's figures on a slice, averaged over seeds; rows and users are those of all seeds."""
 
     negatives: str
@@ -54,7 +54,7 @@ class Means(Shape):
     users: Count
 
 
-class Gain(Shape):
+class Gain(Schema):
     """A method's figure minus another's: 95 % interval, standard error and p from resampled users."""
 
     negatives: str
@@ -73,7 +73,7 @@ class Primary(Gain):
     smallest_effect: float
 
 
-class Tops(Shape):
+class Tops(Schema):
     """Over the catalogue, at 10; None where no user has such an item."""
 
     method: str
@@ -83,7 +83,7 @@ class Tops(Shape):
     cold_ndcg: Annotated[Share | None, Field(alias="ndcg of cold items")] = None
 
 
-class Rung(Shape):
+class Rung(Schema):
     """One setting of the ranker in one round: epochs allowed, and the validation AUC that was reached."""
 
     setting: dict[str, float]
@@ -91,7 +91,7 @@ class Rung(Shape):
     valid_auc: Share
 
 
-class Searched(Shape):
+class Searched(Schema):
     """`compare/search.json`: successive halving of ranker settings; `variant_epochs` were trained in all."""
 
     grid: dict[str, list[float]]
@@ -100,7 +100,7 @@ class Searched(Shape):
     rounds: list[list[Rung]]
 
 
-class Compared(Shape):
+class Compared(Schema):
     """`compare/results.json`; docs/protocol.md says how it comes about."""
 
     seeds: list[int]

@@ -1,16 +1,16 @@
 """The code tree, and what the static explorer shows of items."""
 
-from qarm.schemas.shape import Count, Shape
+from qarm.schemas.base import Count, Schema
 
 __all__ = ["ExplorerItems", "Tree"]
 
 
-class TreeLimits(Shape):
+class TreeLimits(Schema):
     nodes: Count
     examples: Count
 
 
-class TreeNode(Shape):
+class TreeNode(Schema):
     prefix: str
     items: Count
     codes: Count
@@ -21,12 +21,12 @@ class TreeBranch(TreeNode):
     branches: list[TreeNode]
 
 
-class TreeCard(Shape):
+class TreeCard(Schema):
     title: str | None
     picture: str | None
 
 
-class Tree(Shape):
+class Tree(Schema):
     """`report/tree.json`; `qarm.report.tree.tree_json` says what each field means."""
 
     items: Count
@@ -37,21 +37,21 @@ class Tree(Shape):
     cards: dict[str, TreeCard]
 
 
-class ItemLimits(Shape):
+class ItemLimits(Schema):
     items: Count
     neighbours: Count
     picture_bytes: Count
     sound_bytes: Count
 
 
-class ItemCounts(Shape):
+class ItemCounts(Schema):
     coded: Count
     listed: Count
     pictures: Count
     sounds: Count
 
 
-class ExplorerItem(Shape):
+class ExplorerItem(Schema):
     item: str
     title: str | None
     text: str | None
@@ -63,7 +63,7 @@ class ExplorerItem(Shape):
     sound: str | None
 
 
-class ExplorerItems(Shape):
+class ExplorerItems(Schema):
     """`report/explorer.json`; `qarm.report.item_data.items_json` says what each field means."""
 
     limits: ItemLimits

@@ -4,23 +4,23 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from qarm.schemas.shape import Count, Shape, Share
+from qarm.schemas.base import Count, Schema, Share
 
 __all__ = ["AlignStep", "Churn", "CodeQuality", "EncoderCard", "PairQuality", "Profile", "Saved"]
 
 
-class Range(Shape):
+class Range(Schema):
     min: float
     median: float
     max: float
 
 
-class Spread(Shape):
+class Spread(Schema):
     mean: float
     max: Count
 
 
-class PairLift(Shape):
+class PairLift(Schema):
     users_per_pair: float
     users_per_random_pair: float
     users_per_matched_pair: float
@@ -30,13 +30,13 @@ class PairLift(Shape):
     matched_lift_interval: list[float] | None
 
 
-class PairCategory(Shape):
+class PairCategory(Schema):
     same: Share | None
     random: Share | None
     known: Share
 
 
-class PairSource(Shape):
+class PairSource(Schema):
     pairs: Count
     items: Count
     items_share: Share
@@ -48,12 +48,12 @@ class PairSource(Shape):
     category: PairCategory | None = None
 
 
-class PairOverlap(Shape):
+class PairOverlap(Schema):
     pairs: Count
     share: dict[str, Share]
 
 
-class PairQuality(Shape):
+class PairQuality(Schema):
     """`pairs/quality.json`; `qarm.pairs.quality.pair_quality` says what each field means."""
 
     pairs: Count
@@ -66,7 +66,7 @@ class PairQuality(Shape):
     rejected: dict[str, dict[str, Count]] | None = None
 
 
-class AlignFigures(Shape):
+class AlignFigures(Schema):
     loss: float | None
     temperature: float
     valid_loss: float | None
@@ -85,7 +85,7 @@ class AlignSummary(AlignFigures):
     steps: Count
 
 
-class Tower(Shape):
+class Tower(Schema):
     kind: str
     name: str
     fingerprint: str
@@ -93,7 +93,7 @@ class Tower(Shape):
     tuned: bool
 
 
-class HeadsSettings(Shape):
+class HeadsSettings(Schema):
     dim: Count
     hidden: Count
     dropout: Share
@@ -101,7 +101,7 @@ class HeadsSettings(Shape):
     anchor: float
 
 
-class EncoderCard(Shape):
+class EncoderCard(Schema):
     """`encoder/config.json`: the trained heads and the towers below them."""
 
     format: str
@@ -122,7 +122,7 @@ class Saved(BaseModel):
     sha256: str
 
 
-class Level(Shape):
+class Level(Schema):
     level: Count
     width: Count
     used: Count
@@ -134,38 +134,38 @@ class Level(Shape):
     energy_left: Annotated[float, Field(ge=0.0)]
 
 
-class ItemsPerCode(Shape):
+class ItemsPerCode(Schema):
     mean: float
     max: Count
     histogram: dict[str, Count]
 
 
-class FullCodes(Shape):
+class FullCodes(Schema):
     distinct: Count
     collision_rate: Share
     items_per_code: ItemsPerCode
 
 
-class Overlap(Shape):
+class Overlap(Schema):
     mean: Share
     low: float
     high: float
     queries: Count
 
 
-class Agreement(Shape):
+class Agreement(Schema):
     levels: Count
     share: Share
     chance: Share
 
 
-class PairAgreement(Shape):
+class PairAgreement(Schema):
     used: Count
     skipped: Count
     agreement: list[Agreement]
 
 
-class CodeQuality(Shape):
+class CodeQuality(Schema):
     """`codes/quality.json`; `qarm.quantizer.evaluation.quality.code_quality` says what each field means."""
 
     items: Count
@@ -175,25 +175,25 @@ class CodeQuality(Shape):
     pairs: PairAgreement | None = None
 
 
-class ProfileLevel(Shape):
+class ProfileLevel(Schema):
     counts: list[Count]
     energy_left: Annotated[float, Field(ge=0.0)]
 
 
-class Profile(Shape):
+class Profile(Schema):
     """`codes/profile.json`: items per code at fit time, which `qarm monitor` compares with."""
 
     items: Count
     levels: list[ProfileLevel]
 
 
-class ChurnLevel(Shape):
+class ChurnLevel(Schema):
     level: Count
     changed: Share
     renumbered: Share
 
 
-class Churn(Shape):
+class Churn(Schema):
     """`codes/churn.json`; `qarm.quantizer.versions.refit.churn` says what each field means."""
 
     old: Annotated[Count, Field(alias="from")]

@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from qarm.schemas.shape import Count, Shape, Share
+from qarm.schemas.base import Count, Schema, Share
 
 __all__ = ["Baselines", "Cell", "Epoch", "RankerShape", "Results", "Summary"]
 
 
-class Figures(Shape):
+class Figures(Schema):
     slice: str
     auc: Share | None
     uauc: Share | None
@@ -24,7 +24,7 @@ class Row(Figures):
     seed: int
 
 
-class Epoch(Shape):
+class Epoch(Schema):
     epoch: Count
     loss: float
     valid_auc: Share | None
@@ -40,7 +40,7 @@ class LabelRow(LabelFigures):
     seed: int
 
 
-class Cell(Shape):
+class Cell(Schema):
     """`recommender/cells/<variant>-<seed>.json`: one trained ranker; `best` is the epoch that was kept.
 
     `labels`: figures of the further labels, where there are any.
@@ -52,14 +52,14 @@ class Cell(Shape):
     best: int
 
 
-class Baselines(Shape):
+class Baselines(Schema):
     """`recommender/cells/baselines.json`; `content-knn` names the rule that validation chose."""
 
     knn: Annotated[str, Field(alias="content-knn")]
     rows: dict[str, list[Figures]]
 
 
-class RankerShape(Shape):
+class RankerShape(Schema):
     """`recommender/<variant>/config.json`; fields as in `qarm.recommender.ranking.model.Shape`."""
 
     items: Count
@@ -84,7 +84,7 @@ class RankerShape(Shape):
     users: tuple[Count, ...] = ()
 
 
-class Results(Shape):
+class Results(Schema):
     """`recommender/results.json`: a row per variant, seed and slice of the test part.
 
     `labels`: the same by further label, where there are any.
@@ -94,7 +94,7 @@ class Results(Shape):
     labels: list[LabelRow] | None = None
 
 
-class Mean(Shape):
+class Mean(Schema):
     variant: str
     slice: str
     seeds: Count
@@ -106,7 +106,7 @@ class Mean(Shape):
     users: Count
 
 
-class Difference(Shape):
+class Difference(Schema):
     variant: str
     against: str
     slice: str
@@ -117,7 +117,7 @@ class Difference(Shape):
     high: float | None
 
 
-class Summary(Shape):
+class Summary(Schema):
     """`report/summary.json`: means over seeds, and paired differences with their interval."""
 
     against: str

@@ -4,23 +4,23 @@ from typing import Annotated
 
 from pydantic import Field
 
-from qarm.schemas.shape import Count, Shape, Share
+from qarm.schemas.base import Count, Schema, Share
 
 __all__ = ["EmbeddingQuality", "Neighbours"]
 
 
-class Slice(Shape):
+class Slice(Schema):
     clicks: Count
     users: Count
 
 
-class HitRate(Shape):
+class HitRate(Schema):
     method: str
     slice: str
     hit_rate: dict[str, Share | None]
 
 
-class HitDifference(Shape):
+class HitDifference(Schema):
     method: str
     against: str
     slice: str
@@ -31,17 +31,17 @@ class HitDifference(Shape):
     ratio_interval: list[float] | None
 
 
-class PairRecall(Shape):
+class PairRecall(Schema):
     count: Count
     recall: dict[str, dict[str, Share | None]]
 
 
-class Geometry(Shape):
+class Geometry(Schema):
     alignment: Annotated[float, Field(ge=0.0)] | None
     uniformity: float | None
 
 
-class EmbeddingQuality(Shape):
+class EmbeddingQuality(Schema):
     """`embeddings/quality.json`; fields as in `embedding_quality`."""
 
     users: Count
@@ -57,18 +57,18 @@ class EmbeddingQuality(Shape):
     geometry: dict[str, Geometry]
 
 
-class NearItem(Shape):
+class NearItem(Schema):
     item: str
     raw: list[str]
     aligned: list[str]
 
 
-class Card(Shape):
+class Card(Schema):
     title: str | None
     picture: str | None
 
 
-class Neighbours(Shape):
+class Neighbours(Schema):
     """`embeddings/neighbours.json`; fields as in `neighbour_examples.neighbours`."""
 
     items: list[NearItem]

@@ -10,9 +10,11 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import ValidationError
 
-from qarm.core.run_folder import Codes, Embeddings, read_json
+from qarm.core.atomic_io import read_json
 from qarm.core.sealed_folder import opened_seal
 from qarm.data.catalog import MEDIA, Catalog, as_catalog
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.encoder.towers.checkpoint import Checkpoint
 from qarm.errors import ArtifactError, InputError, Problems, shown
 from qarm.quantizer.coder import Coder

@@ -9,7 +9,7 @@ from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel
 from starlette.responses import FileResponse, RedirectResponse, Response
 
-from qarm.core.run_folder import Codes
+from qarm.data.codes import Codes
 from qarm.data.previews import title_of
 from qarm.quantizer.code_tree import CodeTree, prefix_text
 from qarm.report.explorer import ASSETS, explorer_asset

@@ -10,7 +10,8 @@ import polars as pl
 import soundfile
 from PIL import Image
 
-from qarm.core.run_folder import atomic, read_json, read_manifest, sha256_file
+from qarm.core.atomic_io import atomic, read_json, sha256_file
+from qarm.core.run_folder import read_manifest
 from qarm.core.tables import read_table
 from qarm.data.catalog import MEDIA, Catalog, as_catalog
 from qarm.data.media import FORMATS, UNREADABLE, read_media

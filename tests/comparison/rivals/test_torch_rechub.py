@@ -12,7 +12,7 @@ from qarm.comparison.compare import compare_variants
 from qarm.comparison.rivals import torch_rechub as rechub
 from qarm.comparison.rivals.torch_rechub import DIN, fit_rival, rechub_din, score_rival
 from qarm.config import Config, RankerConfig, load_config
-from qarm.core.run_folder import read_json
+from qarm.core.atomic_io import read_json
 from qarm.data.interactions import Log
 from qarm.demo import WorldSpec, build_world
 from qarm.errors import MissingExtraError

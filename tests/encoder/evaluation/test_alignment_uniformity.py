@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from qarm.core.run_folder import Embeddings
+from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.encoder.evaluation import alignment_uniformity as geometry
 from qarm.encoder.evaluation.alignment_uniformity import alignment, held_out_pairs, pair_trial, uniformity

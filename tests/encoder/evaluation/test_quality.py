@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from qarm.core.run_folder import Embeddings
 from qarm.data.catalog import Catalog
+from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.data.splits import Split, split_log
 from qarm.encoder.alignment.align import align

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import torch
 
-from qarm.core.run_folder import Embeddings
+from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.encoder.evaluation import retrieval
 from qarm.encoder.evaluation.retrieval import (

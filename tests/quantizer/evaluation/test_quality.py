@@ -7,7 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from qarm.core.run_folder import Codes, Embeddings
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError
 from qarm.quantizer.evaluation.neighbour_overlap import neighbour_overlap
 from qarm.quantizer.evaluation.quality import code_quality, prefix_groups

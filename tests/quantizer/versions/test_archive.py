@@ -8,7 +8,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from qarm.core.run_folder import Codes, Embeddings
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError
 from qarm.quantizer.knn_codes import NearestCodes
 from qarm.quantizer.residual_kmeans import ResidualKMeans

@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from qarm.core.run_folder import Codes, Embeddings
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError
 from qarm.quantizer.residual_kmeans import ResidualKMeans
 from qarm.quantizer.versions.drift import fit_profile, monitor

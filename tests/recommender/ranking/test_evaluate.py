@@ -9,7 +9,8 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from qarm.config import RankerConfig
-from qarm.core.run_folder import Codes, Embeddings
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.errors import InputError
 from qarm.recommender.examples import Examples, evaluation_rows

@@ -13,7 +13,8 @@ import torch
 
 from qarm.config import Negatives, RankerConfig
 from qarm.core.parallel.torchrun import World
-from qarm.core.run_folder import Codes, Embeddings
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.data.splits import split_log
 from qarm.errors import InputError

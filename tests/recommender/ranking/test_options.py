@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from qarm.config import RankerConfig
-from qarm.core.run_folder import Codes, Embeddings
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.errors import InputError
 from qarm.recommender.batches import batches

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from qarm.config import RankerConfig
-from qarm.core.run_folder import Codes, Embeddings, read_json
+from qarm.core.atomic_io import read_json
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.data.splits import split_log
 from qarm.errors import ArtifactError
@@ -159,7 +161,8 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import polars as pl
-from qarm.core.run_folder import Codes, write_json
+from qarm.data.codes import Codes
+from qarm.core.atomic_io import write_json
 from qarm.data.interactions import Log
 from tests.recommender.ranking.test_resume import SHARED, inputs, saved
 from qarm.recommender.ranking.train import fit_ranker

@@ -13,7 +13,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from qarm.config import RankerConfig
-from qarm.core.run_folder import Codes, Embeddings
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.data.splits import Split, split_log
 from qarm.errors import InputError

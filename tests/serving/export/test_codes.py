@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from qarm.cli import main
-from qarm.core.run_folder import Codes
+from qarm.data.codes import Codes
 from qarm.errors import ArtifactError, InputError
 from qarm.quantizer.versions.lifecycle import append_items
 from qarm.recommender.code_embedding import CodeEmbedding

@@ -11,9 +11,9 @@ import torch
 from pydantic import ValidationError
 
 from qarm.config import EncoderConfig
-from qarm.core.atomic_io import Scratch
+from qarm.core.atomic_io import atomic, digest, sha256_file
 from qarm.core.parallel.torchrun import world
-from qarm.core.run_folder import atomic, digest, sha256_file
+from qarm.core.scratch import Scratch
 from qarm.data.catalog import MODALITIES, Catalog
 from qarm.encoder.alignment.model import Learner
 from qarm.encoder.alignment.pair_dataset import read_pairs

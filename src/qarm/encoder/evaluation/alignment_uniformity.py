@@ -8,7 +8,7 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from qarm.core.run_folder import Embeddings
+from qarm.data.embeddings import Embeddings
 from qarm.data.interaction_matrix import Lists
 from qarm.data.interactions import Log
 from qarm.encoder.evaluation.retrieval import Trial

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import polars as pl
 
-from qarm.core.run_folder import Embeddings
 from qarm.data.catalog import Catalog
+from qarm.data.embeddings import Embeddings
 from qarm.encoder.encoder import Encoder
 
 __all__ = ["hidden_versions", "only_modalities"]

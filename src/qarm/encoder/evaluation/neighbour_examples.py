@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from qarm.core.run_folder import Embeddings
 from qarm.data.catalog import Catalog
+from qarm.data.embeddings import Embeddings
 from qarm.data.media import read_media
 from qarm.data.previews import small_picture, title_of
 from qarm.encoder.evaluation.retrieval import best_items, by_vectors

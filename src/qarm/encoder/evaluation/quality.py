@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from qarm.core.run_folder import Embeddings
+from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.data.popularity import frequency_groups
 from qarm.data.splits import Split

@@ -12,7 +12,7 @@ from numba import njit
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from qarm.core.run_folder import Embeddings
+from qarm.data.embeddings import Embeddings
 from qarm.data.interaction_matrix import Lists
 from qarm.data.interactions import Log
 

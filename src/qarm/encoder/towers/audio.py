@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from qarm.core.run_folder import digest, write_json
+from qarm.core.atomic_io import digest, write_json
 from qarm.data.media import load_audio
 
 __all__ = ["LOGMEL", "LogMel", "mel_bands"]

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from qarm.core.atomic_io import Scratch
-from qarm.core.run_folder import atomic, digest, read_json, sha256_file
+from qarm.core.atomic_io import atomic, digest, read_json, sha256_file
+from qarm.core.scratch import Scratch
 from qarm.encoder.towers.tower import default_device, side_by_side
 from qarm.errors import ArtifactError, InputError, MissingExtraError, shown
 

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from qarm.core.run_folder import Codes, Embeddings
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError, shown
 from qarm.quantizer.evaluation.neighbour_overlap import neighbour_overlap
 

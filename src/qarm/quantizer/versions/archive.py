@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from qarm.core.run_folder import Codes, Embeddings, write_json, write_parquet
+from qarm.core.atomic_io import write_json, write_parquet
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError, shown
 from qarm.quantizer.base import Quantizer
 from qarm.quantizer.knn_codes import NearestCodes

@@ -9,17 +9,10 @@ from typing import Any
 
 import polars as pl
 
-from qarm.core.run_folder import (
-    Codes,
-    Embeddings,
-    is_fresh,
-    read_json,
-    read_manifest,
-    run_lock,
-    stage_folder,
-    write_json,
-    write_parquet,
-)
+from qarm.core.atomic_io import read_json, write_json, write_parquet
+from qarm.core.run_folder import is_fresh, read_manifest, run_lock, stage_folder
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError
 from qarm.quantizer.base import Quantizer
 from qarm.quantizer.coder import new_vectors

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import polars as pl
 from scipy.optimize import linear_sum_assignment
 
-from qarm.core.run_folder import Codes, Embeddings
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError, shown
 from qarm.quantizer.base import Quantizer
 from qarm.quantizer.collisions import suffixes

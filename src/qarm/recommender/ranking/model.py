@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qarm.core.run_folder import atomic, read_json, verify, write_json, write_parquet
+from qarm.core.atomic_io import atomic, read_json, write_json, write_parquet
+from qarm.core.run_folder import verify
 from qarm.data.interactions import Log
 from qarm.errors import ArtifactError, InputError, shown
 from qarm.recommender.batches import Batch, batches

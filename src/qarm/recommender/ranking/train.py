@@ -10,9 +10,11 @@ import numpy.typing as npt
 import torch
 
 from qarm.config import RankerConfig
+from qarm.core.atomic_io import digest
 from qarm.core.parallel.allocator import kept_memory
 from qarm.core.parallel.torchrun import world
-from qarm.core.run_folder import Codes, Embeddings, digest
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.data.splits import split_log
 from qarm.errors import InputError

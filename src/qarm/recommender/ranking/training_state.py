@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from qarm.core.run_folder import atomic
+from qarm.core.atomic_io import atomic
 from qarm.core.training_state import moments, opened, readable, set_moments
 
 __all__ = ["FILE", "State", "fingerprint", "restore", "write"]

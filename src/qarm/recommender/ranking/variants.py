@@ -11,8 +11,10 @@ import polars as pl
 import torch
 
 from qarm.config import RankerConfig
+from qarm.core.atomic_io import read_json, write_json, write_parquet
 from qarm.core.parallel.torchrun import world
-from qarm.core.run_folder import Codes, Embeddings, read_json, write_json, write_parquet
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.data.splits import Split
 from qarm.errors import InputError, Problems

@@ -8,18 +8,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from qarm.core.run_folder import (
-    Codes,
-    Embeddings,
-    digest,
-    is_fresh,
-    read_manifest,
-    run_lock,
-    sha256_file,
-    write_json,
-    write_parquet,
-)
+from qarm.core.atomic_io import digest, sha256_file, write_json, write_parquet
+from qarm.core.run_folder import is_fresh, read_manifest, run_lock
 from qarm.core.sealed_folder import building, seal
+from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError, shown
 from qarm.quantizer.coder import Coder
 from qarm.quantizer.knn_codes import NearestCodes

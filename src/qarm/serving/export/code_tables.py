@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from qarm.core.run_folder import Codes
+from qarm.data.codes import Codes
 from qarm.errors import InputError
 
 __all__ = ["changed_codes", "changed_items", "code_items", "item_codes", "offsets", "prefix_ids"]

@@ -7,17 +7,10 @@ from typing import Any, Literal, get_args
 
 import polars as pl
 
-from qarm.core.run_folder import (
-    Codes,
-    atomic,
-    is_fresh,
-    read_json,
-    read_manifest,
-    run_lock,
-    write_json,
-    write_parquet,
-)
+from qarm.core.atomic_io import atomic, read_json, write_json, write_parquet
+from qarm.core.run_folder import is_fresh, read_manifest, run_lock
 from qarm.core.sealed_folder import building, seal
+from qarm.data.codes import Codes
 from qarm.errors import ArtifactError, InputError, shown
 from qarm.quantizer.factory import load_quantizer
 from qarm.quantizer.versions.archive import VERSIONS, appended, current_version, versions

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qarm.core.run_folder import atomic, write_json
+from qarm.core.atomic_io import atomic, write_json
 from qarm.data.catalog import Catalog
 from qarm.encoder.encoder import Encoder
 from qarm.encoder.feature_cache import Features, tower_features

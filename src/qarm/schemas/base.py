@@ -4,17 +4,17 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Check", "Count", "Manifest", "Shape", "Share", "Timing"]
+__all__ = ["Check", "Count", "Manifest", "Schema", "Share", "Timing"]
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
 
 
-class Shape(BaseModel):
+class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Manifest(Shape):
+class Manifest(Schema):
     """`manifest.json` of every stage: what it was made from and the hash of each file it left.
 
     sha256: of all the rest, so that a change by hand shows.
@@ -29,14 +29,14 @@ class Manifest(Shape):
     sha256: str
 
 
-class Timing(Shape):
+class Timing(Schema):
     """`timing.json` of every stage, outside every hash; Unix time and seconds."""
 
     started: float
     seconds: float
 
 
-class Check(Shape):
+class Check(Schema):
     """`check/check.json`; bad media by item id, with the reason."""
 
     items: Count

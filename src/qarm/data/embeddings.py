@@ -1,0 +1,43 @@
+"""Item vectors with their item ids, and their Parquet file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from qarm.core.atomic_io import write_parquet
+from qarm.core.item_index import ItemIndex
+
+__all__ = ["Embeddings"]
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Vectors with the ids of their items.
+
+    item_ids: n distinct strings; vectors: float32 [n, d], row i belongs to item_ids[i].
+    """
+
+    item_ids: list[str]
+    vectors: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def rows(self, item_ids: list[str]) -> npt.NDArray[np.float32]:
+        """Vectors of the given items, in the given order, float32 [len(item_ids), d]."""
+        return self.vectors[
+            ItemIndex(self.item_ids).rows(item_ids, missing="no vector for items {items}; embed them first")
+        ]
+
+    def write(self, path: Path) -> None:
+        vectors = pl.Series("embedding", self.vectors, dtype=pl.Array(pl.Float32, self.vectors.shape[1]))
+        write_parquet(path, pl.DataFrame({"item_id": self.item_ids, "embedding": vectors}))
+
+    @classmethod
+    def read(cls, path: Path) -> "Embeddings":
+        frame = pl.read_parquet(path, columns=["item_id", "embedding"])
+        vectors = frame["embedding"].to_numpy()
+        return cls(frame["item_id"].to_list(), np.ascontiguousarray(vectors, dtype=np.float32))
