@@ -153,7 +153,7 @@ def test_scratch_of_a_killed_process_is_swept_and_of_a_living_one_not(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     program = (
-        "import os, signal; from qarm.core.atomic_io import Scratch; s = Scratch();"
+        "import os, signal; from qarm.core.scratch import Scratch; s = Scratch();"
         "(s.path / 'x').touch(); print(s.path, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -118,6 +118,15 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_a_lock_that_is_a_link_is_refused_and_its_target_stays(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "notes")
+    with pytest.raises(ArtifactError, match=r"\.lock is a symbolic link"), run_lock(tmp_path / "run"):
+        pass
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
 def test_embeddings_survive_and_match_by_id(tmp_path: Path) -> None:
     vectors = np.arange(6, dtype=np.float32).reshape(3, 2)
     Embeddings(["a", "b", "c"], vectors).write(tmp_path / "e.parquet")

@@ -4,13 +4,14 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from qarm.core.atomic_io import digest, flush, read_json, sha256_file, sweep_temporaries, write_json
 from qarm.core.disk_errors import explained
+from qarm.core.locks import locked
 from qarm.errors import ArtifactError, shown
 
 __all__ = [
@@ -29,17 +30,16 @@ SEAL = "sha256"  # of the rest of the manifest
 
 @contextmanager
 def run_lock(run: Path) -> Iterator[None]:
-    """Hold the run folder for this process; a second process is refused, not queued."""
-    import fcntl
+    """Lock of the run folder for this process; a second process is refused, it does not wait.
 
-    with explained(run):
-        run.mkdir(parents=True, exist_ok=True)
-        stream = (run / ".lock").open("w")
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ArtifactError(f"{run} is in use by another qarm process; wait for it") from None
+    Raises:
+        ArtifactError: another process holds the lock, the folder is not writable, or its lock is a link.
+    """
+    with ExitStack() as stack:
+        with explained(run):
+            run.mkdir(parents=True, exist_ok=True)
+            busy = f"{run} is in use by another qarm process; wait for it"
+            stack.enter_context(locked(run / ".lock", busy=busy))
         sweep_temporaries(run)
         yield
 
