@@ -253,11 +253,11 @@ def check(config: ConfigFile, *, settings: Settings = None, as_json: Json = Fals
     """Check the config, the tables and the media; reports all problems at once."""
     from qarm.pipeline import check_input
 
-    found = check_input(_load(config, settings))
+    report = check_input(_load(config, settings)).model_dump()
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(report))
         return
-    for key, value in found.items():
+    for key, value in report.items():
         if not isinstance(value, dict):
             print(f"{key}: {value:,}")
             continue

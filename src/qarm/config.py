@@ -11,8 +11,9 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qarm.errors import ConfigError
+from qarm.schemas.base import Settings
 
-__all__ = ["FEATURES", "Config", "features_of", "load_config"]
+__all__ = ["FEATURES", "Config", "features_of", "load_config", "saved_config"]
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -380,6 +381,18 @@ def load_config(
     except ValidationError as error:
         origin = "config" if path is None else str(path)
         raise ConfigError([f"{origin}: {_explain(e)}" for e in error.errors()]) from None
+
+
+def saved_config(settings: Settings) -> Config:
+    """Config of the sections that a manifest or a bundle holds; the other sections have their defaults.
+
+    Raises:
+        ConfigError: a value is wrong.
+    """
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError([f"saved settings: {_explain(e)}" for e in error.errors()]) from None
 
 
 class _Loader(yaml.SafeLoader):

@@ -6,15 +6,15 @@ and is skipped when its inputs and settings are those of the last time.
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from qarm.config import Config
-from qarm.core.atomic_io import read_json, write_json, write_parquet
+from qarm.core.atomic_io import read_json, read_model, write_json, write_parquet
 from qarm.core.parallel.engine import EngineName
 from qarm.core.run_folder import (
     clear_partial,
@@ -29,6 +29,7 @@ from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.data.run_inputs import Run
 from qarm.errors import InputError, MissingExtraError
+from qarm.schemas.base import Check, Figure, Settings
 
 if TYPE_CHECKING:
     from qarm.core.parallel.torchrun import World
@@ -45,7 +46,7 @@ class Done:
 
     stage: str
     path: Path
-    rows: dict[str, Any]
+    rows: Mapping[str, Figure]
     fresh: bool
     seconds: float
 
@@ -53,24 +54,25 @@ class Done:
 # ---- stages: each fills `work` and tells its row counts and the figures that matter -------------
 
 
-def _check(run: Run, work: Path) -> dict[str, Any]:
+def _check(run: Run, work: Path) -> dict[str, Figure]:
     from qarm.data.media import check_media
 
     catalog, log = run.tables
-    found = check_media(catalog)
-    report = {
-        "items": len(catalog),
-        "users": len(log.users),
-        "interactions": len(log),
-        "unknown_interactions": log.unknown,
-        "bad_images": found.images,
-        "bad_sounds": found.sounds,
-    }
+    media = check_media(catalog)
+    report = Check(
+        items=len(catalog),
+        users=len(log.users),
+        interactions=len(log),
+        unknown_interactions=log.unknown,
+        bad_images=media.images,
+        bad_sounds=media.sounds,
+    )
     write_json(work / "check.json", report)
-    return {key: len(value) if isinstance(value, dict) else value for key, value in report.items()}
+    counts = {"bad_images": len(report.bad_images), "bad_sounds": len(report.bad_sounds)}
+    return report.model_dump(exclude={"bad_images", "bad_sounds"}) | counts
 
 
-def _mine(run: Run, work: Path) -> dict[str, Any]:
+def _mine(run: Run, work: Path) -> dict[str, Figure]:
     import polars as pl
 
     from qarm.pairs.mining import mine_pairs
@@ -92,7 +94,7 @@ def _mine(run: Run, work: Path) -> dict[str, Any]:
     return {"pairs": pairs.height, **sources}
 
 
-def _align(run: Run, work: Path) -> dict[str, Any]:
+def _align(run: Run, work: Path) -> dict[str, Figure]:
     from qarm.encoder.alignment.align import align
 
     encoder = align(
@@ -123,7 +125,7 @@ def _sensible_pairs(run: Run, work: Path) -> Any:
     )
 
 
-def _embed(run: Run, work: Path) -> dict[str, Any]:
+def _embed(run: Run, work: Path) -> dict[str, Figure]:
     import polars as pl
 
     from qarm.encoder.embed import embed
@@ -152,7 +154,7 @@ def _embed(run: Run, work: Path) -> dict[str, Any]:
     }
 
 
-def _quantize(run: Run, work: Path) -> dict[str, Any]:
+def _quantize(run: Run, work: Path) -> dict[str, Figure]:
     import polars as pl
 
     from qarm.quantizer.evaluation.quality import code_quality
@@ -179,7 +181,7 @@ def _quantize(run: Run, work: Path) -> dict[str, Any]:
     return {"items": len(codes), "width": books.widths_, "collision_rate": shared}
 
 
-def _train(run: Run, work: Path) -> dict[str, Any]:
+def _train(run: Run, work: Path) -> dict[str, Figure]:
     import polars as pl
 
     from qarm.recommender.code_embedding import read_codebooks, read_pool
@@ -206,7 +208,7 @@ def _train(run: Run, work: Path) -> dict[str, Any]:
     )
 
 
-def _report(run: Run, work: Path) -> dict[str, Any]:
+def _report(run: Run, work: Path) -> dict[str, Figure]:
     from qarm.quantizer.code_tree import CodeTree
     from qarm.report.item_data import items_json
     from qarm.report.render import render_report
@@ -224,6 +226,13 @@ def _report(run: Run, work: Path) -> dict[str, Any]:
     return {"variants": len({entry["variant"] for entry in summary["means"]})}
 
 
+class Purpose(TypedDict):
+    """What a stage is made from: the hash of each input, and the settings that it reads."""
+
+    inputs: dict[str, str]
+    config: Settings
+
+
 @dataclass(frozen=True)
 class Stage:
     """A stage's name, folder and main file, what its result depends on, and its function."""
@@ -232,7 +241,7 @@ class Stage:
     main: str
     inputs: tuple[str, ...]
     sections: tuple[str, ...]
-    work: Callable[[Run, Path], dict[str, Any]]
+    work: Callable[[Run, Path], dict[str, Figure]]
 
     @property
     def folder(self) -> str:
@@ -325,10 +334,10 @@ def _run_stage(run: Run, stage: Stage) -> Done:
     return _done(run, stage, fresh, started)
 
 
-def _purpose(run: Run, stage: Stage) -> dict[str, Any]:
+def _purpose(run: Run, stage: Stage) -> Purpose:
     names = [name for name in stage.inputs if name != "users" or run.has_users]
     inputs = {name: run.hash_of(name) for name in names}
-    return {"inputs": inputs, "config": run.settings(stage.sections)}
+    return Purpose(inputs=inputs, config=run.settings(stage.sections))
 
 
 def _work(run: Run, stage: Stage) -> None:
@@ -337,8 +346,9 @@ def _work(run: Run, stage: Stage) -> None:
 
 
 def _done(run: Run, stage: Stage, fresh: bool, started: float) -> Done:
-    manifest = read_manifest(run.folder / stage.folder) or {}
-    return Done(stage.name, run.folder / stage.main, manifest["rows"], fresh, time.perf_counter() - started)
+    manifest = read_manifest(run.folder / stage.folder)
+    rows = {} if manifest is None else manifest.rows
+    return Done(stage.name, run.folder / stage.main, rows, fresh, time.perf_counter() - started)
 
 
 # ---- torchrun ---------------------------------------------------------------------------------
@@ -383,13 +393,12 @@ def _require_extras(last: str) -> None:
                 raise MissingExtraError(package, "report")
 
 
-def check_input(config: Config) -> dict[str, Any]:
-    """Read the tables and decode the media without a run folder; the content of `check.json`.
+def check_input(config: Config) -> Check:
+    """Report on the tables and the media, without a run folder; the content of `check.json`.
 
     Raises:
         InputError: every problem of both tables.
     """
     with Scratch() as scratch:
         _check(Run(config, scratch.path), scratch.path)
-        found: dict[str, Any] = read_json(scratch.path / "check.json")
-        return found
+        return read_model(scratch.path / "check.json", Check)

@@ -70,7 +70,7 @@ def test_vectors_and_codes_are_those_of_the_run(bundle: Bundle, run: Path) -> No
     vectors = pl.read_parquet(run / "embeddings" / "embeddings.parquet")
     expected = dict(zip(vectors["item_id"], vectors["embedding"].to_numpy(), strict=True))
     assert all(np.array_equal(bundle.vectors.vectors[i], expected[x]) for i, x in enumerate(bundle.item_ids))
-    assert bundle.config["quantizer"]["width"] == 4
+    assert bundle.config.quantizer.width == 4
     again = CodeEmbedding.from_run(bundle.folder, dim=4)
     assert (
         again.lookup(codes.item_ids).tolist() == CodeEmbedding.from_run(run).lookup(codes.item_ids).tolist()

@@ -19,10 +19,13 @@ from qarm.comparison.tables import tables
 from qarm.comparison.variants import DEFAULT, Variant, parse_variant
 from qarm.comparison.windows import cut
 from qarm.config import Config
-from qarm.core.atomic_io import digest, read_json, write_json, write_text
+from qarm.core.atomic_io import read_json, read_model, write_json, write_text
+from qarm.core.formats import comparison_key
 from qarm.core.run_folder import run_lock
 from qarm.data.run_inputs import Run
 from qarm.errors import InputError, Problems
+from qarm.schemas.base import FORMAT
+from qarm.schemas.comparison import ComparedKey
 
 __all__ = ["compare_variants"]
 
@@ -102,14 +105,14 @@ def _variants(config: Config) -> list[Variant]:
 def _claim(out: Path, run: Run) -> None:
     """Write down what the folder belongs to, or see that it is this."""
     read = [run.hash_of(name) for name in ("items", "interactions", *(["users"] if run.has_users else []))]
-    settings = run.settings(SECTIONS)
-    for name in ("peer", "seeds"):  # an anchor or a seed more changes no other cell
-        del settings["compare"][name]
-    key = digest({"settings": settings, "tables": read})
-    file = out / "key.json"
-    if file.is_file() and read_json(file)["key"] != key:
-        raise InputError(f"{out} holds a comparison of other data or settings; give another --out")
-    write_json(file, {"key": key})
+    compare = run.config.compare.model_dump(mode="json", exclude={"peer", "seeds"})  # change no other cell
+    settings = run.settings(SECTIONS) | {"compare": compare}
+    file, made = out / "key.json", ComparedKey(format=FORMAT, key=comparison_key(settings, read))
+    if file.is_file():
+        there = read_model(file, ComparedKey)
+        if there.key != comparison_key(settings, read, version=there.format):
+            raise InputError(f"{out} holds a comparison of other data or settings; give another --out")
+    write_json(file, made)
 
 
 def _searched(seed: Seed, config: Config, file: Path, told: Callable[[str], None]) -> Config:

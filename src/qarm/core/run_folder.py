@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from qarm.core.atomic_io import digest, flush, read_json, sha256_file, sweep_temporaries, write_json
 from qarm.core.disk_errors import explained
+from qarm.core.formats import upgraded
 from qarm.core.locks import locked
 from qarm.errors import ArtifactError, shown
+from qarm.schemas.base import FORMAT, Figure, Manifest, Settings
 
 __all__ = [
     "clear_partial",
@@ -26,6 +29,7 @@ __all__ = [
 
 MANIFEST, TIMING, PARTIAL = "manifest.json", "timing.json", ".partial"
 SEAL = "sha256"  # of the rest of the manifest
+PURPOSE = {"inputs", "config", "version"}  # what a stage was made from
 
 
 @contextmanager
@@ -44,20 +48,23 @@ def run_lock(run: Path) -> Iterator[None]:
         yield
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a finished stage, or None when the stage has not finished.
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a finished stage in today's format, or None when the stage has not finished.
 
     Raises:
-        ArtifactError: it was changed by hand.
+        ArtifactError: it was changed by hand, or a later version of qarm wrote it.
     """
     path = folder / MANIFEST
     if not path.is_file():
         return None
-    manifest = read_json(path)
-    sealed = dict(manifest) if isinstance(manifest, dict) else {}
-    if sealed.pop(SEAL, None) != digest(sealed):
+    content = read_json(path)
+    rest = dict(content) if isinstance(content, dict) else {}
+    if rest.pop(SEAL, None) != digest(rest):
         raise _changed(folder, [MANIFEST])
-    return sealed
+    try:
+        return Manifest.model_validate(upgraded(content))
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from None
 
 
 def _changed(folder: Path, names: list[str]) -> ArtifactError:
@@ -67,10 +74,10 @@ def _changed(folder: Path, names: list[str]) -> ArtifactError:
     )
 
 
-def _changed_files(folder: Path, manifest: Mapping[str, Any], *, below: str = "") -> list[str]:
+def _changed_files(folder: Path, manifest: Manifest, *, below: str = "") -> list[str]:
     return [
         name
-        for name, expected in manifest["outputs"].items()
+        for name, expected in manifest.outputs.items()
         if name.startswith(below)
         and (not (folder / name).is_file() or sha256_file(folder / name) != expected)
     ]
@@ -96,11 +103,12 @@ def _is_stage(folder: Path) -> bool:
     return (folder / MANIFEST).is_file() and (folder / TIMING).is_file()
 
 
-def _purpose(inputs: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, Any]:
+def _purpose(inputs: Mapping[str, str], config: Mapping[str, JsonValue]) -> Settings:
+    """The part of a manifest that decides whether a stage is fresh."""
     return {"inputs": dict(inputs), "config": dict(config), "version": version("qarm")}
 
 
-def is_fresh(folder: Path, *, inputs: Mapping[str, str], config: Mapping[str, Any]) -> bool:
+def is_fresh(folder: Path, *, inputs: Mapping[str, str], config: Mapping[str, JsonValue]) -> bool:
     """True when the stage ran on these inputs and settings and its files are as it left them.
 
     Raises:
@@ -108,7 +116,7 @@ def is_fresh(folder: Path, *, inputs: Mapping[str, str], config: Mapping[str, An
     """
     _finish_swap(folder)
     manifest = read_manifest(folder)
-    if manifest is None or any(manifest.get(k) != v for k, v in _purpose(inputs, config).items()):
+    if manifest is None or manifest.model_dump(include=PURPOSE) != _purpose(inputs, config):
         return False
     changed = _changed_files(folder, manifest)
     if changed:
@@ -116,15 +124,17 @@ def is_fresh(folder: Path, *, inputs: Mapping[str, str], config: Mapping[str, An
     return True
 
 
-def working_folder(run: Path, stage: str, *, inputs: Mapping[str, str], config: Mapping[str, Any]) -> Path:
+def working_folder(
+    run: Path, stage: str, *, inputs: Mapping[str, str], config: Mapping[str, JsonValue]
+) -> Path:
     """Where a stage works until it is finished."""
     return run / PARTIAL / f"{stage}-{digest(_purpose(inputs, config))[:16]}"
 
 
 @contextmanager
 def stage_folder(
-    run: Path, stage: str, *, inputs: Mapping[str, str], config: Mapping[str, Any]
-) -> Iterator[tuple[Path, dict[str, Any]]]:
+    run: Path, stage: str, *, inputs: Mapping[str, str], config: Mapping[str, JsonValue]
+) -> Iterator[tuple[Path, dict[str, Figure]]]:
     """A working folder that becomes `run/stage` only when the block ends without an error.
 
     Yields the folder and a dict for row counts. The folder's name holds the fingerprint of inputs
@@ -135,7 +145,7 @@ def stage_folder(
     with explained(work):
         work.mkdir(parents=True, exist_ok=True)
     sweep_temporaries(work, all_of_them=True)
-    rows: dict[str, Any] = {}
+    rows: dict[str, Figure] = {}
     started, clock = time.time(), time.perf_counter()
     yield work, rows
     write_json(work / TIMING, {"started": started, "seconds": time.perf_counter() - clock})
@@ -144,8 +154,9 @@ def stage_folder(
         for path in sorted(work.rglob("*"))
         if path.is_file() and path.name not in (MANIFEST, TIMING)
     }
-    manifest = {"stage": stage, "rows": rows, "outputs": outputs, **purpose}
-    write_json(work / MANIFEST, manifest | {SEAL: digest(json.loads(json.dumps(manifest)))})
+    content = {"format": FORMAT, "stage": stage, "rows": rows, "outputs": outputs, **purpose}
+    sealed = json.loads(json.dumps(content))
+    write_json(work / MANIFEST, Manifest.model_validate(sealed | {SEAL: digest(sealed)}))
     _finish_swap(run / stage)
 
 

@@ -2,10 +2,9 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from qarm.config import Config
-from qarm.core.atomic_io import digest, read_json, sha256_file
+from qarm.core.atomic_io import digest, read_model, sha256_file
 from qarm.core.parallel.engine import EngineName
 from qarm.core.run_folder import read_manifest
 from qarm.data.catalog import Catalog, read_catalog
@@ -13,21 +12,12 @@ from qarm.data.interactions import Log, read_log
 from qarm.data.splits import Split, split_log
 from qarm.data.users import read_users
 from qarm.errors import ArtifactError, InputError, Problems
+from qarm.schemas.base import Check, Settings
 
 __all__ = ["Run"]
 
-# Settings that came later: left out of a stage's settings while they have their default, so that what was
-# made before them stays fresh. Those of `data` matter to what the ranker learns only.
-LATER = (
-    "data.users",
-    "data.interactions.labels",
-    "ranker.start",
-    "ranker.prefixes",
-    "ranker.nearest_weights",
-    "ranker.time",
-    "ranker.missing_codes",
-    "compare.judged_users",
-)
+FOLDERS = {"data": {"root"}, "encoder": {"cache"}}
+BEFORE_RANKER: dict[str, bool | set[str]] = {"root": True, "users": True, "interactions": {"labels"}}
 OPTIONAL = ("compare/results.json",)  # what commands beside the stages leave
 
 
@@ -77,8 +67,8 @@ class Run:
     @cached_property
     def catalog(self) -> Catalog:
         """The catalogue without the media that `check` could not read."""
-        found = read_json(self.folder / "check" / "check.json")
-        return self.tables[0].without_media(images=found["bad_images"], sounds=found["bad_sounds"])
+        report = read_model(self.folder / "check" / "check.json", Check)
+        return self.tables[0].without_media(images=list(report.bad_images), sounds=list(report.bad_sounds))
 
     @cached_property
     def split(self) -> Split:
@@ -123,16 +113,13 @@ class Run:
         manifest = read_manifest(self.folder / folder)
         if manifest is None:
             raise ArtifactError(f"{self.folder / folder} is not finished; run its stage first")
-        outputs: dict[str, str] = manifest["outputs"]
-        return outputs[file] if file else digest(outputs)
+        return manifest.outputs[file] if file else digest(manifest.outputs)
 
-    def settings(self, sections: tuple[str, ...]) -> dict[str, Any]:
-        content = self.config.model_dump(mode="json", exclude={"data": {"root"}, "encoder": {"cache"}})
-        untouched = Config().model_dump(mode="json")
-        for *parents, key in (name.split(".") for name in LATER):
-            own, default = content, untouched
-            for parent in parents:
-                own, default = own[parent], default[parent]
-            if own[key] == default[key] or ("data" in parents and "ranker" not in sections):
-                del own[key]
+    def settings(self, sections: tuple[str, ...]) -> Settings:
+        """Sections of the config as JSON, without what no result depends on: folders, and for stages before
+        the ranker's what only the ranker reads.
+        """
+        content: Settings = self.config.model_dump(mode="json", exclude=FOLDERS)
+        if "ranker" not in sections:
+            content["data"] = self.config.data.model_dump(mode="json", exclude=BEFORE_RANKER)
         return {section: content[section] for section in sections}

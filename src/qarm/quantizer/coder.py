@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from qarm.config import saved_config
 from qarm.core.run_folder import read_manifest, verify
 from qarm.data.catalog import Catalog, read_catalog
 from qarm.data.codes import Codes
@@ -83,7 +84,7 @@ def _new_items(run: Path, table: Path) -> Catalog:
     if manifest is None:
         raise ArtifactError(f"{run} has no finished codes; run: qarm quantize CONFIG --out {run}")
     verify(run / "codes")
-    columns = {name: manifest["config"]["data"]["items"][name] for name in ("id", "text", "image", "audio")}
+    columns = saved_config(manifest.config).data.items.model_dump(include={"id", "text", "image", "audio"})
     catalog = read_catalog(table, **columns)
     found = check_media(catalog)
     return catalog.without_media(images=list(found.images), sounds=list(found.sounds))

@@ -31,10 +31,10 @@ def stages_done(run: Path) -> list[dict[str, Any]]:
         {
             "folder": folder,
             "did": DID[folder],
-            "rows": leaves(manifest["rows"]),
-            "config": leaves(manifest["config"]),
-            "inputs": sorted(manifest["inputs"].items()),
-            "files": sorted(manifest["outputs"].items()),
+            "rows": leaves(manifest.rows),
+            "config": leaves(manifest.config),
+            "inputs": sorted(manifest.inputs.items()),
+            "files": sorted(manifest.outputs.items()),
         }
         for folder, manifest in found
         if manifest is not None

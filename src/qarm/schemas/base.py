@@ -1,31 +1,39 @@
-"""What every schema shares, and the files that every stage writes."""
+"""Base class of all schemas, and the files that every stage writes."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-__all__ = ["Check", "Count", "Manifest", "Schema", "Share", "Timing"]
+__all__ = ["FORMAT", "Check", "Count", "Figure", "Manifest", "Schema", "Settings", "Share", "Timing"]
+
+FORMAT = 2  # of manifests and saved settings; qarm.core.formats reads older ones
+Settings = dict[str, JsonValue]  # sections of a config as JSON
+Figure = int | float | str | list[int] | None  # a row count, or a figure that a stage reports
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
 
 
 class Schema(BaseModel):
+    """A JSON file, or a part of one; other fields than the named ones are faults."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Manifest(Schema):
-    """`manifest.json` of every stage: what it was made from and the hash of each file it left.
+    """`manifest.json` of every stage: hashes of its inputs, its settings, and the hash of each file it left.
 
-    sha256: of all the rest, so that a change by hand shows.
+    format: see `qarm.core.formats`; rows: row counts and figures; version: of qarm; sha256: of all the rest,
+    so that a change by hand shows.
     """
 
+    format: int
     stage: str
-    version: str
-    inputs: dict[str, str]
-    config: dict[str, Any]
-    rows: dict[str, Any]
+    rows: dict[str, Figure]
     outputs: dict[str, str]
+    inputs: dict[str, str]
+    config: Settings
+    version: str
     sha256: str
 
 

@@ -1,8 +1,8 @@
 """The JSON files of a bundle and of exported codes: what is in them, and the hash of every file."""
 
-from typing import Any, Literal
+from typing import Literal
 
-from qarm.schemas.base import Count, Schema, Share
+from qarm.schemas.base import Count, Schema, Settings, Share
 
 __all__ = ["BundleContent", "CodeLayout", "PortableReport", "Sealed"]
 
@@ -18,12 +18,13 @@ class Sealed(Schema):
 class BundleContent(Schema):
     """`bundle.json`; variant: of the ranker, None where there is none; config: the run's, by section."""
 
+    format: int
     qarm: str
     items: Count
     codes_version: Count
     variant: str | None
     media: bool
-    config: dict[str, Any]
+    config: Settings
 
 
 class Differences(Schema):

@@ -13,6 +13,7 @@ __all__ = ["Compared", "ComparedCell", "ComparedKey", "ComparedTiming", "Searche
 class ComparedKey(Schema):
     """`compare/key.json`: hash of the settings and tables that the folder belongs to."""
 
+    format: int = 1  # of the settings that the key covers; see `qarm.core.formats`
     key: str
 
 

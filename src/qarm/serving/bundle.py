@@ -10,7 +10,9 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import ValidationError
 
+from qarm.config import saved_config
 from qarm.core.atomic_io import read_json
+from qarm.core.formats import upgraded
 from qarm.core.sealed_folder import opened_seal
 from qarm.data.catalog import MEDIA, Catalog, as_catalog
 from qarm.data.codes import Codes
@@ -49,7 +51,7 @@ class Bundle:
         raw: Mapping[str, list[str]],
     ) -> None:
         self.folder, self.version = folder, version
-        self.config, self.variant = content.config, content.variant
+        self.config, self.variant = saved_config(content.config), content.variant
         self.item_ids, self.codes, self.vectors = codes.item_ids, codes, vectors
         self._coder, self._ranker, self._facts, self._raw = coder, ranker, facts, raw
         self._places = {item: row for row, item in enumerate(codes.item_ids)}
@@ -68,7 +70,7 @@ class Bundle:
         folder = Path(folder)
         version = opened_seal(folder, kind=KIND)
         try:
-            content = BundleContent.model_validate(read_json(folder / "bundle.json"))
+            content = BundleContent.model_validate(upgraded(read_json(folder / "bundle.json")))
         except ValidationError as error:
             raise ArtifactError(f"{folder / 'bundle.json'}: {error}; export again") from None
         raw = folder / "embeddings" / "raw_neighbours.parquet"
@@ -110,7 +112,7 @@ class Bundle:
     @property
     def text_fields(self) -> list[str]:
         """The text fields of an item, by the run's names."""
-        return list(dict.fromkeys(self.config["data"]["items"]["text"]))
+        return list(dict.fromkeys(self.config.data.items.text))
 
     # ---- new items --------------------------------------------------------------------------------
 

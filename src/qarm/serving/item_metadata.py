@@ -1,15 +1,15 @@
 """What a page shows of an item: its text columns, and where its picture and sound lie in the bundle."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import soundfile
 from PIL import Image
 
+from qarm.config import ItemsTable
 from qarm.core.atomic_io import atomic, read_json, sha256_file
 from qarm.core.run_folder import read_manifest
 from qarm.core.tables import read_table
@@ -26,7 +26,7 @@ def item_facts(
     run: Path,
     item_ids: Sequence[str],
     *,
-    columns: Mapping[str, Any],
+    columns: ItemsTable,
     tables: Sequence[Path] = (),
     media: Path | None = None,
 ) -> pl.DataFrame:
@@ -56,7 +56,7 @@ def item_facts(
     )
 
 
-def run_catalog(run: Path, *, columns: Mapping[str, Any], tables: Sequence[Path] = ()) -> Catalog:
+def run_catalog(run: Path, *, columns: ItemsTable, tables: Sequence[Path] = ()) -> Catalog:
     """The catalogue of the first table, without the media that the run could not read; as in `item_facts`."""
     catalog = _read(_located(run, columns, tables)[0], columns)[1]
     bad = _bad(run)
@@ -70,11 +70,11 @@ def _bad(run: Path) -> dict[str, list[str]]:
     return {"image": list(found.get("bad_images", {})), "audio": list(found.get("bad_sounds", {}))}
 
 
-def _located(run: Path, columns: Mapping[str, Any], tables: Sequence[Path]) -> list[Path]:
+def _located(run: Path, columns: ItemsTable, tables: Sequence[Path]) -> list[Path]:
     """The tables, the one that the run read among them."""
     manifest = read_manifest(run / "check")
-    expected = manifest["inputs"]["items"] if manifest else None
-    name = Path(columns["path"])
+    expected = manifest.inputs["items"] if manifest else None
+    name = columns.path
     paths = list(tables) or [path for path in (run / "world" / name, name) if path.is_file()][:1]
     if not paths:
         raise InputError(f"the run's table of items, {name}, is not here; give it with --items")
@@ -89,12 +89,12 @@ def _located(run: Path, columns: Mapping[str, Any], tables: Sequence[Path]) -> l
     return paths
 
 
-def _read(path: Path, columns: Mapping[str, Any]) -> tuple[pl.DataFrame, Catalog]:
+def _read(path: Path, columns: ItemsTable) -> tuple[pl.DataFrame, Catalog]:
     """The text columns by item, and the catalogue."""
     table = read_table(path)
-    given = {name: columns[name] for name in ("id", "text", "image", "audio")}
+    given = columns.model_dump(include={"id", "text", "image", "audio"})
     catalog = as_catalog(table, path.parent, name=path.name, **given)
-    texts = table.select(pl.col(name).cast(pl.String) for name in dict.fromkeys(columns["text"]))
+    texts = table.select(pl.col(name).cast(pl.String) for name in dict.fromkeys(columns.text))
     ids = catalog.frame.select("item_id")
     return ids.hstack(texts.drop("item_id", *MEDIA, strict=False)), catalog
 

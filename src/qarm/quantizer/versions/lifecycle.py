@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from qarm.config import saved_config
 from qarm.core.atomic_io import read_json, write_json, write_parquet
 from qarm.core.run_folder import is_fresh, read_manifest, run_lock, stage_folder
 from qarm.data.codes import Codes
@@ -23,6 +24,7 @@ from qarm.quantizer.residual_kmeans import ResidualKMeans
 from qarm.quantizer.versions import archive as shelf
 from qarm.quantizer.versions import refit as versions
 from qarm.quantizer.versions.drift import Monitoring, fit_profile, monitor
+from qarm.schemas.base import Figure, Manifest
 
 __all__ = ["append_items", "drift", "refit_codes", "roll_back"]
 
@@ -86,7 +88,7 @@ def refit_codes(run: Path) -> dict[str, Any]:
         if len(new_items):
             nearest.extend(new_items, version=number)
         vectors = Embeddings(old.item_ids, everything.rows(old.item_ids))
-        policy = manifest["config"]["quantizer"]["collisions"]
+        policy = saved_config(manifest.config).quantizer.collisions
         codes = all_codes(vectors, known_ids, books, nearest, collisions=policy, version=number)
         shelf.write_codes(work, codes, books, nearest, known=known)
         pairs = pl.read_parquet(run / "pairs" / "pairs.parquet")
@@ -130,27 +132,26 @@ def drift(run: Path, table: Path) -> Monitoring:
     return monitor(read_json(run / "codes" / PROFILE), profile)
 
 
-def _finished(run: Path) -> dict[str, Any]:
+def _finished(run: Path) -> Manifest:
     """The manifest of the codes, whose files are as they were left."""
     manifest = read_manifest(run / "codes")
     if manifest is None:
         raise ArtifactError(f"{run} has no finished codes; run: qarm quantize CONFIG --out {run}")
-    is_fresh(run / "codes", inputs=manifest["inputs"], config=manifest["config"])
+    is_fresh(run / "codes", inputs=manifest.inputs, config=manifest.config)
     return read_manifest(run / "codes") or manifest
 
 
 @contextmanager
-def _reworked(run: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _reworked(run: Path) -> Iterator[tuple[Path, dict[str, Figure]]]:
     """A copy of `codes/` that takes its place when the block ends without an error."""
     with run_lock(run):
         manifest = _finished(run)
-        purpose = {"inputs": manifest["inputs"], "config": manifest["config"]}
-        with stage_folder(run, "codes", **purpose) as (work, rows):
+        with stage_folder(run, "codes", inputs=manifest.inputs, config=manifest.config) as (work, rows):
             shutil.rmtree(work)
             # files are replaced, never written into, so that a link is as good as a copy
             ignored = _own_records(run / "codes")
             shutil.copytree(run / "codes", work, copy_function=_link, ignore=ignored)
-            rows.update(manifest["rows"])
+            rows.update(manifest.rows)
             yield work, rows
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from qarm.config import Config, ItemsTable, saved_config
 from qarm.core.atomic_io import digest, sha256_file, write_json, write_parquet
 from qarm.core.run_folder import is_fresh, read_manifest, run_lock
 from qarm.core.sealed_folder import building, seal
@@ -19,6 +20,8 @@ from qarm.quantizer.knn_codes import NearestCodes
 from qarm.quantizer.versions.archive import VERSIONS, appended, joined
 from qarm.recommender.code_embedding import joined as side_by_side
 from qarm.recommender.ranking.model import Ranker
+from qarm.schemas.base import FORMAT, Manifest, Settings
+from qarm.schemas.bundle import BundleContent
 from qarm.serving.item_metadata import item_facts, run_catalog
 
 __all__ = ["KIND", "export_bundle"]
@@ -62,24 +65,26 @@ def export_bundle(
         raise InputError(f"{run}: no such folder; give a finished run")
     with run_lock(run), building(out) as work:
         manifests = _finished(run)
-        config: dict[str, Any] = {}
+        settings: Settings = {}
         for manifest in manifests.values():
-            config |= manifest["config"]
+            settings |= manifest.config
+        config = saved_config(settings)
         codes = _copy_learned(run, work)
         chosen = _chosen(run, config, variant, finished="recommender" in manifests)
         if chosen is not None:
             _copy_ranker(run, work, chosen, codes)
-        columns = config["data"]["items"]
+        columns = config.data.items
         facts = item_facts(run, codes.item_ids, columns=columns, tables=items, media=work if media else None)
         write_parquet(work / "items.parquet", facts)
-        content = {
-            "qarm": version("qarm"),
-            "items": len(codes),
-            "codes_version": codes.version,
-            "variant": chosen,
-            "media": media,
-            "config": config,
-        }
+        content = BundleContent(
+            format=FORMAT,
+            qarm=version("qarm"),
+            items=len(codes),
+            codes_version=codes.version,
+            variant=chosen,
+            media=media,
+            config=settings,
+        )
         write_json(work / "bundle.json", content)
         shares = _write_portable(run, work, columns, items) if portable else {}
         made = seal(work, kind=KIND)
@@ -89,7 +94,7 @@ def export_bundle(
     return told | shares
 
 
-def _finished(run: Path) -> dict[str, dict[str, Any]]:
+def _finished(run: Path) -> dict[str, Manifest]:
     """Manifests of the finished stages, whose files are as they were left and made from each other."""
     found = {stage: read_manifest(run / stage) for stage in STAGES}
     manifests = {stage: manifest for stage, manifest in found.items() if manifest is not None}
@@ -97,15 +102,15 @@ def _finished(run: Path) -> dict[str, dict[str, Any]]:
     if missing := [stage for stage in needed if stage not in manifests]:
         raise ArtifactError(f"{run} has no finished {shown(missing)}; run: qarm quantize CONFIG --out {run}")
     for stage, manifest in manifests.items():
-        is_fresh(run / stage, inputs=manifest["inputs"], config=manifest["config"])
+        is_fresh(run / stage, inputs=manifest.inputs, config=manifest.config)
     vectors = sha256_file(run / "embeddings" / "embeddings.parquet")
     stale = [
         stage
         for stage, name, now in (
-            ("embeddings", "encoder/", digest(manifests["encoder"]["outputs"])),
+            ("embeddings", "encoder/", digest(manifests["encoder"].outputs)),
             ("codes", "embeddings/embeddings.parquet", vectors),
         )
-        if manifests[stage]["inputs"][name] != now
+        if manifests[stage].inputs[name] != now
     ]
     if stale:
         raise ArtifactError(f"{run}: {shown(stale)} were made from earlier files; run the stages again")
@@ -142,9 +147,9 @@ def _write_raw_neighbours(run: Path, folder: Path) -> None:
     shutil.copy2(run / "embeddings" / "neighbours.json", folder)
 
 
-def _chosen(run: Path, config: dict[str, Any], variant: str | None, *, finished: bool) -> str | None:
+def _chosen(run: Path, config: Config, variant: str | None, *, finished: bool) -> str | None:
     """The variant whose ranker goes into the bundle."""
-    names = config["ranker"]["variants"] if finished else []
+    names = config.ranker.variants if finished else []
     there = [name for name in names if (run / "recommender" / name / "model.safetensors").is_file()]
     if variant is None:
         return there[-1] if there else None
@@ -172,9 +177,7 @@ def _copy_ranker(run: Path, work: Path, variant: str, codes: Codes) -> None:
         )
 
 
-def _write_portable(
-    run: Path, work: Path, columns: dict[str, Any], tables: tuple[Path, ...]
-) -> dict[str, Any]:
+def _write_portable(run: Path, work: Path, columns: ItemsTable, tables: tuple[Path, ...]) -> dict[str, Any]:
     from qarm.serving.export.torch_export import write_portable
 
     coder = Coder.read(work)

@@ -74,7 +74,7 @@ def _checked(run: Path) -> Path:
     manifest = read_manifest(run / "codes")
     if manifest is None:
         raise ArtifactError(f"{run} has no finished codes; run: qarm quantize CONFIG --out {run}")
-    is_fresh(run / "codes", inputs=manifest["inputs"], config=manifest["config"])
+    is_fresh(run / "codes", inputs=manifest.inputs, config=manifest.config)
     return run / "codes"
 
 

@@ -1,0 +1,81 @@
+"""Format versions of manifests and saved settings, with a reader for each older version.
+
+Format 1 left settings out that were added after it, as long as they had their default.
+"""
+
+import json
+from collections.abc import Mapping
+
+from pydantic import JsonValue, TypeAdapter
+
+from qarm.core.atomic_io import digest
+from qarm.errors import ArtifactError
+from qarm.schemas.base import FORMAT, Settings
+
+__all__ = ["comparison_key", "settings_from_1", "upgraded"]
+
+SETTINGS: TypeAdapter[Settings] = TypeAdapter(Settings)
+# The values that format 1 meant where it said nothing: constants, whatever the defaults are today.
+RANKER_ONLY: dict[str, str] = {
+    "data.users": '{"path": "users.parquet", "id": "user_id", "features": []}',
+    "data.interactions.labels": "{}",
+}
+UNSAID_IN_1: dict[str, str] = RANKER_ONLY | {
+    "ranker.start": '"random"',
+    "ranker.prefixes": "0",
+    "ranker.nearest_weights": "false",
+    "ranker.time": "false",
+    "ranker.missing_codes": "0.0",
+    "compare.judged_users": "0",
+}
+
+
+def upgraded(content: Mapping[str, JsonValue], settings: str = "config") -> dict[str, JsonValue]:
+    """Content of a manifest or bundle in today's format.
+
+    Args:
+        content: as it was read; format 1 said no format.
+        settings: key of the saved settings, by section.
+
+    Raises:
+        ArtifactError: a later version of qarm wrote it.
+    """
+    version = content.get("format", 1)
+    if version == FORMAT:
+        return dict(content)
+    if version != 1:
+        raise ArtifactError(f"format {version}, need at most {FORMAT}; read it with the qarm that wrote it")
+    full = settings_from_1(SETTINGS.validate_python(content[settings]))
+    return {"format": FORMAT, **content, settings: full}
+
+
+def settings_from_1(settings: Settings) -> Settings:
+    """Settings of format 1, by section, with what they left out."""
+    full = SETTINGS.validate_json(json.dumps(settings))
+    for name, value in UNSAID_IN_1.items():
+        if name in RANKER_ONLY and "ranker" not in full:
+            continue
+        parent, key = _parent(full, name)
+        if parent is not None:
+            parent.setdefault(key, json.loads(value))
+    return full
+
+
+def _parent(settings: Settings, name: str) -> tuple[Settings | None, str]:
+    """The section that holds a dotted name, None where it is absent, and the name's last part."""
+    *path, key = name.split(".")
+    section: JsonValue = settings
+    for part in path:
+        section = section.get(part) if isinstance(section, dict) else None
+    return (section if isinstance(section, dict) else None), key
+
+
+def comparison_key(settings: Settings, tables: list[str], *, version: int = FORMAT) -> str:
+    """The key of a comparison's folder in a format: a hash of its settings and tables."""
+    if version == 1:
+        settings = SETTINGS.validate_json(json.dumps(settings))
+        for name, value in UNSAID_IN_1.items():
+            parent, key = _parent(settings, name)
+            if parent is not None and parent.get(key) == json.loads(value):
+                del parent[key]
+    return digest({"settings": settings, "tables": tables})
