@@ -11,8 +11,10 @@ from qarm.core.locks import locked
 from qarm.errors import ArtifactError
 
 OTHER = """
-import sys; from pathlib import Path
-from qarm.core.locks import locked; from qarm.errors import ArtifactError
+import sys
+from pathlib import Path
+from qarm.core.locks import locked
+from qarm.errors import ArtifactError
 try:
     with locked(Path(sys.argv[1]), busy="busy here"): print("acquired")
 except ArtifactError as error: print(error)

@@ -1,44 +1,34 @@
-"""Atomic files, stage folders, locks, and arrays with their item ids."""
+"""Stage folders, their manifests and the lock of a run."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 
-from qarm.core.atomic_io import atomic, read_json, write_json
-from qarm.core.run_folder import is_fresh, read_manifest, run_lock, stage_folder
-from qarm.data.codes import Codes
-from qarm.data.embeddings import Embeddings
+from qarm.core.atomic_io import read_json, write_json
+from qarm.core.run_folder import clear_partial, is_fresh, read_manifest, run_lock, stage_folder, verify
 from qarm.errors import ArtifactError, InputError
+from qarm.quantizer.residual_kmeans import ResidualKMeans
+from qarm.recommender.ranking.model import Ranker
 
 INPUTS, CONFIG = {"items": "abc"}, {"levels": 3}
 
 
-def finish(run: Path, text: str = "done", inputs: dict[str, str] = INPUTS) -> None:
+def finish(run: Path, text: str = "done", inputs: dict[str, str] = INPUTS) -> Path:
     with stage_folder(run, "codes", inputs=inputs, config=CONFIG) as (work, rows):
         (work / "out.txt").write_text(text)
         rows["items"] = 7
+    return run / "codes"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
 def files(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    write_json(path, {"kept": 1})
-    with pytest.raises(RuntimeError), atomic(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
-    assert read_json(path) == {"kept": 1}
-    assert files(tmp_path) == ["a.json"]
-
-
-def test_json_refuses_nan(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="JSON compliant"):
-        write_json(tmp_path / "a.json", {"auc": float("nan")})
 
 
 def test_a_finished_stage_is_fresh_until_its_inputs_or_settings_change(tmp_path: Path) -> None:
@@ -127,27 +117,70 @@ def test_a_lock_that_is_a_link_is_refused_and_its_target_stays(tmp_path: Path) -
     assert (tmp_path / "notes").read_text() == "mine"
 
 
-def test_embeddings_survive_and_match_by_id(tmp_path: Path) -> None:
-    vectors = np.arange(6, dtype=np.float32).reshape(3, 2)
-    Embeddings(["a", "b", "c"], vectors).write(tmp_path / "e.parquet")
-    back = Embeddings.read(tmp_path / "e.parquet")
-    assert back.item_ids == ["a", "b", "c"]
-    np.testing.assert_array_equal(back.rows(["c", "a"]), vectors[[2, 0]])
-    assert pl.read_parquet_schema(tmp_path / "e.parquet")["embedding"] == pl.Array(pl.Float32, 2)
-    with pytest.raises(InputError, match="no vector for items x"):
-        back.rows(["a", "x"])
+def test_a_stage_that_was_killed_in_a_write_keeps_no_half_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        stage_folder(tmp_path, "codes", inputs=INPUTS, config=CONFIG) as (work, _),
+    ):
+        (work / f".out.txt.{os.getppid()}.tmp").write_text("ha")
+        raise KeyboardInterrupt
+    assert set(read_manifest(finish(tmp_path))["outputs"]) == {"out.txt"}
+    assert names(tmp_path / "codes") == ["manifest.json", "out.txt", "timing.json"]
 
 
-def test_codes_survive(tmp_path: Path) -> None:
-    rq = np.array([[0, 1, 2], [3, 4, 5]], dtype=np.int32)
-    vq = np.array([[7, 8], [9, 7]], dtype=np.int32)
-    Codes(["a", "b"], rq, vq, version=3).write(tmp_path / "c.parquet")
-    back = Codes.read(tmp_path / "c.parquet")
-    assert (back.item_ids, back.version) == (["a", "b"], 3)
-    np.testing.assert_array_equal(back.rq, rq)
-    np.testing.assert_array_equal(back.vq, vq)
-    schema = pl.read_parquet_schema(tmp_path / "c.parquet")
-    assert schema["rq"] == pl.Array(pl.Int32, 3)
-    assert schema["version"] == pl.Int32
-    Codes(["a", "b"], rq).write(tmp_path / "d.parquet")
-    assert Codes.read(tmp_path / "d.parquet").vq is None
+def test_what_killed_swaps_and_reworks_left_goes_and_nothing_of_another_stage(tmp_path: Path) -> None:
+    folder = finish(tmp_path)
+    for left in ("old.codes", "codes-0123456789abcdef"):
+        (tmp_path / ".partial" / left).mkdir(parents=True)
+        (tmp_path / ".partial" / left / "appended.parquet").touch()
+    (tmp_path / ".partial" / "pairs-0123456789abcdef").mkdir()
+    clear_partial(folder)
+    assert names(tmp_path / ".partial") == ["pairs-0123456789abcdef"]
+
+
+def test_a_manifest_changed_by_hand_is_named(tmp_path: Path) -> None:
+    path = finish(tmp_path) / "manifest.json"
+    content = json.loads(path.read_text())
+    content["outputs"]["out.txt"] = "0" * 64
+    for changed in (content, {**content, "rows": {}}, {}, [], {"sha256": 3}):
+        path.write_text(json.dumps(changed))
+        with pytest.raises(ArtifactError, match=r"manifest\.json changed since the stage wrote it"):
+            is_fresh(tmp_path / "codes", inputs=INPUTS, config=CONFIG)
+
+
+def test_models_of_a_run_are_compared_with_its_manifest(tmp_path: Path) -> None:
+    """A config that was edited has no hash of its own; the stage's manifest knows it."""
+    vectors = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    with stage_folder(tmp_path, "codes", inputs=INPUTS, config=CONFIG) as (work, _):
+        ResidualKMeans(levels=2, width=4, seed=0).fit(vectors).save_pretrained(work / "quantizer")
+    folder = tmp_path / "codes" / "quantizer"
+    ResidualKMeans.from_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    write_json(folder / "config.json", config | {"seed": 1})
+    with pytest.raises(ArtifactError, match=r"codes: quantizer/config\.json changed"):
+        ResidualKMeans.from_pretrained(folder)
+
+
+def test_a_ranker_and_an_encoder_of_a_run_are_compared_too(tmp_path: Path) -> None:
+    from qarm.encoder.encoder import Encoder
+
+    with stage_folder(tmp_path, "recommender", inputs=INPUTS, config=CONFIG) as (work, _):
+        write_json(work / "id" / "config.json", {})
+    with stage_folder(tmp_path, "encoder", inputs=INPUTS, config=CONFIG) as (work, _):
+        write_json(work / "config.json", {})
+    for path, opened in (("recommender/id", Ranker), ("encoder", Encoder)):
+        write_json(tmp_path / path / "config.json", {"levels": 2})
+        with pytest.raises(ArtifactError, match=r"config\.json changed since the stage wrote it"):
+            opened.from_pretrained(tmp_path / path)
+
+
+def test_only_files_below_are_compared_and_other_folders_not_at_all(tmp_path: Path) -> None:
+    with stage_folder(tmp_path, "codes", inputs=INPUTS, config=CONFIG) as (work, _):
+        write_json(work / "a" / "x.json", 1)
+        write_json(work / "b" / "x.json", 1)
+    (tmp_path / "codes" / "b" / "x.json").unlink()
+    verify(tmp_path / "codes" / "a")
+    with pytest.raises(ArtifactError, match=r"b/x\.json changed"):
+        verify(tmp_path / "codes" / "b")
+    write_json(tmp_path / "elsewhere" / "manifest.json", {"of": "another program"})
+    verify(tmp_path / "elsewhere")

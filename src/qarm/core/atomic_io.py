@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,11 +32,18 @@ __all__ = [
 
 Model = TypeVar("Model", bound=BaseModel)
 TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
+WINDOWS = os.name == "nt"
+ABANDONED = 24 * 3600  # seconds without a change after which, on Windows, a file's writer counts as gone
 
 
 def flush(path: Path) -> None:
-    """Wait until the file's content, or the folder's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Wait until the file's content, or the folder's list of names, is on the disk.
+
+    Windows opens no folder and keeps its list of names itself; there nothing is done for a folder.
+    """
+    if WINDOWS and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)  # Windows flushes what may be written
     try:
         os.fsync(descriptor)
     finally:
@@ -129,16 +137,22 @@ def temporary_name(path: Path) -> Path:
 
 
 def sweep_temporaries(folder: Path, *, all_of_them: bool = False) -> None:
-    """Remove unfinished files under `folder` whose writer is gone; of a caller that writes none itself."""
+    """Removal of unfinished files under `folder` whose writer is gone; the caller itself writes none there.
+
+    Args:
+        all_of_them: also the files of living writers.
+    """
     for path in folder.rglob(".*.tmp"):
-        found = TEMPORARY.fullmatch(path.name)
-        if found and (all_of_them or not _alive(int(found[1]))):
+        match = TEMPORARY.fullmatch(path.name)
+        if match and (all_of_them or not _is_written(path, int(match[1]))):
             path.unlink(missing_ok=True)
 
 
-def _alive(process: int) -> bool:
+def _is_written(path: Path, process: int) -> bool:
     if process == os.getpid():  # in a container, the number of the one that was killed
         return False
+    if WINDOWS:  # `os.kill` ends the process there, whatever the signal
+        return time.time() - path.stat().st_mtime < ABANDONED
     try:
         os.kill(process, 0)
     except PermissionError:

@@ -1,7 +1,5 @@
-"""Scratch folders: locked while they are in use, removed when their process was killed."""
+"""Scratch folders: temporary, locked while in use, removed after their process was killed."""
 
-import fcntl
-import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -9,25 +7,34 @@ from tempfile import gettempdir, mkdtemp
 from types import TracebackType
 from typing import Self
 
+from filelock import FileLock
+
+from qarm.core.locks import lock_file
+from qarm.errors import ArtifactError
+
 __all__ = ["Scratch", "sweep_scratch"]
 
-PREFIX = "qarm-scratch-"
+PREFIX, LOCK, FILES = "qarm-scratch-", ".lock", "files"
 
 
 class Scratch:
-    """A temporary folder at `path`, locked while it is in use, so that others know when its owner was killed.
+    """A temporary folder, empty at first, and the lock that tells other processes that it is in use.
 
     A context manager; or `close` removes it.
+
+    Attributes:
+        path: the folder; the lock file lies beside it, in a parent folder of its own.
     """
 
     def __init__(self) -> None:
         sweep_scratch()
-        self.path, self._lock = _locked()
+        self._parent, self._lock = _new_folder()
+        self.path = self._parent / FILES
+        self.path.mkdir()
 
     def close(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-        with suppress(OSError):
-            os.close(self._lock)
+        """Removal of the folder and of its lock; a second call does nothing."""
+        _remove(self._parent, self._lock)
 
     def __enter__(self) -> Self:
         return self
@@ -38,28 +45,29 @@ class Scratch:
         self.close()
 
 
-def _locked() -> tuple[Path, int]:
+def _new_folder() -> tuple[Path, FileLock]:
     while True:
-        path = Path(mkdtemp(prefix=PREFIX))
-        with suppress(FileNotFoundError):  # swept before it was locked
-            descriptor = os.open(path, os.O_RDONLY)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if path.is_dir():
-                return path, descriptor
-            os.close(descriptor)
+        folder = Path(mkdtemp(prefix=PREFIX))
+        lock = lock_file(folder / LOCK)
+        with suppress(FileNotFoundError, TimeoutError):  # swept by another process before it was locked
+            lock.acquire()
+            if folder.is_dir():
+                return folder, lock
+            lock.release()
+
+
+def _remove(folder: Path, lock: FileLock) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    lock.release()
+    shutil.rmtree(folder, ignore_errors=True)  # on Windows the lock file cannot be removed while it is open
 
 
 def sweep_scratch() -> None:
-    """Remove the scratch folders of this user that no process holds any more."""
-    for path in Path(gettempdir()).glob(f"{PREFIX}*"):
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except OSError:  # another user's, or just gone
+    """Removal of this user's scratch folders that no process has locked."""
+    for folder in Path(gettempdir()).glob(f"{PREFIX}*"):
+        if folder.is_symlink():
             continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
-        except OSError:
-            continue
-        finally:
-            os.close(descriptor)
+        with suppress(OSError, ArtifactError):  # in use, another user's, or just removed
+            lock = lock_file(folder / LOCK)
+            lock.acquire()
+            _remove(folder, lock)

@@ -1,14 +1,13 @@
 """A folder that is whole or not there, and that is known by the hashes of its files."""
 
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from qarm.core.atomic_io import digest, read_json, sha256_file, write_json
+from qarm.core.atomic_io import digest, flush, read_json, sha256_file, write_json
+from qarm.core.locks import locked
 from qarm.errors import ArtifactError, InputError, shown
 
 __all__ = ["MANIFEST", "building", "opened_seal", "seal"]
@@ -29,7 +28,7 @@ def building(folder: Path) -> Iterator[Path]:
     """
     present = _version_of(folder)
     work = folder.with_name(f".{folder.name}.partial")
-    work.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(work, folder):
         try:
             _emptied(work)
@@ -38,7 +37,7 @@ def building(folder: Path) -> Iterator[Path]:
             if present is None:
                 _flush_all(work)
                 work.rename(folder)
-                _flush(folder.parent)
+                flush(folder.parent)
             elif present != made:
                 raise InputError(
                     f"{folder} holds version {present[:12]}, this is {made[:12]}; a sealed folder is never "
@@ -50,14 +49,15 @@ def building(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _locked(work: Path, folder: Path) -> Iterator[None]:
-    descriptor = os.open(work, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise ArtifactError(f"{folder} is being written by another qarm process; wait for it") from None
-    finally:
-        os.close(descriptor)
+    """Lock beside the folder, removed again: the neighbour itself is renamed while it is held."""
+    path = folder.with_name(f".{folder.name}.lock")
+    with locked(path, busy=f"{folder} is being written by another qarm process; wait for it"):
+        try:
+            work.mkdir(parents=True, exist_ok=True)
+            yield
+        finally:
+            with suppress(OSError):  # on Windows filelock removes the file, after it was closed
+                path.unlink()
 
 
 def _emptied(folder: Path) -> None:
@@ -77,16 +77,8 @@ def _version_of(folder: Path) -> str | None:
 
 def _flush_all(folder: Path) -> None:
     for path in folder.rglob("*"):
-        _flush(path)
-    _flush(folder)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        flush(path)
+    flush(folder)
 
 
 def seal(folder: Path, *, kind: str) -> str:

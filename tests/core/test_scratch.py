@@ -1,0 +1,55 @@
+"""Scratch folders of living and of killed processes."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qarm.core.scratch import Scratch, sweep_scratch
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def test_scratch_of_a_killed_process_is_swept_and_of_a_living_one_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    program = (
+        "import os, signal; from qarm.core.scratch import Scratch; s = Scratch();"
+        "(s.path / 'x').touch(); print(s.path, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    killed = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL
+    left = Path(killed.stdout.strip()).relative_to(tmp_path)
+    assert names(tmp_path) == [f"{left.parent}", f"{left.parent}/.lock", f"{left}", f"{left}/x"]
+    with Scratch() as mine:
+        (mine.path / "y").touch()
+        sweep_scratch()
+        own = mine.path.relative_to(tmp_path)
+        assert names(tmp_path) == [f"{own.parent}", f"{own.parent}/.lock", f"{own}", f"{own}/y"]
+    assert names(tmp_path) == []
+
+
+def test_a_link_with_a_scratch_folders_name_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "temporary" / "qarm-scratch-x").symlink_to(tmp_path / "mine")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    sweep_scratch()
+    assert names(tmp_path) == ["mine", "temporary", "temporary/qarm-scratch-x"]
+
+
+def test_a_scratch_folder_closes_twice_and_starts_empty() -> None:
+    scratch = Scratch()
+    assert list(scratch.path.iterdir()) == []
+    scratch.close()
+    scratch.close()
+    assert not scratch.path.parent.exists()
