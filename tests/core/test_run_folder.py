@@ -124,7 +124,7 @@ def test_a_stage_that_was_killed_in_a_write_keeps_no_half_file(tmp_path: Path) -
     ):
         (work / f".out.txt.{os.getppid()}.tmp").write_text("ha")
         raise KeyboardInterrupt
-    assert set(read_manifest(finish(tmp_path))["outputs"]) == {"out.txt"}
+    assert set(read_manifest(finish(tmp_path)).outputs) == {"out.txt"}
     assert names(tmp_path / "codes") == ["manifest.json", "out.txt", "timing.json"]
 
 
