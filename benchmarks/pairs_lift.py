@@ -70,7 +70,7 @@ def main() -> None:
         for source in SOURCES:
             part = pairs.filter(pl.col("source") == source)
             covered = pl.concat([part["trigger_id"], part["target_id"].alias("trigger_id")]).n_unique()
-            lift = pair_lift(part, past, future)
+            lift = pair_lift(part, past, future).content()
             cells += [f"{part.height:,}", f"{covered / len(past.items):.2f}"]
             cells += [shown(lift, "lift", 1), shown(lift, "matched_lift", 2)]
         print("| " + " | ".join(cells) + " |", flush=True)

@@ -54,7 +54,7 @@ class Done:
 # ---- stages: each fills `work` and tells its row counts and the figures that matter -------------
 
 
-def _check(run: Run, work: Path) -> dict[str, Figure]:
+def _check(run: Run, work: Path) -> Mapping[str, Figure]:
     from qarm.data.media import check_media
 
     catalog, log = run.tables
@@ -72,7 +72,7 @@ def _check(run: Run, work: Path) -> dict[str, Figure]:
     return report.model_dump(exclude={"bad_images", "bad_sounds"}) | counts
 
 
-def _mine(run: Run, work: Path) -> dict[str, Figure]:
+def _mine(run: Run, work: Path) -> Mapping[str, Figure]:
     import polars as pl
 
     from qarm.pairs.mining import mine_pairs
@@ -90,11 +90,10 @@ def _mine(run: Run, work: Path) -> dict[str, Figure]:
     )
     write_parquet(work / "pairs.parquet", pairs)
     write_json(work / "quality.json", quality)
-    sources = {name: figures["pairs"] for name, figures in quality["sources"].items()}
-    return {"pairs": pairs.height, **sources}
+    return {"pairs": pairs.height} | {name: source.pairs for name, source in quality.sources.items()}
 
 
-def _align(run: Run, work: Path) -> dict[str, Figure]:
+def _align(run: Run, work: Path) -> Mapping[str, Figure]:
     from qarm.encoder.alignment.align import align
 
     encoder = align(
@@ -125,7 +124,7 @@ def _sensible_pairs(run: Run, work: Path) -> Any:
     )
 
 
-def _embed(run: Run, work: Path) -> dict[str, Figure]:
+def _embed(run: Run, work: Path) -> Mapping[str, Figure]:
     import polars as pl
 
     from qarm.encoder.embed import embed
@@ -154,7 +153,7 @@ def _embed(run: Run, work: Path) -> dict[str, Figure]:
     }
 
 
-def _quantize(run: Run, work: Path) -> dict[str, Figure]:
+def _quantize(run: Run, work: Path) -> Mapping[str, Figure]:
     import polars as pl
 
     from qarm.quantizer.evaluation.quality import code_quality
@@ -181,7 +180,7 @@ def _quantize(run: Run, work: Path) -> dict[str, Figure]:
     return {"items": len(codes), "width": books.widths_, "collision_rate": shared}
 
 
-def _train(run: Run, work: Path) -> dict[str, Figure]:
+def _train(run: Run, work: Path) -> Mapping[str, Figure]:
     import polars as pl
 
     from qarm.recommender.code_embedding import read_codebooks, read_pool
@@ -208,7 +207,7 @@ def _train(run: Run, work: Path) -> dict[str, Figure]:
     )
 
 
-def _report(run: Run, work: Path) -> dict[str, Figure]:
+def _report(run: Run, work: Path) -> Mapping[str, Figure]:
     from qarm.quantizer.code_tree import CodeTree
     from qarm.report.item_data import items_json
     from qarm.report.render import render_report
@@ -241,7 +240,7 @@ class Stage:
     main: str
     inputs: tuple[str, ...]
     sections: tuple[str, ...]
-    work: Callable[[Run, Path], dict[str, Figure]]
+    work: Callable[[Run, Path], Mapping[str, Figure]]
 
     @property
     def folder(self) -> str:

@@ -200,7 +200,7 @@ def test_odd_logs_still_give_pairs_and_figures(
     pairs = mine_pairs(log, directions=directions, per_item=4, popularity=0.5, user2item=FAST)  # type: ignore[arg-type]
     assert 1 <= max(appearances(pairs).values()) <= 4
     assert pairs["score"].is_finite().all()
-    quality = pair_quality(pairs, log, future=log)
+    quality = pair_quality(pairs, log, future=log).content()
     assert json.loads(json.dumps(quality, allow_nan=False)) == quality
     for figures in quality["sources"].values():
         assert figures["lift"]["lift"] > 0.0

@@ -32,7 +32,7 @@ def log(make_log: MakeLog) -> Log:
 
 
 def test_counts_and_coverage(log: Log) -> None:
-    quality = pair_quality(PAIRS, log)
+    quality = pair_quality(PAIRS, log).content()
     assert (quality["pairs"], quality["items"], quality["users"]) == (3, 5, 4)
     assert quality["sources"]["item2item"] == {
         "pairs": 2,
@@ -47,14 +47,17 @@ def test_counts_and_coverage(log: Log) -> None:
 
 
 def test_overlap_forgets_the_direction(log: Log) -> None:
-    assert pair_quality(PAIRS, log)["overlap"] == {"pairs": 1, "share": {"item2item": 0.5, "user2item": 1.0}}
-    alone = pair_quality(PAIRS.head(2), log)["overlap"]
+    assert pair_quality(PAIRS, log).content()["overlap"] == {
+        "pairs": 1,
+        "share": {"item2item": 0.5, "user2item": 1.0},
+    }
+    alone = pair_quality(PAIRS.head(2), log).content()["overlap"]
     assert alone == {"pairs": 0, "share": {"item2item": 0.0}}
 
 
 def test_popularity_groups_go_from_rare_to_frequent(log: Log) -> None:
     # By clicks, then id: b 1, c 1, e 1, d 2, a 3.
-    rare, frequent = pair_quality(PAIRS, log, groups=2)["popularity"]
+    rare, frequent = pair_quality(PAIRS, log, groups=2).content()["popularity"]
     assert rare == {
         "items": 3,
         "log": 3 / 8,
@@ -79,10 +82,12 @@ def test_popularity_groups_go_from_rare_to_frequent(log: Log) -> None:
 
 def test_categories_of_pairs_against_those_of_all_items(log: Log) -> None:
     categories = {"a": "red", "b": "red", "c": "blue", "d": "red", "zz": "blue"}
-    figures = pair_quality(PAIRS, log, categories=categories)["sources"]
+    figures = pair_quality(PAIRS, log, categories=categories).content()["sources"]
     # Of ab, ac one is of one category; of the pairs of a, b, c, d: ab, ad, bd.
     assert figures["item2item"]["category"] == {"same": 1 / 2, "random": 3 / 6, "known": 1.0}
-    assert pair_quality(PAIRS, log, categories={"a": "red"})["sources"]["user2item"]["category"] == {
+    assert pair_quality(PAIRS, log, categories={"a": "red"}).content()["sources"]["user2item"][
+        "category"
+    ] == {
         "same": None,
         "random": None,
         "known": 0.0,
@@ -91,7 +96,7 @@ def test_categories_of_pairs_against_those_of_all_items(log: Log) -> None:
 
 def test_what_was_left_out_is_counted_by_reason(log: Log) -> None:
     rejected = PAIRS.with_columns(reason=pl.Series(["cap", "score", "cap"]))
-    assert pair_quality(PAIRS, log, rejected=rejected)["rejected"] == {
+    assert pair_quality(PAIRS, log, rejected=rejected).content()["rejected"] == {
         "item2item": {"cap": 1, "score": 1},
         "user2item": {"cap": 1},
     }
@@ -102,7 +107,7 @@ def test_mined_pairs_follow_planted_tastes_later_too(make_log: MakeLog) -> None:
     events = [(u, f"{u % 5}{(u * 3 + t * t * (1 + u % 4)) % 9}", t) for u in range(80) for t in range(12)]
     past, future = make_log(events).split_at(6)
     pairs = mine_pairs(past, user2item={"epochs": 3})
-    quality = pair_quality(pairs, past, future=future)
+    quality = pair_quality(pairs, past, future=future).content()
     assert json.loads(json.dumps(quality, allow_nan=False)) == quality
     for source in ("item2item", "user2item"):
         lift = quality["sources"][source]["lift"]

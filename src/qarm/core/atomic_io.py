@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from qarm.core.disk_errors import explained
 from qarm.errors import ArtifactError
+from qarm.schemas.base import Schema
 
 __all__ = [
     "atomic",
@@ -82,9 +83,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON; of a schema's object, the fields that were set, in their order."""
-    if isinstance(content, BaseModel):
-        content = content.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    """Write JSON, or the content of a schema's object."""
+    if isinstance(content, Schema):
+        content = content.content()
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 

@@ -1,6 +1,4 @@
-"""Does later behaviour agree? Pairs against random pairs and pairs of equally popular items."""
-
-from typing import Any
+"""Lift of pairs on later behaviour, over random pairs and over pairs of equally popular items."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +7,7 @@ from numba import njit
 
 from qarm.data.interaction_matrix import Lists, click_matrix
 from qarm.data.interactions import Log
+from qarm.schemas.pairs import PairLift
 
 __all__ = ["pair_lift"]
 
@@ -20,8 +19,8 @@ LEAST_ITEMS = 10
 
 def pair_lift(
     pairs: pl.DataFrame, log: Log, future: Log, *, resamples: int = 1000, seed: int = 0
-) -> dict[str, Any]:
-    """How much oftener later users choose both items of a pair than of other pairs.
+) -> PairLift:
+    """Ratio of later users who choose both items of a pair to those who choose both of another pair.
 
     Compared with two means over all pairs of the log's items, both exact, not drawn: over every pair
     (random), and over the pairs whose items stand in the same two popularity groups as the pair's
@@ -37,9 +36,7 @@ def pair_lift(
         seed: of the draws.
 
     Returns:
-        users_per_pair, users_per_random_pair, users_per_matched_pair: mean number of later users with both;
-        lift and matched_lift: the first over the others, None where those are 0; lift_interval and
-        matched_lift_interval: [low, high], or None where a draw has nothing to divide by.
+        Means and ratios, with their intervals; None where a draw has nothing to divide by.
     """
     had = click_matrix(log)
     later = click_matrix(future.only_items(had.item_ids.to_list()))
@@ -47,7 +44,7 @@ def pair_lift(
     groups = _groups(had.by_item.sizes)
     ends = _ends(pairs, had.item_ids)
     if not len(ends) or not len(later.by_user):
-        return _figures(np.zeros((1, 3)))
+        return _lift(np.zeros((1, 3)))
     sums = _per_user(
         Lists(later.by_user.starts, numbers[later.by_user.values]),
         _partners(ends, len(had.item_ids)),
@@ -56,7 +53,7 @@ def pair_lift(
     )
     sums[:, 0] /= len(ends)
     sums[:, 1] /= len(groups) * (len(groups) - 1) / 2
-    return _figures(_resampled(sums, resamples, seed))
+    return _lift(_resampled(sums, resamples, seed))
 
 
 def _ends(pairs: pl.DataFrame, item_ids: pl.Series) -> Ints:
@@ -86,7 +83,7 @@ def _groups(users: Longs) -> Longs:
 
 
 def _cell_rates(ends: Ints, groups: Longs) -> Floats:
-    """What a later pair of items counts in the popularity-matched mean, by both groups, float64 [g, g]."""
+    """Weight of a later pair in the popularity-matched mean, by the groups of its items, float64 [g, g]."""
     sizes = np.bincount(groups)
     mined = np.zeros((len(sizes), len(sizes)))
     np.add.at(mined, (groups[ends[:, 0]], groups[ends[:, 1]]), 1.0)
@@ -113,7 +110,7 @@ def _add_users(
     rates: Floats,
     out: Floats,
 ) -> None:
-    """Of each user's pairs of items: how many are mined, how many there are, what matched ones count."""
+    """Sums over each user's pairs of items: mined pairs, all pairs, weights of popularity-matched pairs."""
     has, counts = np.zeros(len(groups), np.bool_), np.zeros(len(rates), np.float64)
     for user in range(len(starts) - 1):
         held = items[starts[user] : starts[user + 1]]
@@ -152,17 +149,25 @@ def _added(sums: Floats, users: Longs) -> Floats:
     return total
 
 
-def _figures(totals: Floats) -> dict[str, Any]:
-    found, draws = totals[0], totals[1:]
-    figures: dict[str, Any] = {
-        "users_per_pair": float(found[0]),
-        "users_per_random_pair": float(found[1]),
-        "users_per_matched_pair": float(found[2]),
-    }
-    for column, name in ((1, "lift"), (2, "matched_lift")):
-        figures[name] = float(found[0] / found[column]) if found[column] else None
-        interval = None
-        if len(draws) and (draws[:, column] > 0.0).all():
-            interval = np.percentile(draws[:, 0] / draws[:, column], [2.5, 97.5]).tolist()
-        figures[f"{name}_interval"] = interval
-    return figures
+def _lift(totals: Floats) -> PairLift:
+    """Figures from the column sums of all users, row 0, and of their draws, the other rows."""
+    every, draws = totals[0], totals[1:]
+    lift, lift_interval = _ratio(every, draws, 1)
+    matched_lift, matched_interval = _ratio(every, draws, 2)
+    return PairLift(
+        users_per_pair=float(every[0]),
+        users_per_random_pair=float(every[1]),
+        users_per_matched_pair=float(every[2]),
+        lift=lift,
+        lift_interval=lift_interval,
+        matched_lift=matched_lift,
+        matched_lift_interval=matched_interval,
+    )
+
+
+def _ratio(every: Floats, draws: Floats, column: int) -> tuple[float | None, list[float] | None]:
+    """Column 0 over another one, and the 95 % interval of that ratio."""
+    ratio = float(every[0] / every[column]) if every[column] else None
+    if not len(draws) or not (draws[:, column] > 0.0).all():
+        return ratio, None
+    return ratio, np.percentile(draws[:, 0] / draws[:, column], [2.5, 97.5]).tolist()

@@ -1,4 +1,4 @@
-"""Figures about pairs: what they cover, whom they favour, and whether later behaviour agrees."""
+"""Quality of pairs: coverage, popularity, overlap of sources, lift on later behaviour."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +7,7 @@ import polars as pl
 
 from qarm.data.interactions import Log
 from qarm.pairs.lift import pair_lift
+from qarm.schemas.pairs import PairCategory, PairLift, PairOverlap, PairQuality, PairSource, Range, Spread
 
 __all__ = ["pair_quality"]
 
@@ -20,7 +21,7 @@ def pair_quality(
     rejected: pl.DataFrame | None = None,
     groups: int = 5,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> PairQuality:
     """Figures for `pairs/quality.json`; shares are 0 to 1, None where nothing can be divided.
 
     Args:
@@ -46,23 +47,27 @@ def pair_quality(
     clicks = log.positives().frame
     counts = clicks.group_by("item_id").len("clicks").sort("clicks", "item_id")
     sources = {name: pairs.filter(pl.col("source") == name) for name in pairs["source"].unique().sort()}
-    figures = {name: _source(part, clicks, counts.height) for name, part in sources.items()}
-    for name, part in sources.items():
-        if future is not None:
-            figures[name]["lift"] = pair_lift(part, log, future, seed=seed)
-        if categories is not None:
-            figures[name]["category"] = _category(part, counts["item_id"], categories)
-    quality = {
-        "pairs": pairs.height,
-        "items": counts.height,
-        "users": clicks["user_id"].n_unique(),
-        "sources": figures,
-        "per_item": _per_item(pairs),
-        "overlap": _overlap(sources),
-        "popularity": _popularity(sources, clicks, counts, groups),
+    figures = {
+        name: _source(
+            part,
+            clicks,
+            counts.height,
+            lift=None if future is None else pair_lift(part, log, future, seed=seed),
+            category=None if categories is None else _category(part, counts["item_id"], categories),
+        )
+        for name, part in sources.items()
     }
+    quality = PairQuality(
+        pairs=pairs.height,
+        items=counts.height,
+        users=clicks["user_id"].n_unique(),
+        sources=figures,
+        per_item=_per_item(pairs),
+        overlap=_overlap(sources),
+        popularity=_popularity(sources, clicks, counts, groups),
+    )
     if rejected is not None:
-        quality["rejected"] = _rejected(rejected)
+        quality.rejected = _rejected(rejected)
     return quality
 
 
@@ -71,24 +76,41 @@ def _appearances(pairs: pl.DataFrame) -> pl.Series:
     return pl.concat([pairs["trigger_id"], pairs["target_id"].alias("trigger_id")]).alias("item_id")
 
 
-def _per_item(pairs: pl.DataFrame) -> dict[str, Any]:
-    sizes = _appearances(pairs).value_counts()["count"]
-    return {"mean": sizes.mean(), "max": sizes.max()}
+def _per_item(pairs: pl.DataFrame) -> Spread:
+    """Pairs per item, over the items that have one."""
+    return _spread(_appearances(pairs).value_counts()["count"])
 
 
-def _source(pairs: pl.DataFrame, clicks: pl.DataFrame, items: int) -> dict[str, Any]:
+def _spread(counts: pl.Series) -> Spread:
+    mean, largest = counts.mean(), counts.max()
+    return Spread.model_validate({"mean": mean, "max": largest})
+
+
+def _source(
+    pairs: pl.DataFrame,
+    clicks: pl.DataFrame,
+    items: int,
+    *,
+    lift: PairLift | None,
+    category: PairCategory | None,
+) -> PairSource:
     covered = _appearances(pairs).unique()
     touched = clicks.filter(pl.col("item_id").is_in(covered.implode()))["user_id"].n_unique()
-    scores, counts = pairs["score"], pairs["count"]
-    return {
-        "pairs": pairs.height,
-        "items": len(covered),
-        "items_share": _ratio(len(covered), items),
-        "users_share": _ratio(touched, clicks["user_id"].n_unique()),
-        "score": {"min": scores.min(), "median": scores.median(), "max": scores.max()},
-        "count": {"mean": counts.mean(), "max": counts.max()},
-        "per_item": _per_item(pairs),
-    }
+    scores = pairs["score"]
+    source = PairSource(
+        pairs=pairs.height,
+        items=len(covered),
+        items_share=len(covered) / items,
+        users_share=touched / clicks["user_id"].n_unique(),
+        score=Range.model_validate({"min": scores.min(), "median": scores.median(), "max": scores.max()}),
+        count=_spread(pairs["count"]),
+        per_item=_per_item(pairs),
+    )
+    if lift is not None:
+        source.lift = lift
+    if category is not None:
+        source.category = category
+    return source
 
 
 def _unordered(pairs: pl.DataFrame) -> pl.DataFrame:
@@ -98,37 +120,38 @@ def _unordered(pairs: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _overlap(sources: dict[str, pl.DataFrame]) -> dict[str, Any]:
+def _overlap(sources: dict[str, pl.DataFrame]) -> PairOverlap:
     distinct = [_unordered(part) for part in sources.values()]
     if len(distinct) < 2:
-        return {"pairs": 0, "share": dict.fromkeys(sources, 0.0)}
+        return PairOverlap(pairs=0, share=dict.fromkeys(sources, 0.0))
     shared = distinct[0].join(distinct[1], on=["low", "high"], how="semi").height
-    return {
-        "pairs": shared,
-        "share": {name: _ratio(shared, part.height) for name, part in zip(sources, distinct, strict=True)},
-    }
+    shares = {name: shared / part.height for name, part in zip(sources, distinct, strict=True)}
+    return PairOverlap(pairs=shared, share=shares)
 
 
 def _popularity(
     sources: dict[str, pl.DataFrame], clicks: pl.DataFrame, counts: pl.DataFrame, groups: int
-) -> list[dict[str, Any]]:
+) -> list[dict[str, float | None]]:
+    """A row per group of equally many items, the rarest first; `pair_quality` says what each field means."""
     grouped = counts.with_columns(group=pl.int_range(pl.len()) * groups // pl.len())
     held = clicks.select("user_id", "item_id").join(grouped.select("item_id", "group"), on="item_id")
-    rows: list[dict[str, Any]] = [
+    rows: list[dict[str, float | None]] = [
         {"items": items, "log": _ratio(size, clicks.height)}
         for items, size in _by_group(grouped, pl.len(), pl.col("clicks").sum())
     ]
+    sizes_of_groups = [row[0] for row in _by_group(grouped, pl.len())]
     users = [row[0] for row in _by_group(held, pl.col("user_id").n_unique())]
     for name, part in sources.items():
         sizes = _appearances(part).value_counts(name="size")
-        joined = grouped.join(sizes, on="item_id", how="left")
-        shares = _by_group(joined, pl.col("size").sum(), pl.col("size").count())
+        counted = grouped.join(sizes, on="item_id", how="left")
+        shares = _by_group(counted, pl.col("size").sum(), pl.col("size").count())
         covered = pl.col("item_id").is_in(sizes["item_id"].implode())
         touched = _by_group(held, pl.col("user_id").filter(covered).n_unique())
-        for row, there, (size, items), (reached,) in zip(rows, users, shares, touched, strict=True):
+        columns = zip(rows, sizes_of_groups, users, shares, touched, strict=True)
+        for row, in_group, in_users, (size, items), (reached,) in columns:
             row[name] = _ratio(size, 2 * part.height)
-            row[f"{name}_items"] = _ratio(items, row["items"])
-            row[f"{name}_users"] = _ratio(reached, there)
+            row[f"{name}_items"] = _ratio(items, in_group)
+            row[f"{name}_users"] = _ratio(reached, in_users)
     return rows
 
 
@@ -137,7 +160,7 @@ def _by_group(frame: pl.DataFrame, *figures: pl.Expr) -> list[tuple[Any, ...]]:
     return frame.group_by("group").agg(named).sort("group").drop("group").rows()
 
 
-def _category(pairs: pl.DataFrame, items: pl.Series, categories: Mapping[str, str]) -> dict[str, Any]:
+def _category(pairs: pl.DataFrame, items: pl.Series, categories: Mapping[str, str]) -> PairCategory:
     table = pl.DataFrame(
         {"item_id": list(categories), "category": list(categories.values())},
         schema={"item_id": pl.String, "category": pl.String},
@@ -149,11 +172,12 @@ def _category(pairs: pl.DataFrame, items: pl.Series, categories: Mapping[str, st
     known = ends.drop_nulls()
     sizes = items.to_frame().join(table.drop_nulls(), on="item_id")["category"].value_counts()["count"]
     total = int(sizes.sum())
-    return {
-        "same": _ratio(known.filter(pl.col("low_category") == pl.col("high_category")).height, known.height),
-        "random": _ratio(int((sizes * (sizes - 1)).sum()), total * (total - 1)),
-        "known": _ratio(known.height, ends.height),
-    }
+    same = known.filter(pl.col("low_category") == pl.col("high_category")).height
+    return PairCategory(
+        same=_ratio(same, known.height),
+        random=_ratio(int((sizes * (sizes - 1)).sum()), total * (total - 1)),
+        known=known.height / ends.height,
+    )
 
 
 def _rejected(rejected: pl.DataFrame) -> dict[str, dict[str, int]]:

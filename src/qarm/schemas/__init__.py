@@ -1,13 +1,15 @@
-"""The shape of every JSON file that a run writes; unknown fields are faults, so that no figure hides."""
+"""Schemas of every JSON file that a run writes; unknown fields are faults."""
 
 from fnmatch import fnmatch
 
 from pydantic import BaseModel
 
 from qarm.schemas.base import Check, Manifest, Timing
+from qarm.schemas.codes import Churn, CodeQuality, Profile, Saved
 from qarm.schemas.comparison import Compared, ComparedCell, ComparedKey, ComparedTiming, Searched
+from qarm.schemas.encoder import AlignStep, EncoderCard
 from qarm.schemas.explorer import ExplorerItems, Tree
-from qarm.schemas.learned import AlignStep, Churn, CodeQuality, EncoderCard, PairQuality, Profile, Saved
+from qarm.schemas.pairs import PairQuality
 from qarm.schemas.results import Baselines, Cell, RankerShape, Results, Summary
 from qarm.schemas.retrieval import EmbeddingQuality, Neighbours
 

@@ -17,7 +17,11 @@ Count = Annotated[int, Field(ge=0)]
 class Schema(BaseModel):
     """A JSON file, or a part of one; other fields than the named ones are faults."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, validate_by_name=True, validate_by_alias=True)
+
+    def content(self) -> Settings:
+        """JSON content: the fields that were set, in the order of the schema."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 class Manifest(Schema):
