@@ -125,12 +125,14 @@ class SwingConfig(Page):
     alpha: Annotated[float, Field(ge=0.0)] = 1.0
     top_k: Count = 20  # neighbours per item
     user_weight: Literal["sqrt", "power"] = "sqrt"  # sqrt: 1 / sqrt(items of the user)
-    user_alpha: float = 5.0  # of `power`
+    user_alpha: Annotated[float, Field(gt=-1.0)] = 5.0  # of `power`
     user_beta: float = -0.35  # of `power`
     min_user_items: Count = 2  # users with fewer items do not count
     time_window: Count | None = None  # only events less than this long before the latest one count; null: all
-    max_items_per_user: Count = 1000  # a user with more counts with a seeded sample of them
-    max_users_per_item: Count = 1000  # an item with more is scored from a seeded sample of its users
+    # a user with more counts with a seeded sample of them; null: no limit
+    max_items_per_user: Annotated[int, Field(ge=2)] | None = 1000
+    # an item with more is scored from a seeded sample of its users; null: no limit
+    max_users_per_item: Annotated[int, Field(ge=2)] | None = 1000
 
 
 class User2ItemConfig(Page):

@@ -78,9 +78,8 @@ def _mine(run: Run, work: Path) -> Mapping[str, Figure]:
     from qarm.pairs.mining import mine_pairs
     from qarm.pairs.quality import pair_quality
 
-    settings = run.config.pairs.model_dump(exclude_none=True)
     train, valid, rejected = run.split.train, run.split.valid, work / "rejected.parquet"
-    pairs = mine_pairs(train, **settings, seed=run.config.seed, rejected=rejected, engine=run.engine)
+    pairs = mine_pairs(train, run.config.pairs, seed=run.config.seed, rejected=rejected, engine=run.engine)
     quality = pair_quality(
         pairs,
         train,

@@ -165,7 +165,7 @@ def test_wrong_arguments(log: Log, make_log: MakeLog) -> None:
         mine_pairs(log, per_item=0)
     with pytest.raises(InputError, match="got window=0"):
         mine_pairs(log, window=0)
-    with pytest.raises(InputError, match="got alpha=-1"):
+    with pytest.raises(InputError, match=r"got swing\.alpha=-1, need at least 0"):
         mine_pairs(log, swing={"alpha": -1.0})
     with pytest.raises(InputError, match="no positive event"):
         mine_pairs(make_log([(0, 0, 0, 0)]))

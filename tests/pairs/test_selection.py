@@ -1,4 +1,4 @@
-"""Rules from candidates to pairs: thresholds, popularity, mix, directions, the cap, and what was left out."""
+"""Selection of pairs: thresholds, popularity, mix, directions, the cap, and rejected candidates."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from qarm.data.interactions import Log
 from qarm.errors import InputError
 from qarm.pairs.mining import _item2item, _user2item, mine_pairs
-from qarm.pairs.selection import ITEM2ITEM, USER2ITEM, Rules, sift
+from qarm.pairs.selection import ITEM2ITEM, USER2ITEM, Selection, select
 
 MakeLog = Callable[..., Log]
 FAST = {"epochs": 2, "dim": 8}
@@ -37,7 +37,7 @@ def candidates(source: str, rows: list[tuple[str, str, float]]) -> pl.DataFrame:
 
 def sifted(frame: pl.DataFrame, users: dict[str, int] | None = None, **changes: Any) -> pl.DataFrame:
     had = pl.DataFrame(list((users or {}).items()), schema=["item_id", "users"], orient="row")
-    return sift(frame, had, Rules(**(RULES | changes)))
+    return select(frame, had, Selection(**(RULES | changes)))
 
 
 def kept(frame: pl.DataFrame, users: dict[str, int] | None = None, **changes: Any) -> set[str]:
@@ -224,16 +224,23 @@ def test_wrong_rules_are_named_together(log: Log) -> None:
     with pytest.raises(InputError) as caught:
         mine_pairs(
             log,
-            per_item=1,
-            directions="both",
+            per_item=0,
+            directions="all",
             popularity=-1.0,
             min_score={"swing": 1.0},
-            mix={ITEM2ITEM: 0.0},
+            mix={ITEM2ITEM: -1.0},
         )
     assert caught.value.problems == [
-        "got per_item=1, need at least 2; raise pairs.per_item",
+        "got per_item=0, need at least 1",
+        "got min_score.swing=1.0, need one of item2item, user2item",
+        "got mix.item2item=-1, need at least 0",
         "got popularity=-1, need at least 0",
-        "min_score names swing, need item2item or user2item",
+        "got directions='all', need one of one, both",
+    ]
+    with pytest.raises(InputError) as caught:
+        mine_pairs(log, per_item=1, directions="both", mix={ITEM2ITEM: 0.0})
+    assert caught.value.problems == [
+        "got per_item=1, need at least 2; raise pairs.per_item",
         "got mix={'item2item': 0.0}, need more than 0 for a source",
     ]
     with pytest.raises(InputError, match="candidates are below min_score or min_count; lower them"):

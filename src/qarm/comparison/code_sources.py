@@ -11,7 +11,7 @@ import polars as pl
 
 from qarm.comparison.variants import Source
 from qarm.comparison.windows import Windows
-from qarm.config import Config
+from qarm.config import Config, User2ItemConfig
 from qarm.data.catalog import Catalog
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
@@ -57,8 +57,7 @@ class Sources:
     @cached_property
     def pairs(self) -> pl.DataFrame:
         """Mined from the pairs' window."""
-        settings = self.config.pairs.model_dump(exclude_none=True)
-        return mine_pairs(self.windows.pairs, **settings, seed=self.seed)
+        return mine_pairs(self.windows.pairs, self.config.pairs, seed=self.seed)
 
     @cached_property
     def _encoder(self) -> Any:
@@ -81,15 +80,8 @@ class Sources:
         clicks = self.windows.pairs.positives().frame
         users = clicks["user_id"].cast(pl.Categorical).to_physical().to_numpy()
         items = row_numbers(clicks["item_id"], self.catalog.item_ids)
-        found = factorized(
-            "als",
-            users,
-            items,
-            dim=self.config.pairs.user2item.dim,
-            epochs=ALS_EPOCHS,
-            lr=0.01,
-            seed=self.seed,
-        )
+        settings = User2ItemConfig(model="als", dim=self.config.pairs.user2item.dim, epochs=ALS_EPOCHS)
+        found = factorized(settings, users, items, seed=self.seed)
         there = np.unique(items)
         vectors = np.zeros((len(self.catalog), found.shape[1]), dtype=np.float32)
         vectors[: len(found)] = found

@@ -1,25 +1,23 @@
-"""Id models of the `implicit` package: matrix factorisation by ALS and by BPR."""
+"""Matrix factorisation by ALS and by BPR: id models of the `implicit` package."""
 
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from qarm.config import User2ItemConfig
 from qarm.errors import MissingExtraError
 
 __all__ = ["factorized"]
 
 
 def factorized(
-    model: Literal["als", "bpr"],
+    settings: User2ItemConfig,
     users: npt.NDArray[np.integer],
     items: npt.NDArray[np.int32],
     *,
-    dim: int,
-    epochs: int,
-    lr: float,
     seed: int,
 ) -> npt.NDArray[np.float32]:
     """Item vectors, float32 [items, dim], from one thread, so that the same seed gives the same bytes.
@@ -39,14 +37,19 @@ def factorized(
     limits = import_module("threadpoolctl").threadpool_limits
     clicks = coo_matrix((np.ones(len(items), dtype=np.float32), (users, items))).tocsr()
     with limits(1, "blas"):  # implicit warns of more
-        fitted = _model(model, dim, epochs, lr, seed)
+        fitted = _model(settings, seed)
         fitted.fit(clicks, show_progress=False)
-    vectors: npt.NDArray[np.float32] = np.ascontiguousarray(fitted.item_factors[:, :dim])
+    vectors: npt.NDArray[np.float32] = np.ascontiguousarray(fitted.item_factors[:, : settings.dim])
     return vectors
 
 
-def _model(model: str, dim: int, epochs: int, lr: float, seed: int) -> Any:
-    settings = {"factors": dim, "iterations": epochs, "num_threads": 1, "random_state": seed}
-    if model == "als":
-        return import_module("implicit.cpu.als").AlternatingLeastSquares(**settings)
-    return import_module("implicit.cpu.bpr").BayesianPersonalizedRanking(learning_rate=lr, **settings)
+def _model(settings: User2ItemConfig, seed: int) -> Any:
+    shared = {
+        "factors": settings.dim,
+        "iterations": settings.epochs,
+        "num_threads": 1,
+        "random_state": seed,
+    }
+    if settings.model == "als":
+        return import_module("implicit.cpu.als").AlternatingLeastSquares(**shared)
+    return import_module("implicit.cpu.bpr").BayesianPersonalizedRanking(learning_rate=settings.lr, **shared)

@@ -7,6 +7,7 @@ import polars as pl
 
 from qarm.data.interactions import Log
 from qarm.pairs.lift import pair_lift
+from qarm.pairs.selection import unordered
 from qarm.schemas.pairs import PairCategory, PairLift, PairOverlap, PairQuality, PairSource, Range, Spread
 
 __all__ = ["pair_quality"]
@@ -114,10 +115,8 @@ def _source(
 
 
 def _unordered(pairs: pl.DataFrame) -> pl.DataFrame:
-    ends = ("trigger_id", "target_id")
-    return (
-        pairs.select(low=pl.min_horizontal(ends), high=pl.max_horizontal(ends)).unique().sort("low", "high")
-    )
+    low, high = unordered("trigger_id", "target_id")
+    return pairs.select(low=low, high=high).unique().sort("low", "high")
 
 
 def _overlap(sources: dict[str, pl.DataFrame]) -> PairOverlap:

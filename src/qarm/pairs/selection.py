@@ -1,18 +1,19 @@
-"""From candidates to pairs: what is too weak goes, and no item is in too many."""
+"""Selection of pairs from candidates: thresholds, popularity correction, mix of sources, cap per item."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 from numba import njit
 
+from qarm.config import PairsConfig
 from qarm.errors import Problems
 
-__all__ = ["ITEM2ITEM", "SOURCES", "USER2ITEM", "Directions", "Rules", "sift"]
+__all__ = ["ITEM2ITEM", "SOURCES", "USER2ITEM", "Directions", "Selection", "select", "unordered"]
 
 ITEM2ITEM, USER2ITEM = "item2item", "user2item"
 SOURCES = (ITEM2ITEM, USER2ITEM)  # in alphabetical order, as the tables are sorted
@@ -22,40 +23,45 @@ Numbers = npt.NDArray[np.uint32]
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What a candidate must pass; `mine_pairs` says what each means."""
+class Selection:
+    """Thresholds, mix and caps that candidates must pass; `mine_pairs` says what each means."""
 
     per_item: int
     min_score: Mapping[str, float]
-    min_count: Mapping[str, int]
+    min_count: Mapping[str, float]
     mix: Mapping[str, float]
     popularity: float
     directions: Directions
 
-    def check(self) -> None:
-        """Raise an InputError that lists every value out of range."""
-        problems = Problems()
-        least = 2 if self.directions == "both" else 1
-        if self.per_item < least:
-            problems.add(f"got per_item={self.per_item}, need at least {least}; raise pairs.per_item")
-        if self.directions not in get_args(Directions):
-            problems.add(f"got directions={self.directions!r}, need one or both")
-        if not 0.0 <= self.popularity < math.inf:
-            problems.add(f"got popularity={self.popularity:g}, need at least 0")
-        for name in ("min_score", "min_count", "mix"):
-            if unknown := sorted(set(getattr(self, name)) - set(SOURCES)):
-                problems.add(f"{name} names {', '.join(unknown)}, need {' or '.join(SOURCES)}")
-        if any(not 0.0 <= share < math.inf for share in self.mix.values()):
-            problems.add(f"got mix={dict(self.mix)}, need numbers of at least 0")
-        elif not any(self.shares):
-            problems.add(f"got mix={dict(self.mix)}, need more than 0 for a source")
-        if any(math.isnan(score) for score in self.min_score.values()):
-            problems.add(f"got min_score={dict(self.min_score)}, need numbers")
+    @classmethod
+    def of(cls, settings: PairsConfig) -> "Selection":
+        """The selection that settings ask for.
+
+        Raises:
+            InputError: the cap leaves no room, or the mix leaves out both sources.
+        """
+        by_source = {name: dict(getattr(settings, name)) for name in ("min_score", "min_count", "mix")}
+        thresholds = {
+            name: {source: value for source, value in values.items() if value is not None}
+            for name, values in by_source.items()
+        }
+        selection = cls(
+            per_item=settings.per_item,
+            popularity=settings.popularity,
+            directions=settings.directions,
+            **thresholds,
+        )
+        problems, least = Problems(), 2 if settings.directions == "both" else 1
+        if settings.per_item < least:
+            problems.add(f"got per_item={settings.per_item}, need at least {least}; raise pairs.per_item")
+        if not any(selection.shares):
+            problems.add(f"got mix={dict(selection.mix)}, need more than 0 for a source")
         problems.raise_any()
+        return selection
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Each source's part in the mix, summing to 1; all 0 where nothing is asked for."""
+        """Part of each source in the mix, summing to 1; all 0 where the mix leaves out both."""
         parts = [self.mix.get(source, 0.0 if self.mix else 1.0) for source in SOURCES]
         total = sum(parts)
         return tuple(part / total if total else 0.0 for part in parts)
@@ -66,32 +72,37 @@ class Rules:
         return np.array([*(int(room * share + 1e-9) for share in self.shares), room])
 
 
-def sift(candidates: pl.DataFrame, users: pl.DataFrame, rules: Rules) -> pl.DataFrame:
-    """Say of every candidate why it is not a pair.
+def select(candidates: pl.DataFrame, users: pl.DataFrame, selection: Selection) -> pl.DataFrame:
+    """Candidates with the reason why they are no pairs.
 
     Args:
         candidates: trigger_id, target_id, source, score, count and `strength`, which ranks those of one
             source; no (source, trigger, target) twice.
         users: item_id and `users`, how many had the item.
-        rules: to pass, in this order: score, count, cap.
+        selection: what a candidate must pass, in this order: score, count, cap.
 
     Returns:
         The candidates, sorted by source, trigger_id, target_id, with weight f32 and `reason`: null for a
         pair, else "score", "count" or "cap".
     """
     reason = (
-        pl.when(pl.col("score").cast(pl.Float32) < _by_source(rules.min_score, -math.inf))
+        pl.when(pl.col("score").cast(pl.Float32) < _by_source(selection.min_score, -math.inf))
         .then(pl.lit("score"))
-        .when(pl.col("count") < _by_source(rules.min_count, 0))
+        .when(pl.col("count") < _by_source(selection.min_count, 0))
         .then(pl.lit("count"))
     )
-    judged = candidates.with_columns(reason=reason.otherwise(None).cast(pl.String))
-    strong = judged.filter(pl.col("reason").is_null())
-    kept = _capped(_corrected(strong, users, rules.popularity), rules.limits())
+    marked = candidates.with_columns(reason=reason.otherwise(None).cast(pl.String))
+    strong = marked.filter(pl.col("reason").is_null())
+    kept = _capped(_corrected(strong, users, selection.popularity), selection.limits())
     capped = strong.with_columns(reason=pl.when(~kept).then(pl.lit("cap")).otherwise(None))
-    every = pl.concat([judged.filter(pl.col("reason").is_not_null()), capped])
-    weighed = every.with_columns(weight=_weights(every, rules))
-    return (_mirrored(weighed) if rules.directions == "both" else weighed).sort(KEY)
+    every = pl.concat([marked.filter(pl.col("reason").is_not_null()), capped])
+    weighed = every.with_columns(weight=_weights(every, selection))
+    return (_mirrored(weighed) if selection.directions == "both" else weighed).sort(KEY)
+
+
+def unordered(one: str, other: str) -> tuple[pl.Expr, pl.Expr]:
+    """The lower and the higher of two columns of item ids, under the names of the two."""
+    return pl.min_horizontal(one, other).alias(one), pl.max_horizontal(one, other).alias(other)
 
 
 def _by_source(values: Mapping[str, float], default: float) -> pl.Expr:
@@ -110,30 +121,30 @@ def _corrected(candidates: pl.DataFrame, users: pl.DataFrame, popularity: float)
     return candidates.with_columns(strength=pl.col("strength") / product**popularity)
 
 
-def _weights(judged: pl.DataFrame, rules: Rules) -> pl.Series:
+def _weights(marked: pl.DataFrame, selection: Selection) -> pl.Series:
     """1, or what gives each source's pairs their share of the total and pairs a mean of 1."""
-    if not rules.mix:
-        return pl.repeat(1.0, judged.height, dtype=pl.Float32, eager=True)
-    pairs = judged.filter(pl.col("reason").is_null())["source"]
+    if not selection.mix:
+        return pl.repeat(1.0, marked.height, dtype=pl.Float32, eager=True)
+    pairs = marked.filter(pl.col("reason").is_null())["source"]
     counts = [int((pairs == source).sum()) for source in SOURCES]
-    present = sum(share for share, count in zip(rules.shares, counts, strict=True) if count)
+    present = sum(share for share, count in zip(selection.shares, counts, strict=True) if count)
     weights = {
         source: share / present * len(pairs) / count if count else 1.0
-        for source, share, count in zip(SOURCES, rules.shares, counts, strict=True)
+        for source, share, count in zip(SOURCES, selection.shares, counts, strict=True)
     }
-    return judged["source"].replace_strict(weights, return_dtype=pl.Float32)
+    return marked["source"].replace_strict(weights, return_dtype=pl.Float32)
 
 
-def _mirrored(judged: pl.DataFrame) -> pl.DataFrame:
-    swapped = judged.with_columns(trigger_id="target_id", target_id="trigger_id")
-    return pl.concat([judged, swapped])
+def _mirrored(marked: pl.DataFrame) -> pl.DataFrame:
+    swapped = marked.with_columns(trigger_id="target_id", target_id="trigger_id")
+    return pl.concat([marked, swapped])
 
 
 # ---- the cap ----------------------------------------------------------------------------------
 
 
 def _capped(candidates: pl.DataFrame, limits: npt.NDArray[np.int64]) -> pl.Series:
-    """True for the candidates that the cap leaves, in the given order."""
+    """True for the candidates within the cap, in the given order."""
     order = (
         candidates.with_row_index("place")
         .sort("source", "strength", *KEY[1:], descending=[False, True, False, False])["place"]
@@ -152,7 +163,7 @@ def _capped(candidates: pl.DataFrame, limits: npt.NDArray[np.int64]) -> pl.Serie
 
 @njit(nogil=True, cache=True)
 def _ranks(triggers: Numbers, targets: Numbers, sources: Numbers, items: int) -> npt.NDArray[np.int64]:
-    """The better of a pair's places at its two items, for pairs in order of strength."""
+    """The better of a pair's two ranks, one among the pairs of each of its items, for pairs by strength."""
     seen = np.zeros((2, items), np.int64)
     ranks = np.empty(len(triggers), np.int64)
     for pair in range(len(triggers)):

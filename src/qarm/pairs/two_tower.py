@@ -1,4 +1,4 @@
-"""The id model: a vector per user and per item, near where the user clicked the item."""
+"""Two-tower id model: a vector per user and per item, trained by softmax over the batch."""
 
 import math
 from collections.abc import Iterator
@@ -12,22 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from qarm.config import User2ItemConfig
+
 __all__ = ["two_tower"]
 
 
 def two_tower(
-    users: npt.NDArray[np.integer],
-    items: npt.NDArray[np.int32],
-    *,
-    dim: int,
-    epochs: int,
-    batch: int,
-    lr: float,
-    temperature: float,
-    max_steps: int,
-    seed: int,
+    users: npt.NDArray[np.integer], items: npt.NDArray[np.int32], settings: User2ItemConfig, *, seed: int
 ) -> npt.NDArray[np.float32]:
-    """Train both towers on the clicks; returns the item vectors, float32 [items, dim].
+    """Item vectors of an id model with a tower for users and one for items, float32 [items, dim].
 
     Softmax over the batch with the items' log frequencies subtracted from the logits (Yi et al. 2019,
     "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations"), unit vectors, lazy
@@ -35,12 +28,12 @@ def two_tower(
     on one thread, so that the same seed gives the same bytes on any number of cores.
     """
     with _one_thread():
-        return _item_vectors(users, items, dim, epochs, batch, lr, temperature, max_steps, seed)
+        return _item_vectors(users, items, settings, seed)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Torch on one thread, then as before: more gain nothing here, and lose much on a busy machine."""
+    """One thread of torch inside; more gain nothing for small steps, and lose much on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -50,7 +43,7 @@ def _one_thread() -> Iterator[None]:
 
 
 class _Towers(nn.Module):
-    """A vector per user and per item; rows that a batch does not touch cost nothing in its step."""
+    """Vectors of users and of items; rows outside a batch cost nothing in its step."""
 
     def __init__(self, users: int, items: int, dim: int, seed: int) -> None:
         super().__init__()
@@ -68,31 +61,23 @@ class _Towers(nn.Module):
 
 
 def _item_vectors(
-    users: npt.NDArray[np.integer],
-    items: npt.NDArray[np.int32],
-    dim: int,
-    epochs: int,
-    batch: int,
-    lr: float,
-    temperature: float,
-    max_steps: int,
-    seed: int,
+    users: npt.NDArray[np.integer], items: npt.NDArray[np.int32], settings: User2ItemConfig, seed: int
 ) -> npt.NDArray[np.float32]:
-    towers = _Towers(int(users[-1]) + 1, int(items.max()) + 1, dim, seed)
+    towers = _Towers(int(users[-1]) + 1, int(items.max()) + 1, settings.dim, seed)
     users_n, items_n = torch.from_numpy(users.astype(np.int64)), torch.from_numpy(items.astype(np.int64))
     shares = torch.bincount(items_n).double() / len(items_n)
     bias = shares.log().float()
-    optimizer: torch.optim.Optimizer = torch.optim.SparseAdam(towers.parameters(), lr=lr)
+    optimizer: torch.optim.Optimizer = torch.optim.SparseAdam(towers.parameters(), lr=settings.lr)
     generator = torch.Generator().manual_seed(seed)
-    steps = min(max_steps, epochs * math.ceil(len(items_n) / batch))
+    steps = min(settings.max_steps, settings.epochs * math.ceil(len(items_n) / settings.batch))
     batches = (
         rows
-        for _ in range(epochs)
-        for rows in torch.split(torch.randperm(len(items_n), generator=generator), batch)
+        for _ in range(settings.epochs)
+        for rows in torch.split(torch.randperm(len(items_n), generator=generator), settings.batch)
     )
     for rows in tqdm(islice(batches, steps), desc="user2item", total=steps, disable=None):
         targets = items_n[rows]
-        logits = towers(users_n[rows], targets) / temperature - bias[targets]
+        logits = towers(users_n[rows], targets) / settings.temperature - bias[targets]
         repeated = (targets[:, None] == targets).fill_diagonal_(False)
         loss = functional.cross_entropy(logits.masked_fill(repeated, -torch.inf), torch.arange(len(rows)))
         optimizer.zero_grad()

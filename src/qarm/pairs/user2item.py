@@ -1,12 +1,11 @@
-"""User2Item: an id model of users and items, and the past item it holds nearest to each click."""
-
-from collections.abc import Mapping
-from typing import Literal, get_args
+"""User2Item pairs: for each click, the nearest of the user's earlier items in the space of an id model."""
 
 import numpy as np
 import polars as pl
 
+from qarm.config import PairsConfig, User2ItemConfig
 from qarm.core.parallel.engine import EngineName
+from qarm.core.settings import settings_with
 from qarm.data.interactions import Log
 from qarm.errors import Problems
 from qarm.pairs.matrix_factorization import factorized
@@ -14,79 +13,63 @@ from qarm.pairs.trigger_search import NONE, similar_triggers
 
 __all__ = ["user2item"]
 
-Model = Literal["two_tower", "als", "bpr"]
-
 
 def user2item(
     log: Log,
+    settings: User2ItemConfig | None = None,
     *,
-    window: int = 50,
-    model: Model = "two_tower",
-    dim: int = 64,
-    epochs: int = 10,
-    batch: int = 1024,
-    lr: float = 0.01,
-    temperature: float = 0.2,
-    max_steps: int = 20_000,
+    window: int | None = None,
     seed: int = 0,
     engine: EngineName = "local",
+    **changes: object,
 ) -> pl.DataFrame:
-    """One (trigger, target) row for every positive click that has a past.
+    """Pairs of trigger and target: a row for every positive click with earlier ones (QARM, section 3.1).
 
     An id model is trained on the clicks, so that a user's vector is nearer to those of items that she
     clicked than to others. The trigger of a click is then the item whose vector is nearest, by cosine,
     among the user's latest `window` distinct other items clicked strictly before it; `similar_triggers`
-    says how ties and repetitions count. A user's first click, and those of the same moment, have no past
-    and no row.
+    says how ties and repetitions count. A user's first click, and those of the same moment, have no
+    earlier one and no row.
 
     Args:
         log: events; only positives count.
-        window: past items that compete.
-        model: "two_tower" (`qarm.pairs.two_tower`), or "als" or "bpr" of the package `implicit`
-            (`qarm.pairs.matrix_factorization`).
-        dim: numbers per vector.
-        epochs: passes over the clicks.
-        batch: clicks per step, each other's negatives; of two_tower.
-        lr: step size, of Adam in two_tower and of gradient descent in bpr.
-        temperature: divides the cosines before the softmax; of two_tower.
-        max_steps: where training ends even if epochs are left; of two_tower. 20,000 steps of 1,024 clicks
-            take minutes, and only logs of more than two million clicks have so many.
+        settings: of the id model; default: those of `User2ItemConfig`.
+        window: past items that compete; default: that of `PairsConfig`.
         seed: of the first vectors and of what is drawn.
         engine: "local", or "ray" to search triggers for buckets of users on a Ray cluster; the model trains
             here, and the bytes are the same.
+        changes: fields of `User2ItemConfig` in place of those of `settings`: `model`, "two_tower"
+            (`qarm.pairs.two_tower`), or "als" or "bpr" of the package `implicit`
+            (`qarm.pairs.matrix_factorization`); `dim`, numbers per vector; `epochs` over the clicks; of
+            two_tower alone `batch`, clicks per step, each other's negatives, `temperature`, which divides the
+            cosines before the softmax, and `max_steps`, where training ends even if epochs are left; `lr`,
+            step size of Adam in two_tower and of gradient descent in bpr.
 
     Returns:
         user_id str, trigger_id str, target_id str, score f32 (cosine), in the order of the log.
 
     Raises:
-        InputError: an argument is out of range, or the log has no positive event.
+        InputError: a setting is out of range, or the log has no positive event.
         MissingExtraError: the model or the engine is not installed.
     """
-    numbers = {"window": window, "dim": dim, "epochs": epochs, "batch": batch, "max_steps": max_steps}
-    clicks = log.positives().frame
-    _check(clicks, model, numbers, {"lr": lr, "temperature": temperature})
+    problems, clicks = Problems(), log.positives().frame
+    if not clicks.height:
+        problems.add("the log has no positive event; check the label column")
+    latest = settings_with(PairsConfig(), {} if window is None else {"window": window}, problems=problems)
+    chosen = settings_with(settings or User2ItemConfig(), changes, problems=problems)
+    problems.raise_any()
     item_ids = clicks["item_id"].unique().sort()
     users = clicks["user_id"].rle_id().to_numpy()
     items = clicks["item_id"].cast(pl.Enum(item_ids)).to_physical().to_numpy().astype(np.int32)
-    if model == "two_tower":
+    if chosen.model == "two_tower":
         from qarm.pairs.two_tower import two_tower  # torch takes a second to import
 
-        vectors = two_tower(
-            users,
-            items,
-            dim=dim,
-            epochs=epochs,
-            batch=batch,
-            lr=lr,
-            temperature=temperature,
-            max_steps=max_steps,
-            seed=seed,
-        )
+        vectors = two_tower(users, items, chosen, seed=seed)
     else:
-        vectors = factorized(model, users, items, dim=dim, epochs=epochs, lr=lr, seed=seed)
+        vectors = factorized(chosen, users, items, seed=seed)
     starts, times = np.concatenate(([0], np.cumsum(np.bincount(users)))), clicks["time"].to_numpy()
     triggers, scores = similar_triggers(
-        vectors, items, starts=starts, times=times, window=window, engine=engine
+        vectors, items, starts=starts, times=times, window=latest.window, engine=engine
     )
     kept = np.flatnonzero(triggers != NONE)
     columns = {
@@ -96,18 +79,3 @@ def user2item(
         "score": scores[kept],
     }
     return pl.DataFrame(columns)
-
-
-def _check(clicks: pl.DataFrame, model: str, counts: Mapping[str, int], sizes: Mapping[str, float]) -> None:
-    problems = Problems()
-    if model not in get_args(Model):
-        problems.add(f"got model={model!r}, need one of {', '.join(get_args(Model))}")
-    if not clicks.height:
-        problems.add("the log has no positive event; check the label column")
-    for name, count in counts.items():
-        if count < 1:
-            problems.add(f"got {name}={count}, need at least 1")
-    for name, size in sizes.items():
-        if not size > 0.0:
-            problems.add(f"got {name}={size:g}, need more than 0")
-    problems.raise_any()

@@ -263,10 +263,10 @@ def test_all_wrong_arguments_at_once(make_log: MakeLog) -> None:
     assert caught.value.problems == [
         "the log has no positive event; check the label column",
         "got alpha=-1, need at least 0",
+        "got top_k=0, need at least 1",
         "got user_weight='log', need one of sqrt, power",
         "got user_alpha=-1, need more than -1",
-        "got top_k=0, need at least 1",
         "got min_user_items=0, need at least 1",
-        "got max_items_per_user=1, need at least 2, or None for no limit",
-        "got max_users_per_item=1, need at least 2, or None for no limit",
+        "got max_items_per_user=1, need at least 2",
+        "got max_users_per_item=1, need at least 2",
     ]
