@@ -1,4 +1,4 @@
-"""Room for one item of the Swing kernel at a time, taken once for a bucket of items."""
+"""Buffers of the Swing kernel: memory for one item at a time, allocated once for a bucket of items."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-__all__ = ["MASKED", "Scratch", "scratch_for"]
+__all__ = ["MASKED", "Buffers", "buffers_for"]
 
 Ints = npt.NDArray[np.int32]
 Places = npt.NDArray[np.uint32]  # unsigned, because numba guards signed indices against wrap-around
@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 MASKED = 64  # items that have a bit in the users' masks
 
 
-class Scratch(NamedTuple):
+class Buffers(NamedTuple):
     """`local`, `scores`, `common` and `by_head` are zero between items; S are the users of the item."""
 
     local: Ints  # [items] holders, then place in `listed`
@@ -44,8 +44,8 @@ class Scratch(NamedTuple):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def scratch_for(rows: Ints, lists: Any, heads: int) -> Any:
-    """Room for the largest of the items `rows`; lists and heads as in `score_items`."""
+def buffers_for(rows: Ints, lists: Any, heads: int) -> Any:
+    """Buffers large enough for each of the items `rows`; lists and heads as in `score_items`."""
     walked, item_starts, item_users = lists
     most_users = most_clicks = 0
     for row in rows:
@@ -55,7 +55,7 @@ def scratch_for(rows: Ints, lists: Any, heads: int) -> Any:
         most_clicks = max(most_clicks, clicks)
         most_users = max(most_users, item_starts[row + 1] - item_starts[row])
     items = len(item_starts) - 1
-    return Scratch(
+    return Buffers(
         np.zeros(items + MASKED, np.int32),
         np.empty(items + MASKED, np.int32),
         np.empty(items + MASKED, np.int32),

@@ -1,4 +1,4 @@
-"""Swing over buckets of items: who scores what, and how the parts come together."""
+"""Partition of Swing: buckets of items, their scores, and the merge of the buckets."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +11,8 @@ from tqdm import tqdm
 from qarm.core.parallel.engine import EngineName
 from qarm.core.parallel.engine import engine as run_on
 from qarm.data.interaction_matrix import Lists
-from qarm.pairs.swing.kernel import score_items
-from qarm.pairs.swing.popular_items import Head, head_scores
-from qarm.pairs.swing.top_k import keep_best
+from qarm.pairs.swing.kernel import keep_best, score_items
+from qarm.pairs.swing.popular_items import PopularItems, popular_scores
 
 __all__ = ["Bucket", "Neighbors", "Scoring", "in_order", "neighbors", "score_bucket"]
 
@@ -40,10 +39,10 @@ class Neighbors:
 
 @dataclass(frozen=True)
 class Bucket:
-    """What a bucket of items tells: its own neighbours, and what popular items need of it.
+    """Result of a bucket of items: its neighbours, and its part of the popular items' scores.
 
     near: of the bucket's items, but popular ones; popular: the best of the bucket's items for each popular
-    one, and the lower ones for those of the bucket; shared: float64 [2 ** head items], see `swing_head`.
+    one, and the lower ones for those of the bucket; shared: float64 [2 ** head items], see `popular_items`.
     """
 
     near: Neighbors
@@ -52,7 +51,7 @@ class Bucket:
 
 
 class Scoring(NamedTuple):
-    """What every bucket of items needs.
+    """Input of every bucket of items.
 
     by_user: every user's items; by_item: every item's users, all or a sample; weights: w of each user,
     float64 [users]; scale: factor of each item's scores, float64 [items]; head: the very popular items;
@@ -63,7 +62,7 @@ class Scoring(NamedTuple):
     by_item: Lists
     weights: Floats
     scale: Floats
-    head: Head
+    head: PopularItems
     alpha: float
     top_k: int
 
@@ -129,16 +128,16 @@ def _best_for_popular(rows: Ints, left: "_Left", width: int) -> Neighbors:
     return out.packed(left.items)
 
 
-def _lower(rows: Ints, left: "_Left", head: Head) -> Neighbors:
+def _lower(rows: Ints, left: "_Left", head: PopularItems) -> Neighbors:
     """For the popular items among `rows`, those of lower bits."""
     row, bit = np.nonzero((head.bits[rows] < len(left.items))[:, None] & (left.users > 1))
     return Neighbors(rows[row], left.items[bit], left.scores[row, bit], left.users[row, bit])
 
 
 def _popular_neighbors(scoring: Scoring, best: list[Neighbors], shared: Floats) -> Neighbors:
-    """The popular items' neighbours: the best of what every bucket told, and of the head's own scores."""
+    """Neighbours of the popular items: the best of every bucket, and of the scores among popular items."""
     head, items = scoring.head, np.sort(scoring.head.items)
-    scores, users = head_scores(head, scoring.weights, shared, alpha=scoring.alpha)
+    scores, users = popular_scores(head, scoring.weights, shared, alpha=scoring.alpha)
     one, other = np.nonzero((users > 1) & ~np.eye(head.heads, dtype=np.bool_))
     among = (head.items[one], head.items[other], scores[one, other], users[one, other].astype(np.int32))
     every = in_order([*best, Neighbors(*among)])
@@ -167,7 +166,7 @@ class _Block(NamedTuple):
     neighbors: Ints  # [rows, width]
     scores: Floats  # [rows, width]
     users: Ints  # [rows, width]
-    found: Longs  # [rows], how many of `width` are filled
+    filled: Longs  # [rows], how many of `width` are filled
 
     @classmethod
     def empty(cls, rows: int, width: int) -> "_Block":
@@ -177,9 +176,9 @@ class _Block(NamedTuple):
         )
 
     def packed(self, rows: Ints) -> Neighbors:
-        filled = np.arange(self.neighbors.shape[1]) < self.found[:, None]
-        items = np.repeat(rows, self.found)
-        return Neighbors(items, self.neighbors[filled], self.scores[filled], self.users[filled])
+        kept = np.arange(self.neighbors.shape[1]) < self.filled[:, None]
+        items = np.repeat(rows, self.filled)
+        return Neighbors(items, self.neighbors[kept], self.scores[kept], self.users[kept])
 
 
 class _Left(NamedTuple):
@@ -189,6 +188,6 @@ class _Left(NamedTuple):
     shared: Floats  # [2 ** heads]
 
     @classmethod
-    def empty(cls, rows: int, head: Head) -> "_Left":
+    def empty(cls, rows: int, head: PopularItems) -> "_Left":
         shape = (rows, len(head.items))
         return cls(head.items, np.zeros(shape), np.zeros(shape, np.int32), np.zeros(1 << head.heads))

@@ -1,4 +1,4 @@
-"""The head: the few items that so many users have that walking all pairs of their users is too long.
+"""Popular items (the head) of Swing: so many users have them that a walk over all pairs is too slow.
 
 Two users u and v share h items of the head and r of the rest. Since
 
@@ -21,7 +21,7 @@ from numba import njit
 from qarm.data.interaction_matrix import Lists
 from qarm.pairs.swing.buffers import MASKED
 
-__all__ = ["Head", "Walked", "head_of", "head_scores"]
+__all__ = ["PopularItems", "Walked", "popular_items_of", "popular_scores"]
 
 MOST = 16
 WORTH = 1 << 23  # pairs of users, over all head items, below which walking them is as quick
@@ -44,7 +44,7 @@ class Walked(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Head:
+class PopularItems:
     """Which items have a bit, and which users have these.
 
     items: int32 [popular], those with a bit where there is a head, most popular first, else none; heads: how
@@ -59,7 +59,7 @@ class Head:
     walked: Walked
 
 
-def head_of(by_user: Lists, sizes: Longs, *, whole: bool = False) -> Head:
+def popular_items_of(by_user: Lists, sizes: Longs, *, whole: bool = False) -> PopularItems:
     """Bits for the most popular items, and a head if it pays and every item counts with all its users.
 
     Args:
@@ -74,7 +74,9 @@ def head_of(by_user: Lists, sizes: Longs, *, whole: bool = False) -> Head:
     pays = whole and float((sizes[first].astype(np.float64) ** 2).sum()) / 2 >= WORTH
     heads = len(first) if pays else 0
     masks, starts, splits, items = _sorted(by_user.starts, by_user.values, bits, heads)
-    return Head(popular[: len(popular) if pays else 0], heads, bits, masks, Walked(starts, splits, items))
+    return PopularItems(
+        popular[: len(popular) if pays else 0], heads, bits, masks, Walked(starts, splits, items)
+    )
 
 
 @njit(nogil=True, cache=True)
@@ -104,7 +106,9 @@ def _sorted(starts: Longs, items: Ints, bits: Ints, heads: int) -> tuple[Masks, 
     return masks, begins, splits, walked[:filled]
 
 
-def head_scores(head: Head, weights: Floats, rest: Floats, *, alpha: float) -> tuple[Floats, Longs]:
+def popular_scores(
+    head: PopularItems, weights: Floats, rest: Floats, *, alpha: float
+) -> tuple[Floats, Longs]:
     """Scores and common users of the head items with each other, [heads, heads] each.
 
     Args:

@@ -14,7 +14,7 @@ from qarm.data.interaction_matrix import click_matrix, sampled
 from qarm.data.interactions import Log
 from qarm.errors import Problems
 from qarm.pairs.swing.partition import Neighbors, Scoring, in_order, neighbors
-from qarm.pairs.swing.popular_items import head_of
+from qarm.pairs.swing.popular_items import popular_items_of
 
 __all__ = ["swing"]
 
@@ -76,7 +76,7 @@ def swing(
         by_item,
         weights=_user_weights(by_user.sizes, chosen),
         scale=_pairs(every.sizes) / np.maximum(_pairs(by_item.sizes), 1),
-        head=head_of(by_user, every.sizes, whole=by_item is every),
+        head=popular_items_of(by_user, every.sizes, whole=by_item is every),
         alpha=chosen.alpha,
         top_k=chosen.top_k,
     )
