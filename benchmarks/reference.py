@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/reference.py            # writes both pages
     .venv/bin/python benchmarks/reference.py --check    # fails where one is stale
 
-A config key's explanation is the comment at its line in `src/qarm/config.py`, or on the lines above it.
+A config key's explanation is the comment at its line in `src/qarm/config/`, or on the lines above it.
 """
 
 import argparse
@@ -107,7 +107,7 @@ def row(model: type[BaseModel], prefix: str, name: str, above: str = "") -> str:
     words = explanations(model).get(name)
     if not words:
         raise SystemExit(
-            f"{model.__name__}.{name} has no explanation; write a comment at its line in config.py"
+            f"{model.__name__}.{name} has no explanation; write a comment at its line in qarm/config"
         )
     field = schema_of(model)["properties"][name]
     text = "; ".join(part for part in (above, words) if part)

@@ -1,6 +1,6 @@
-"""What can go wrong, and whose turn it is to act.
+"""Exceptions, and the exit codes of the command line.
 
-QarmError                 everything this package raises on purpose
+QarmError                 base class: every error that qarm raises on purpose
 ├── InputError            the user's data or call is wrong         exit code 2
 │   ├── ConfigError       a config file, flag or variable is wrong exit code 2
 │   └── MissingExtraError an optional dependency is not installed  exit code 2
@@ -29,7 +29,7 @@ class QarmError(Exception):
 
 
 class InputError(QarmError, ValueError):
-    """The input breaks rules: `problems` holds a sentence for each, the message the first 20."""
+    """Wrong input; `problems` holds one sentence for each problem, the message the first 20 of them."""
 
     exit_code = 2
 
@@ -60,25 +60,31 @@ class ArtifactError(QarmError):
 
 
 class Problems:
-    """Collects problems so that a user hears of all of them at once."""
+    """List of problems that are reported in one error."""
 
     def __init__(self) -> None:
         self.found: list[str] = []
 
     def add(self, problem: str) -> None:
+        """Addition of one problem, a sentence with the value, the rule and the way out."""
         self.found.append(problem)
 
     def extend(self, error: InputError) -> None:
+        """Addition of all problems of an error."""
         self.found.extend(error.problems)
 
     def raise_any(self) -> None:
-        """Raise one `InputError` with everything found, or return when nothing was."""
+        """Error with all problems, where there are any.
+
+        Raises:
+            InputError: at least one problem was added.
+        """
         if self.found:
             raise InputError(self.found)
 
 
 def shown(values: Iterable[object], *, first: int = 5) -> str:
-    """The first few values, then a count: `a, b, c ... (12 in all)`."""
+    """Text of the first few values, then a count: `a, b, c ... (12 in all)`."""
     everything = list(values)
     head = ", ".join(str(v) for v in everything[:first])
     return head if len(everything) <= first else f"{head} ... ({len(everything):,} in all)"

@@ -90,14 +90,11 @@ def test_a_stale_page_is_named_and_written(
 
 
 def test_the_reference_finds_a_comment_at_a_line_and_above_it() -> None:
-    """What it says of two keys, read from config.py by eye."""
+    """What it says of two keys, read from the source by eye."""
     page = (DOCS / "commands.md").read_text(encoding="utf-8")
     assert "| `quantizer.nearest` | whole number (at least 1) | `25` | entries of a VQ code |" in page
     assert "| `split.kind` | `time`, `user_tail`, `last_out` | `time` |" in page
-    assert (
-        "| `encoder.log_q` | number (at least 0, at most 1) | `0` | how much of the log of an item's share"
-        in page
-    )
+    assert "| `encoder.log_q` | number (at least 0, at most 1) | `0` | logQ correction: factor of" in page
     assert "| `pairs.mix.user2item` | number (at least 0) or null | `null` |" in page
 
 

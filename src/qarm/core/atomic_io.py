@@ -38,7 +38,7 @@ ABANDONED = 24 * 3600  # seconds without a change after which, on Windows, a fil
 
 
 def flush(path: Path) -> None:
-    """Wait until the file's content, or the folder's list of names, is on the disk.
+    """Flush of a file's content, or of a folder's list of names, to the disk.
 
     Windows opens no folder and keeps its list of names itself; there nothing is done for a folder.
     """
@@ -53,7 +53,7 @@ def flush(path: Path) -> None:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary neighbour of `path`, flushed to disk and renamed to it on success.
+    """Temporary file beside `path`; on success it is flushed to disk and renamed to `path`.
 
     Raises:
         ArtifactError: the disk is full, read-only or broken; `path` is as it was.
@@ -78,6 +78,7 @@ def _replaced(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Atomic write of a UTF-8 text file."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -90,6 +91,11 @@ def write_json(path: Path, content: object) -> None:
 
 
 def read_json(path: Path) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        ArtifactError: it is missing or no JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -99,7 +105,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_model(path: Path, schema: type[Model]) -> Model:
-    """A JSON file as an object of its schema.
+    """Object of a JSON file by its schema.
 
     Raises:
         ArtifactError: it is missing, no JSON, or has other fields than its schema.
@@ -114,11 +120,13 @@ def read_model(path: Path, schema: type[Model]) -> Model:
 
 
 def write_parquet(path: Path, frame: pl.DataFrame) -> None:
+    """Atomic write of a Parquet file, compressed with zstd."""
     with atomic(path) as temporary:
         frame.write_parquet(temporary, compression="zstd", statistics=False)
 
 
 def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -133,7 +141,7 @@ def digest(content: object) -> str:
 
 
 def temporary_name(path: Path) -> Path:
-    """A neighbour of `path` that tells which process writes it."""
+    """Hidden file name beside `path` that holds the number of the process that writes it."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 

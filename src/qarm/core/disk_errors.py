@@ -11,30 +11,30 @@ from qarm.errors import ArtifactError, QarmError
 __all__ = ["explained", "refusal"]
 
 FULL = "no space left; free some, then give the same command again: it goes on from here"
-SHUT = "not writable; change its permissions, or choose another folder"
+NOT_WRITABLE = "not writable; change its permissions, or choose another folder"
 REFUSALS = {
     errno.ENOSPC: FULL,
     errno.EDQUOT: FULL,
-    errno.EROFS: SHUT,
-    errno.EACCES: SHUT,
-    errno.EPERM: SHUT,
+    errno.EROFS: NOT_WRITABLE,
+    errno.EACCES: NOT_WRITABLE,
+    errno.EPERM: NOT_WRITABLE,
     errno.EFBIG: "the file would be larger than its disk or `ulimit -f` allows; raise the limit",
-    errno.EIO: "the disk reports an error; look after the disk, then give the same command again",
+    errno.EIO: "the disk reports an error; check the disk, then give the same command again",
 }
-FOREIGN = re.compile(r"os error (\d+)\)|\[Errno (\d+)\]")  # how writers in Rust and C++ tell an errno
+FOREIGN = re.compile(r"os error (\d+)\)|\[Errno (\d+)\]")  # errno in the messages of Rust and C++ libraries
 
 
 def refusal(error: BaseException) -> str | None:
-    """Why the disk refused, and the way out; None where the error is of another kind."""
+    """Reason of a disk error and the way out; None where the error is of another kind."""
     number = error.errno if isinstance(error, OSError) else None
-    if number is None and (found := FOREIGN.search(str(error))):
-        number = int(found[1] or found[2])
+    if number is None and (match := FOREIGN.search(str(error))):
+        number = int(match[1] or match[2])
     return REFUSALS.get(number) if number is not None else None
 
 
 @contextmanager
 def explained(place: Path | str) -> Iterator[None]:
-    """Turns a refusal of the disk into an error that names the file, or else `place`.
+    """Conversion of disk errors to a one-line error that names the file, or else `place`.
 
     Raises:
         ArtifactError: the disk is full, read-only or broken.

@@ -57,7 +57,7 @@ class ItemIndex:
             InputError: ids are unknown.
         """
         rows = self.find(items)
-        unknown = [items[place] for place in np.flatnonzero(rows < 0).tolist()]
+        unknown = [items[position] for position in np.flatnonzero(rows < 0).tolist()]
         if unknown:
             raise InputError(missing.format(items=shown(unknown), count=len(self)))
         return rows

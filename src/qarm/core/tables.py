@@ -1,4 +1,4 @@
-"""Reading a user's tables: Parquet, CSV or JSON Lines, with every fault named by row."""
+"""Tables of the input: Parquet, CSV or JSON Lines; errors name the rows."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ def _read_parquet(path: Path, text: Sequence[str]) -> pl.DataFrame:
 
 def _read_csv(path: Path, text: Sequence[str]) -> pl.DataFrame:
     as_text = dict.fromkeys(text, pl.String)
-    # The whole file decides the types: a letter in row 5,000 is no surprise, a date is a date.
+    # Types are inferred from the whole file, so that a letter in row 5,000 is read as text.
     return pl.read_csv(path, infer_schema_length=None, try_parse_dates=True, schema_overrides=as_text)
 
 
@@ -32,16 +32,16 @@ READERS: dict[str, Callable[[Path, Sequence[str]], pl.DataFrame]] = {
     ".ndjson": _read_json_lines,
 }
 SUFFIXES = ", ".join(READERS)
-# A panic is what polars makes of some damaged files; it is no Exception.
+# polars panics on some damaged files; a PanicException is no Exception.
 UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, UnicodeError, MemoryError)
 
 
 def read_table(path: Path, *, text: Sequence[str] = ()) -> pl.DataFrame:
-    """Read one non-empty table.
+    """One table with at least one row.
 
     Args:
         path: a file whose suffix is .parquet, .csv, .jsonl or .ndjson.
-        text: columns that a CSV must not read as numbers, so that the id 007 stays 007.
+        text: columns of a CSV that are read as text, so that the id 007 stays 007.
 
     Raises:
         InputError: the file is missing, of an unknown kind, unreadable or without rows.
@@ -62,7 +62,7 @@ def read_table(path: Path, *, text: Sequence[str] = ()) -> pl.DataFrame:
 
 
 def column(frame: pl.DataFrame, name: str, *, table: str, problems: Problems) -> pl.Series | None:
-    """The named column, or None with a problem that lists the columns there are."""
+    """Column by its name; None, and a problem that lists the table's columns, where it is missing."""
     if name in frame.columns:
         return frame.get_column(name)
     problems.add(f"{table}: no column {name!r}; it has {shown(frame.columns, first=12)}")
@@ -72,9 +72,10 @@ def column(frame: pl.DataFrame, name: str, *, table: str, problems: Problems) ->
 def as_ids(
     series: pl.Series, *, table: str, problems: Problems, rows: pl.Series | None = None
 ) -> pl.Series | None:
-    """Ids as strings: text and integers are accepted, nulls, empty text and other types are problems.
+    """Ids as strings. Text and integers are accepted; nulls, empty text and other types are problems.
 
-    `rows` gives each entry's row in the file, for messages, where it is not its position; rows count from 0.
+    Args:
+        rows: row of each entry in the file, from 0, for messages; by default its position.
     """
     kind = series.dtype
     if not (kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum)):
@@ -83,7 +84,7 @@ def as_ids(
     ids = series.cast(pl.String)
     bad = (ids.is_null() | (ids == "")).arg_true()
     if len(bad):
-        places = bad if rows is None else rows.gather(bad)
-        problems.add(f"{table}.{series.name}: null or empty ids in rows {shown(places)}; remove them")
+        file_rows = bad if rows is None else rows.gather(bad)
+        problems.add(f"{table}.{series.name}: null or empty ids in rows {shown(file_rows)}; remove them")
         return None
     return ids
