@@ -21,7 +21,7 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesSymmetricRankingLoss
 
 from qarm.config import EncoderConfig
-from qarm.core.parallel.torchrun import World
+from qarm.core.parallel.torchrun import Processes
 from qarm.data.catalog import Catalog, read_catalog
 from qarm.data.interactions import read_log
 from qarm.data.splits import split_log
@@ -60,7 +60,7 @@ class Ours:
         )
         work = Work(catalog, pairs, {"text": TextTower(CHECKPOINT)}, settings, 0, scratch)
         learner = work.learner(no_features(catalog), {"text": work.tuned("text")})
-        self.trainer = Trainer(learner, *work.lessons, settings, 0, World(), None)
+        self.trainer = Trainer(learner, *work.lessons, settings, 0, Processes(), None)
         self.done = 0
 
     def steps(self, count: int) -> None:

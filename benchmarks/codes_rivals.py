@@ -65,7 +65,7 @@ def left(model: Any, x: np.ndarray) -> float:
 
 def line(name: str, model: Any, seconds: float, train: Embeddings, test: np.ndarray) -> str:
     codes = Codes(train.item_ids, model.transform(train))
-    quality = code_quality(train, codes, model)
+    quality = code_quality(train, codes, model).content()
     levels = quality["levels"]
     used = " ".join(f"{entry['utilisation']:.2f}" for entry in levels)
     entropy = " ".join(f"{entry['entropy']:.2f}" for entry in levels)

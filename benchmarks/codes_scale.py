@@ -119,7 +119,7 @@ def policies(items: int) -> None:
     )
     codes = timed("code", None, lambda: Codes(embeddings.item_ids, books.transform(vectors)))
     start = time.perf_counter()
-    quality = timed("quality report", None, lambda: code_quality(embeddings, codes, books))
+    quality = timed("quality report", None, lambda: code_quality(embeddings, codes, books).content())
     timed("codes to items", None, lambda: items_by_code(codes))
     timed("suffixes", None, lambda: suffixes(codes))
     print(

@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qarm.core.parallel.torchrun import world
+from qarm.core.parallel.torchrun import processes
 from qarm.data.codes import Codes
 from qarm.data.interactions import read_log
 from qarm.recommender.batches import Batch, batches
@@ -205,7 +205,7 @@ def main(arguments: list[str] | None = None) -> list[float]:
         whole = Scorer(PlainTables(sizes)).to(device)
         optimizer: Any = torch.optim.Adam(whole.parameters(), lr=RATE)
         return train(whole, optimizer, rows, tables, epochs=asked.epochs, device=device)
-    here = world(device.type)
+    here = processes(device.type)
     model, optimizer = sharded(Scorer(ShardedTables(sizes, torch.device("meta"))), device)
     return train(
         model,

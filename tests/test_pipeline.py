@@ -18,7 +18,7 @@ from qarm import pipeline
 from qarm.cli import main
 from qarm.config import Config, load_config
 from qarm.core.atomic_io import read_json, write_json
-from qarm.core.parallel.torchrun import World
+from qarm.core.parallel.torchrun import Processes
 from qarm.core.run_folder import read_manifest
 from qarm.data.run_inputs import Run
 from qarm.demo import WorldSpec, build_world
@@ -326,7 +326,7 @@ def test_torchrun_shares_the_train_stage(run: Path, world: Path, tmp_path: Path)
 def test_torchrun_shares_no_other_stage(
     run: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "_world", World)
+    monkeypatch.setattr(pipeline, "_world", Processes)
     shutil.copytree(run, tmp_path / "run")
     assert all(done.fresh for done in run_stages(config_of(world), tmp_path / "run"))
     shutil.rmtree(tmp_path / "run" / "codes")

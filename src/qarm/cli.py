@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -213,14 +213,14 @@ def quantize(
         raise InputError(f"got {' and '.join(asked)}, need at most one of them; run one after the other")
     _show(run_stages(_load(config, settings), out, last="quantize"), as_json=as_json)
     if append is not None:
-        _tell("append", out / "codes", append_items(out, append), as_json=as_json)
+        _tell("append", out / "codes", append_items(out, append).content(), as_json=as_json)
     if refit:
-        _tell("refit", out / "codes", refit_codes(out), as_json=as_json)
+        _tell("refit", out / "codes", refit_codes(out).content(), as_json=as_json)
     if rollback is not None:
-        _tell("rollback", out / "codes", roll_back(out, rollback), as_json=as_json)
+        _tell("rollback", out / "codes", roll_back(out, rollback).content(), as_json=as_json)
 
 
-def _tell(what: str, path: Path, rows: dict[str, Any], *, as_json: bool) -> None:
+def _tell(what: str, path: Path, rows: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"path": str(path), **rows}))
     else:
@@ -237,15 +237,17 @@ def monitor(
     """Compare new items with fit time; exits with 1 where they have drifted too far."""
     from qarm.quantizer.versions.lifecycle import drift
 
-    found = drift(run, items)
+    report = drift(run, items)
     if as_json:
-        print(json.dumps(found.figures | {"exceeded": found.exceeded}))
+        print(json.dumps(report.content()))
     else:
-        for level in found.figures["levels"]:
+        for level in report.levels:
             shown = ("stability_index", "stability_excess", "energy_ratio", "hottest", "hottest_ratio")
-            print(f"level {level['level']}  {'  '.join(f'{key}={_figure(level[key])}' for key in shown)}")
-    if found.exceeded:
-        _fail("\n".join(found.exceeded), 1)
+            print(
+                f"level {level.level}  {'  '.join(f'{key}={_figure(getattr(level, key))}' for key in shown)}"
+            )
+    if report.exceeded:
+        _fail("\n".join(report.exceeded), 1)
 
 
 @app.command

@@ -32,7 +32,7 @@ from qarm.errors import InputError, MissingExtraError
 from qarm.schemas.base import Check, Figure, Settings
 
 if TYPE_CHECKING:
-    from qarm.core.parallel.torchrun import World
+    from qarm.core.parallel.torchrun import Processes
 
 __all__ = ["STAGES", "VECTORS", "Done", "check_input", "run_stages"]
 
@@ -175,7 +175,7 @@ def _quantize(run: Run, work: Path) -> Mapping[str, Figure]:
     pairs = pl.read_parquet(run.folder / "pairs" / "pairs.parquet")
     quality = code_quality(vectors, codes, books, pairs=pairs, seed=run.config.seed)
     write_json(work / "quality.json", quality)
-    shared = quality["full_codes"]["collision_rate"]
+    shared = quality.full_codes.collision_rate
     return {"items": len(codes), "width": books.widths_, "collision_rate": shared}
 
 
@@ -313,7 +313,7 @@ def run_stages(
         ArtifactError: the folder is in use, or a finished file in it was changed by hand.
     """
     _require_extras(last)
-    names, here = [stage.name for stage in STAGES], _world()
+    names, here = [stage.name for stage in STAGES], _torchrun_processes()
     sweep_scratch()
     with run_lock(folder) if here is None or here.rank == 0 else nullcontext():
         run = Run(config, folder, engine=engine)
@@ -352,18 +352,18 @@ def _done(run: Run, stage: Stage, fresh: bool, started: float) -> Done:
 # ---- torchrun ---------------------------------------------------------------------------------
 
 
-def _world() -> "World | None":
+def _torchrun_processes() -> "Processes | None":
     """This process among torchrun's; None where it is alone, and torch need not be imported."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return None
     from torch.cuda import is_available
 
-    from qarm.core.parallel.torchrun import world
+    from qarm.core.parallel.torchrun import processes
 
-    return world("cuda" if is_available() else "cpu")
+    return processes("cuda" if is_available() else "cpu")
 
 
-def _share_stage(run: Run, stage: Stage, here: "World") -> Done:
+def _share_stage(run: Run, stage: Stage, here: "Processes") -> Done:
     """As `_run_stage`, by all processes; the first one alone looks whether it is fresh, and writes."""
     started = time.perf_counter()
     first = here.rank == 0

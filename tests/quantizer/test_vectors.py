@@ -8,7 +8,7 @@ import pytest
 
 from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError
-from qarm.quantizer import parquet
+from qarm.quantizer import vectors as parquet
 from qarm.quantizer.residual_kmeans import ResidualKMeans
 
 RNG = np.random.default_rng(0)

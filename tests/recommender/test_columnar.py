@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from qarm.config import RankerConfig
-from qarm.core.parallel.torchrun import World
+from qarm.core.parallel.torchrun import Processes
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
@@ -51,7 +51,7 @@ def test_calls_do_not_grow_with_rows(
         settings = RankerConfig(dim=4, hidden=[4], batch=3 * users * 2)  # four batches
         table = item_table(codes.item_ids, "id+rq+vq+cross", codes=codes, pool=codes.item_ids[:10])
         nothing: Examples = rows.events.only(np.zeros(len(rows.events), dtype=bool))
-        loop = Loop(built(rows, table, settings), rows, nothing, settings, seed=0, world=World())
+        loop = Loop(built(rows, table, settings), rows, nothing, settings, seed=0, processes=Processes())
         start = loop._copied()
         return calls(lambda: loop._pass(State(start, start)))
 

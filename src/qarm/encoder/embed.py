@@ -14,7 +14,7 @@ import torch
 
 from qarm.core.parallel.engine import EngineName
 from qarm.core.parallel.engine import engine as engine_of
-from qarm.core.parallel.torchrun import world
+from qarm.core.parallel.torchrun import processes
 from qarm.core.scratch import Scratch
 from qarm.data.catalog import Catalog
 from qarm.data.embeddings import Embeddings
@@ -54,7 +54,7 @@ def embed(
     """
     if engine == "ray":
         return _on_ray(encoder, catalog, cache, version)
-    here = world()
+    here = processes()
     if here.size == 1:
         return _vectors(encoder, catalog, cache, version)
     pieces = _pieces(catalog)

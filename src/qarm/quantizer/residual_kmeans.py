@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from qarm.core.parallel.tiles import over_tiles
+from qarm.core.parallel.torchrun import sharded
 from qarm.errors import ArtifactError, InputError, shown
 from qarm.quantizer.base import Quantizer, checked_codes
 from qarm.quantizer.kmeans.assignment import prepared, tile_codes
@@ -18,7 +19,6 @@ from qarm.quantizer.kmeans.gpu import chosen_device, code_on_gpu
 from qarm.quantizer.kmeans.init import starting_centroids
 from qarm.quantizer.kmeans.lloyd import Clustering, lloyd
 from qarm.quantizer.model_io import read_model, tensor, write_model
-from qarm.quantizer.shards import sharded
 from qarm.quantizer.vectors import (
     ResidualRows,
     Vectors,

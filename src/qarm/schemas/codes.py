@@ -6,7 +6,26 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from qarm.schemas.base import Count, Schema, Share
 
-__all__ = ["Churn", "CodeQuality", "Profile", "Saved"]
+__all__ = [
+    "Agreement",
+    "Appended",
+    "Churn",
+    "ChurnLevel",
+    "CodeQuality",
+    "Drift",
+    "DriftLevel",
+    "FullCodes",
+    "ItemsPerCode",
+    "Level",
+    "Overlap",
+    "PairAgreement",
+    "Profile",
+    "ProfileLevel",
+    "Refitted",
+    "RolledBack",
+    "Saved",
+    "Usage",
+]
 
 
 class Saved(BaseModel):
@@ -19,7 +38,21 @@ class Saved(BaseModel):
     sha256: str
 
 
+class Usage(Schema):
+    """Use of one codebook: codes with and without items, entropy in nats, Gini of the items per code."""
+
+    width: Count
+    used: Count
+    dead: Count
+    utilisation: Share
+    entropy: Annotated[float, Field(ge=0.0)]
+    perplexity: Annotated[float, Field(ge=1.0)]
+    gini: Share
+
+
 class Level(Schema):
+    """Use of a level's codebook; energy_left: share of the energy that the levels so far leave."""
+
     level: Count
     width: Count
     used: Count
@@ -32,18 +65,24 @@ class Level(Schema):
 
 
 class ItemsPerCode(Schema):
+    """Items per full code; histogram: number of codes by their number of items."""
+
     mean: float
     max: Count
     histogram: dict[str, Count]
 
 
 class FullCodes(Schema):
+    """Full codes; collision_rate: share of items that share their full code."""
+
     distinct: Count
     collision_rate: Share
     items_per_code: ItemsPerCode
 
 
 class Overlap(Schema):
+    """Share of nearest neighbours that stay nearest after decoding, with a 95 % interval over queries."""
+
     mean: Share
     low: float
     high: float
@@ -51,19 +90,23 @@ class Overlap(Schema):
 
 
 class Agreement(Schema):
+    """Share of pairs that agree on the first levels; chance: of targets dealt out at random."""
+
     levels: Count
     share: Share
     chance: Share
 
 
 class PairAgreement(Schema):
+    """Agreement of pairs; skipped: pairs with an item without codes, or of an item with itself."""
+
     used: Count
     skipped: Count
     agreement: list[Agreement]
 
 
 class CodeQuality(Schema):
-    """`codes/quality.json`; `qarm.quantizer.evaluation.quality.code_quality` says what each field means."""
+    """`codes/quality.json`; fields as in `qarm.quantizer.evaluation.quality.code_quality`."""
 
     items: Count
     levels: list[Level]
@@ -73,6 +116,8 @@ class CodeQuality(Schema):
 
 
 class ProfileLevel(Schema):
+    """Items of each code of a level, and the energy that the levels so far leave."""
+
     counts: list[Count]
     energy_left: Annotated[float, Field(ge=0.0)]
 
@@ -84,14 +129,41 @@ class Profile(Schema):
     levels: list[ProfileLevel]
 
 
+class DriftLevel(Schema):
+    """Drift of a level; fields as in `qarm.quantizer.versions.drift.monitor`."""
+
+    level: Count
+    stability_index: float
+    chance: float
+    stability_excess: float
+    energy_left: float
+    energy_left_at_fit: float
+    energy_ratio: float
+    hottest: Share
+    hottest_code: Count
+    hottest_at_fit: Share
+    hottest_ratio: float
+
+
+class Drift(Schema):
+    """Drift of new items since fit time; exceeded: a sentence for each threshold that is exceeded."""
+
+    items: Count
+    items_at_fit: Count
+    levels: list[DriftLevel]
+    exceeded: list[str]
+
+
 class ChurnLevel(Schema):
+    """Share of items whose code of a level changed, and of those whose code has another number."""
+
     level: Count
     changed: Share
     renumbered: Share
 
 
 class Churn(Schema):
-    """`codes/churn.json`; `qarm.quantizer.versions.refit.churn` says what each field means."""
+    """`codes/churn.json`; fields as in `qarm.quantizer.versions.refit.churn`."""
 
     old: Annotated[Count, Field(alias="from")]
     new: Annotated[Count, Field(alias="to")]
@@ -100,3 +172,25 @@ class Churn(Schema):
     removed: Count
     levels: list[ChurnLevel]
     full_codes: Share
+
+
+class Appended(Schema):
+    """Result of an append: items with codes, and how many of them are new."""
+
+    items: Count
+    appended: Count
+
+
+class Refitted(Schema):
+    """Result of a refit: the new version, its items, and the share of items with another full code."""
+
+    version: Count
+    items: Count
+    changed: Share
+
+
+class RolledBack(Schema):
+    """Result of a rollback: the current version, and all that there are."""
+
+    version: Count
+    versions: list[Count]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qarm.core.parallel.torchrun import Processes, alone, current, sharded
 from qarm.quantizer.residual_kmeans import ResidualKMeans
-from qarm.quantizer.shards import Shard, alone, current, sharded
 
 SCRIPT = """
 import os, sys
@@ -102,14 +102,14 @@ def test_processes_with_other_rows_are_told(folder: Path) -> None:
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
 @pytest.mark.parametrize("n", [0, 1, 5, 1001])
 def test_stretches_cover_all_rows_once(world: int, n: int) -> None:
-    rows = [row for rank in range(world) for row in range(*Shard(rank, world).stretch(n))]
+    rows = [row for rank in range(world) for row in range(*Processes(rank, world).stretch(n))]
     assert rows == list(range(n))
 
 
 def test_alone_nothing_is_sent() -> None:
     with sharded() as shard, alone():
-        assert shard.world == 1
-        assert current().world == 1
+        assert shard.size == 1
+        assert current().size == 1
         values = np.arange(3)
         shard.add_up(values)
         shard.fill(values)

@@ -32,7 +32,7 @@ EMBEDDINGS, CODES = Embeddings(ITEMS, VECTORS), Codes(ITEMS, TABLE)
 
 
 def test_levels_by_hand() -> None:
-    first, second = code_quality(EMBEDDINGS, CODES, Grid())["levels"]
+    first, second = code_quality(EMBEDDINGS, CODES, Grid()).content()["levels"]
     entropy = -(3 / 6 * math.log(3 / 6) + 2 / 6 * math.log(2 / 6) + 1 / 6 * math.log(1 / 6))
     assert (first["used"], first["dead"]) == (3, 1)
     assert first["utilisation"] == 3 / 4
@@ -47,7 +47,7 @@ def test_levels_by_hand() -> None:
 
 
 def test_full_codes_by_hand() -> None:
-    assert code_quality(EMBEDDINGS, CODES, Grid())["full_codes"] == {
+    assert code_quality(EMBEDDINGS, CODES, Grid()).content()["full_codes"] == {
         "distinct": 4,
         "collision_rate": 4 / 6,
         "items_per_code": {"mean": 1.5, "max": 2, "histogram": {"1": 2, "2": 2}},
@@ -57,7 +57,7 @@ def test_full_codes_by_hand() -> None:
 def test_pairs_by_hand() -> None:
     rows = [("a", "b"), ("a", "c"), ("d", "f"), ("f", "e"), ("a", "nobody"), ("a", "a")]
     pairs = pl.DataFrame(rows, schema=["trigger_id", "target_id"], orient="row")
-    found = code_quality(EMBEDDINGS, CODES, Grid(), pairs=pairs)["pairs"]
+    found = code_quality(EMBEDDINGS, CODES, Grid(), pairs=pairs).content()["pairs"]
     # triggers fall into level-1 codes 0 0 1 2 and targets into 0 0 2 1: 4 + 1 + 1 of 16 shuffled pairs;
     # full codes are 00 00 11 20 and 00 01 20 11: 2 + 1 + 1 of 16
     assert (found["used"], found["skipped"]) == (4, 2)
@@ -65,7 +65,7 @@ def test_pairs_by_hand() -> None:
         {"levels": 1, "share": 0.5, "chance": 6 / 16},
         {"levels": 2, "share": 0.25, "chance": 4 / 16},
     ]
-    none = code_quality(EMBEDDINGS, CODES, Grid(), pairs=pairs.head(0))["pairs"]
+    none = code_quality(EMBEDDINGS, CODES, Grid(), pairs=pairs.head(0)).content()["pairs"]
     assert none["agreement"][0] == {"levels": 1, "share": 0.0, "chance": 0.0}
 
 
@@ -81,7 +81,7 @@ def overlap(vectors: list[float], codes: list[int], decoded: list[float], neighb
         neighbours=neighbours,
         queries=2000,
         seed=0,
-    )
+    ).content()
     assert found is not None
     assert found["low"] == found["mean"] == found["high"]  # every row is a query: nothing is left to chance
     return float(found["mean"])
@@ -109,7 +109,7 @@ def test_overlap_agrees_with_brute_force_and_blocks(monkeypatch: pytest.MonkeyPa
     x = rng.normal(size=(500, 6)).astype(np.float32)
     model = ResidualKMeans(2, 16).fit(x)
     codes = Codes([str(i) for i in range(500)], model.transform(x))
-    found = code_quality(Embeddings(codes.item_ids, x), codes, model)["neighbour_overlap_at_10"]
+    found = code_quality(Embeddings(codes.item_ids, x), codes, model).content()["neighbour_overlap_at_10"]
     decoded = model.inverse_transform(codes.rq)
 
     def ranked(points: np.ndarray) -> np.ndarray:
@@ -121,7 +121,7 @@ def test_overlap_agrees_with_brute_force_and_blocks(monkeypatch: pytest.MonkeyPa
     assert found["mean"] == pytest.approx(np.mean(shares), abs=0.02)  # brute force breaks ties by row
     monkeypatch.setattr("qarm.quantizer.evaluation.neighbour_overlap._BLOCK_QUERIES", 33)
     monkeypatch.setattr("qarm.quantizer.evaluation.neighbour_overlap._BLOCK_ROWS", 70)
-    again = code_quality(Embeddings(codes.item_ids, x), codes, model)["neighbour_overlap_at_10"]
+    again = code_quality(Embeddings(codes.item_ids, x), codes, model).content()["neighbour_overlap_at_10"]
     assert again["mean"] == pytest.approx(found["mean"], abs=1e-6)
 
 
@@ -130,11 +130,11 @@ def test_sampled_overlap_has_an_interval_that_holds_the_truth(monkeypatch: pytes
     model = ResidualKMeans(2, 8).fit(x)
     codes = Codes([str(i) for i in range(600)], model.transform(x))
     items = Embeddings(codes.item_ids, x)
-    truth = code_quality(items, codes, model)["neighbour_overlap_at_10"]["mean"]
+    truth = code_quality(items, codes, model).content()["neighbour_overlap_at_10"]["mean"]
     monkeypatch.setattr("qarm.quantizer.evaluation.quality._QUERIES", 150)
     inside = 0
     for seed in range(10):
-        sampled = code_quality(items, codes, model, seed=seed)["neighbour_overlap_at_10"]
+        sampled = code_quality(items, codes, model, seed=seed).content()["neighbour_overlap_at_10"]
         assert sampled["queries"] == 150
         inside += sampled["low"] <= truth <= sampled["high"]
     assert inside >= 8
@@ -148,25 +148,28 @@ def test_groups_of_prefixes() -> None:
 
 def test_order_of_codes_does_not_matter_but_their_items_do() -> None:
     turned = Codes(ITEMS[::-1], TABLE[::-1])
-    assert code_quality(EMBEDDINGS, turned, Grid()) == code_quality(EMBEDDINGS, CODES, Grid())
+    assert (
+        code_quality(EMBEDDINGS, turned, Grid()).content()
+        == code_quality(EMBEDDINGS, CODES, Grid()).content()
+    )
     with pytest.raises(InputError, match="different items: f, x"):
-        code_quality(EMBEDDINGS, Codes(["a", "b", "c", "d", "e", "x"], TABLE), Grid())
+        code_quality(EMBEDDINGS, Codes(["a", "b", "c", "d", "e", "x"], TABLE), Grid()).content()
     with pytest.raises(InputError, match="got 0 items"):
-        code_quality(Embeddings([], VECTORS[:0]), Codes([], TABLE[:0]), Grid())
+        code_quality(Embeddings([], VECTORS[:0]), Codes([], TABLE[:0]), Grid()).content()
     with pytest.raises(InputError, match="pairs have no column target_id"):
-        code_quality(EMBEDDINGS, CODES, Grid(), pairs=pl.DataFrame({"trigger_id": ["a"]}))
+        code_quality(EMBEDDINGS, CODES, Grid(), pairs=pl.DataFrame({"trigger_id": ["a"]})).content()
 
 
 def test_vectors_and_codes_may_be_read_only() -> None:
     vectors, table = VECTORS.copy(), TABLE.copy()
     vectors.flags.writeable = table.flags.writeable = False
-    report = code_quality(Embeddings(ITEMS, vectors), Codes(ITEMS, table), Grid())
-    assert report == code_quality(EMBEDDINGS, CODES, Grid())
+    report = code_quality(Embeddings(ITEMS, vectors), Codes(ITEMS, table), Grid()).content()
+    assert report == code_quality(EMBEDDINGS, CODES, Grid()).content()
 
 
 def test_degenerate_codes_stay_finite() -> None:
     zero = Embeddings(["a"], np.zeros((1, 1), np.float32))
-    report = code_quality(zero, Codes(["a"], np.zeros((1, 2), np.int32)), Grid())
+    report = code_quality(zero, Codes(["a"], np.zeros((1, 2), np.int32)), Grid()).content()
     assert report["neighbour_overlap_at_10"] is None
     assert report["levels"][0]["energy_left"] == 0.0
     assert report["levels"][0]["entropy"] == 0.0

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from qarm.quantizer.kmeans import prices
+from qarm.quantizer.kmeans import balanced as prices
 from qarm.quantizer.kmeans.balanced import balanced, nearly_balanced
 from qarm.quantizer.residual_kmeans import ResidualKMeans
 from qarm.quantizer.vectors import ResidualRows

@@ -95,7 +95,7 @@ MATCHES = [np.array([1, 0], np.int32), np.array([0, 1], np.int32)]
 
 def test_churn_by_hand() -> None:
     # level 1: 0 became 1 and 1 became 0, so only b (0 -> 0) moved; level 2: only a (0 -> 1)
-    assert churn(BEFORE, AFTER, MATCHES) == {
+    assert churn(BEFORE, AFTER, MATCHES).content() == {
         "from": 1,
         "to": 2,
         "items": 4,
@@ -108,9 +108,9 @@ def test_churn_by_hand() -> None:
         "full_codes": 0.5,
     }
     with pytest.raises(InputError, match="no item in common"):
-        churn(BEFORE, Codes(["x"], AFTER.rq[:1]), MATCHES)
+        churn(BEFORE, Codes(["x"], AFTER.rq[:1]), MATCHES).content()
     with pytest.raises(InputError, match="2 and 1 levels"):
-        churn(BEFORE, Codes(["a"], AFTER.rq[:1, :1]), MATCHES)
+        churn(BEFORE, Codes(["a"], AFTER.rq[:1, :1]), MATCHES).content()
 
 
 def test_remap_and_overlaps_by_hand() -> None:
@@ -137,13 +137,15 @@ def test_a_refit_keeps_most_codes_and_a_fresh_fit_does_not() -> None:
 
     def change(model: ResidualKMeans) -> dict[str, float]:
         pairs = zip(BOOKS.codebooks_, model.codebooks_, strict=True)
-        return churn(before, model.codes(grown), [match_centroids(a, b) for a, b in pairs])["levels"][0]
+        return churn(before, model.codes(grown), [match_centroids(a, b) for a, b in pairs]).content()[
+            "levels"
+        ][0]
 
     again, fresh = change(refit(BOOKS, grown)), change(ResidualKMeans(2, 16, seed=1).fit(grown))
     assert again["changed"] < 0.1
     assert again["changed"] < fresh["changed"] < fresh["renumbered"]
     same = refit(BOOKS, OLD, iterations=1)
-    assert churn(before, same.codes(OLD), [np.arange(16)] * 2)["full_codes"] < 0.05
+    assert churn(before, same.codes(OLD), [np.arange(16)] * 2).content()["full_codes"] < 0.05
 
 
 def test_a_ranker_survives_new_codes() -> None:

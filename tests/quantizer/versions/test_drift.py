@@ -11,6 +11,7 @@ from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError
 from qarm.quantizer.residual_kmeans import ResidualKMeans
 from qarm.quantizer.versions.drift import fit_profile, monitor
+from qarm.schemas.codes import Profile, ProfileLevel
 
 RNG = np.random.default_rng(0)
 CENTRES = RNG.normal(size=(30, 8)) * 2
@@ -25,7 +26,7 @@ FIT = sample(3000, np.arange(30))
 BOOKS = ResidualKMeans(2, 64).fit(FIT)
 
 
-def profile(items: Embeddings) -> dict[str, object]:
+def profile(items: Embeddings) -> Profile:
     return fit_profile(items, BOOKS.codes(items), BOOKS)
 
 
@@ -33,10 +34,10 @@ THEN = profile(FIT)
 
 
 def test_figures_by_hand() -> None:
-    level = {"counts": [3, 1], "energy_left": 0.5}
-    now = {"counts": [2, 2], "energy_left": 0.6}
-    found = monitor({"items": 4, "levels": [level]}, {"items": 4, "levels": [now]})
-    entry = found.figures["levels"][0]
+    level = ProfileLevel(counts=[3, 1], energy_left=0.5)
+    now = ProfileLevel(counts=[2, 2], energy_left=0.6)
+    found = monitor(Profile(items=4, levels=[level]), Profile(items=4, levels=[now]))
+    entry = found.content()["levels"][0]
     # half an item is added to each code: shares .7 and .3 then, .5 and .5 now
     assert entry["stability_index"] == pytest.approx(-0.2 * math.log(0.5 / 0.7) + 0.2 * math.log(0.5 / 0.3))
     assert entry["energy_ratio"] == pytest.approx(1.2)
@@ -49,7 +50,7 @@ def test_profile_by_hand() -> None:
     x = np.array([[3.0], [5.0], [-4.0]], dtype=np.float32)
     books = ResidualKMeans(1, 2, init=[np.array([[4.0], [-4.0]])]).fit(x)
     items = Embeddings(["a", "b", "c"], x)
-    assert fit_profile(items, books.codes(items), books) == {
+    assert fit_profile(items, books.codes(items), books).content() == {
         "items": 3,
         "levels": [{"counts": [2, 1], "energy_left": 2 / 50}],
     }
@@ -59,15 +60,15 @@ def test_profile_by_hand() -> None:
 def test_items_like_those_of_fit_time_raise_no_alarm(n: int) -> None:
     found = monitor(THEN, profile(sample(n, np.arange(30))))
     assert found.exceeded == []
-    for entry in found.figures["levels"]:
+    for entry in found.content()["levels"]:
         assert abs(entry["stability_excess"]) < 0.12
-    json.dumps(found.figures, allow_nan=False)
+    json.dumps(found.content(), allow_nan=False)
 
 
 def test_other_groups_shift_the_codes() -> None:
     found = monitor(THEN, profile(sample(500, np.arange(10))))
     assert "level 1: stability_excess is" in " ".join(found.exceeded)
-    assert found.figures["levels"][0]["stability_excess"] > 1.0
+    assert found.content()["levels"][0]["stability_excess"] > 1.0
 
 
 def test_unseen_content_leaves_more_energy() -> None:
@@ -79,7 +80,7 @@ def test_one_hot_code() -> None:
     found = monitor(THEN, profile(sample(200, np.array([4]))))
     assert any(line.startswith("level 1: hottest_ratio is") for line in found.exceeded)
     one = monitor(THEN, profile(sample(1, np.array([4]))))
-    assert one.figures["levels"][0]["hottest_ratio"] == 1.0  # any single item makes its code the hottest
+    assert one.content()["levels"][0]["hottest_ratio"] == 1.0  # any single item makes its code the hottest
 
 
 def test_thresholds_can_be_set() -> None:

@@ -65,11 +65,11 @@ def hashes(folder: Path) -> dict[str, str]:
 
 def test_append_moves_nothing_and_counts_once(run: Path, new: Path) -> None:
     before = codes_of(run)
-    assert append_items(run, new)["appended"] == 20
+    assert append_items(run, new).appended == 20
     after = codes_of(run)
     assert after.height == 120
     assert after.head(100).equals(before)
-    assert append_items(run, new)["appended"] == 0
+    assert append_items(run, new).appended == 0
     assert codes_of(run).equals(after)
 
 
@@ -83,7 +83,7 @@ def test_a_run_goes_on_from_appended_codes(run: Path, new: Path, finished: Path)
 def test_refit_makes_a_version_and_rollback_brings_the_old_one_back(run: Path, new: Path) -> None:
     append_items(run, new)
     first = {name: value for name, value in hashes(run / "codes").items() if name != "manifest.json"}
-    assert refit_codes(run)["version"] == 2
+    assert refit_codes(run).version == 2
     codes = codes_of(run)
     assert codes["version"].unique().to_list() == [2]
     assert codes.height == 120
@@ -99,12 +99,12 @@ def test_refit_makes_a_version_and_rollback_brings_the_old_one_back(run: Path, n
     assert set(pl.read_parquet(new)["item_id"]) <= set(pool["item_id"])
     names = dict(pool.iter_rows())
     assert all(item not in {names[i] for i in vq} for item, vq in codes.select("item_id", "vq").iter_rows())
-    assert roll_back(run, 1) == {"version": 1, "versions": [1, 2]}
+    assert roll_back(run, 1).content() == {"version": 1, "versions": [1, 2]}
     back = hashes(run / "codes")
     assert {name: back[name] for name in first} == first
     roll_back(run, 2)
     assert codes_of(run).equals(codes)
-    assert refit_codes(run)["version"] == 3
+    assert refit_codes(run).version == 3
     with pytest.raises(InputError, match="got version 7"):
         roll_back(run, 7)
 
@@ -113,13 +113,13 @@ def test_an_append_keeps_the_manifests_of_earlier_versions(run: Path, new: Path,
     """Without them a rollback would bring back codes that no run takes for finished."""
     refit_codes(run)
     append_items(run, new)
-    assert roll_back(run, 1)["version"] == 1
+    assert roll_back(run, 1).version == 1
     config = load_config(flags={"data.root": str(finished / "world"), **SMALL}, environment={})
     assert all(done.fresh for done in run_stages(config, run, last="quantize"))
 
 
 def test_drift_tells_new_from_strange(run: Path, new: Path, tmp_path: Path) -> None:
-    assert drift(run, new).figures["items"] == 20
+    assert drift(run, new).items == 20
     one = pl.read_parquet(new).head(1)
     copies = pl.concat([one.with_columns(item_id=pl.lit(f"copy-{n}")) for n in range(300)])
     strange = new.with_name("strange.parquet")

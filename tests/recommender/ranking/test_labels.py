@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from qarm.config import Negatives, RankerConfig
-from qarm.core.parallel.torchrun import World
+from qarm.core.parallel.torchrun import Processes
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
@@ -175,7 +175,7 @@ def loop_of(toy: Toy) -> tuple[Loop, Examples]:
     ranker = built(rows, item_table(codes.item_ids, "id"), CONFIG)
     with torch.no_grad():
         ranker.further.weight.normal_()
-    return Loop(ranker, rows, rows.events, CONFIG, seed=0, world=World()), rows.epoch(0)
+    return Loop(ranker, rows, rows.events, CONFIG, seed=0, world=Processes()), rows.epoch(0)
 
 
 def test_the_loss_by_hand(toy: Toy) -> None:

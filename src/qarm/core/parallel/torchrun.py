@@ -1,16 +1,25 @@
-"""The processes of torchrun: joining them, and adding up what each has computed."""
+"""Processes of torchrun: joining them, sharing out work, and adding up what each has computed.
+
+What k-means sums over processes is integers, so one, two and three processes give the same bytes.
+"""
 
 import atexit
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["PATIENCE", "World", "join", "world"]
+from qarm.errors import InputError
+
+__all__ = ["PATIENCE", "Processes", "alone", "current", "join", "processes", "sharded"]
 
 PATIENCE = timedelta(minutes=30)
 
@@ -38,50 +47,126 @@ def _end() -> None:
 
 
 @dataclass(frozen=True)
-class World:
-    """This process's place: rank of size."""
+class Processes:
+    """This process among those that work together: its rank, their number, and their group."""
 
     rank: int = 0
     size: int = 1
+    group: Any = None
 
     def share(self, count: int) -> range:
-        """Which of `count` pieces of work are this process's: every `size`-th."""
+        """Numbers of this process's pieces of `count` pieces of work: every `size`-th."""
         return range(self.rank, count, self.size)
+
+    def stretch(self, n: int, *, rank: int | None = None) -> tuple[int, int]:
+        """First and last + 1 of this process's rows of n."""
+        who = self.rank if rank is None else rank
+        return n * who // self.size, n * (who + 1) // self.size
 
     def add_up(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""
         if self.size > 1:
-            dist.all_reduce(tensor)
+            dist.all_reduce(tensor, group=self.group)
         return tensor
+
+    def add_up_arrays(self, *sums: npt.NDArray[np.int64]) -> None:
+        """Make each array the sum over all processes, in place."""
+        for values in sums:
+            self.add_up(torch.from_numpy(values))
+
+    def add_up_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Make each gradient the sum over all processes; a process without one brings zeros."""
+        if self.size == 1:
+            return
+        trained = list(parameters)
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained])
+        dist.all_reduce(flat, group=self.group)
+        for parameter, part in zip(trained, torch.split(flat, [p.numel() for p in trained]), strict=True):
+            parameter.grad = part.view_as(parameter).clone()
 
     def largest(self, value: float) -> float:
         """The largest value that any process has."""
         if self.size == 1:
             return value
         held = torch.tensor([value], dtype=torch.float64)
-        dist.all_reduce(held, op=dist.ReduceOp.MAX)
+        dist.all_reduce(held, op=dist.ReduceOp.MAX, group=self.group)
         return float(held.item())
 
-    def add_up_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Make each gradient the sum over all processes; a process without one brings zeros."""
+    def fill(self, values: npt.NDArray[Any]) -> None:
+        """Fill an array [n], of which each process knows its stretch, in place."""
         if self.size == 1:
             return
-        own = list(parameters)
-        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in own])
-        dist.all_reduce(flat)
-        for parameter, part in zip(own, torch.split(flat, [p.numel() for p in own]), strict=True):
-            parameter.grad = part.view_as(parameter).clone()
+        for rank in range(self.size):
+            start, stop = self.stretch(len(values), rank=rank)
+            part = torch.from_numpy(np.ascontiguousarray(values[start:stop]))
+            dist.broadcast(part, group_src=rank, group=self.group)
+            values[start:stop] = part.numpy()
+
+    def agree(self, what: str, value: object) -> None:
+        """Refuse to go on where processes were given different values, which would hang or mix them up.
+
+        Raises:
+            InputError: on every process.
+        """
+        if self.size == 1:
+            return
+        everybody: list[Any] = [None] * self.size
+        dist.all_gather_object(everybody, value, group=self.group)
+        if any(other != everybody[0] for other in everybody):
+            raise InputError(f"processes disagree on {what}: {everybody}; give all of them the same")
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here."""
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(group=self.group)
 
 
-def world(device: str = "cpu") -> World:
-    """Where this process stands among torchrun's, over NCCL on GPUs and gloo elsewhere."""
+def processes(device: str = "cpu") -> Processes:
+    """This process among torchrun's, over NCCL on GPUs and gloo elsewhere."""
     if device == "cuda" and "LOCAL_RANK" in os.environ:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if not join("nccl" if device == "cuda" else "gloo"):
-        return World()
-    return World(dist.get_rank(), dist.get_world_size())
+        return Processes()
+    return Processes(dist.get_rank(), dist.get_world_size())
+
+
+# ---- one fit divided among processes -----------------------------------------------------------
+
+_ALONE = Processes()
+_current = [_ALONE]
+
+
+def current() -> Processes:
+    """The processes that share what is being fitted."""
+    return _current[-1]
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """A block that every process does in full, for small things."""
+    _current.append(_ALONE)
+    try:
+        yield
+    finally:
+        _current.pop()
+
+
+@contextmanager
+def sharded() -> Iterator[Processes]:
+    """A block that is divided among torchrun's processes, over gloo; alone where there are none.
+
+    All processes have to come here.
+    """
+    if len(_current) > 1:
+        yield current()
+        return
+    if not join():
+        yield _ALONE
+        return
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    _current.append(Processes(dist.get_rank(), dist.get_world_size(), group))
+    try:
+        yield current()
+    finally:
+        _current.pop()
+        dist.destroy_process_group(group)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from qarm.config import EncoderConfig
 from qarm.core.atomic_io import atomic, digest, sha256_file
-from qarm.core.parallel.torchrun import world
+from qarm.core.parallel.torchrun import processes
 from qarm.core.scratch import Scratch
 from qarm.data.catalog import MODALITIES, Catalog
 from qarm.encoder.alignment.model import Learner
@@ -155,14 +155,14 @@ class Work:
 
     def train(self, learner: Learner, cache: Path | None) -> list[dict[str, Any]]:
         """Go on from the cache's progress or start; it is removed in the end."""
-        here = world(self.device)
+        here = processes(self.device)
         path = None if cache is None else cache / PROGRESS
         rows = train(
             learner,
             *self.lessons,
             self.settings,
             seed=self.seed,
-            world=here,
+            processes=here,
             progress=path,
             key=self._key() if path is not None else "",
             scratch=self.scratch,

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from qarm.config import EncoderConfig
-from qarm.core.parallel.torchrun import World
+from qarm.core.parallel.torchrun import Processes
 from qarm.core.training_state import Progress, restore, write_progress
 from qarm.encoder.alignment.hard_negatives import nearest_strangers
 from qarm.encoder.alignment.loss import Positives, contrastive_loss
@@ -78,7 +78,7 @@ def train(
     settings: EncoderConfig,
     *,
     seed: int,
-    world: World | None = None,
+    processes: Processes | None = None,
     progress: Path | None = None,
     key: str = "",
     scratch: Path | None = None,
@@ -89,7 +89,7 @@ def train(
         pairs, valid: to learn from and to judge by, as item numbers.
         settings: the training's.
         seed: of batches and dropout.
-        world: this process among torchrun's; each encodes its share of a batch's items, and all see all
+        processes: this process among torchrun's; each encodes its share of a batch's items, and all see all
             vectors.
         progress: file to go on from and to keep up to date; None: an interruption loses the training.
         key: hash of everything that the training depends on, so that only its own file is gone on from.
@@ -98,7 +98,7 @@ def train(
     Raises:
         InputError: the loss is no finite number any more; `progress` holds the last good weights.
     """
-    training = Trainer(learner, pairs, valid, settings, seed, world or World(), scratch)
+    training = Trainer(learner, pairs, valid, settings, seed, processes or Processes(), scratch)
     devices = [torch.cuda.current_device()] if learner.device == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         return training.run(progress, key)
@@ -114,10 +114,10 @@ class Trainer:
         valid: TrainingPairs,
         settings: EncoderConfig,
         seed: int,
-        world: World,
+        processes: Processes,
         scratch: Path | None,
     ) -> None:
-        self.learner, self.settings, self.seed, self.world = learner, settings, seed, world
+        self.learner, self.settings, self.seed, self.processes = learner, settings, seed, processes
         self.pairs, self.valid = pairs, valid
         self.known = Positives(pairs.triggers, pairs.targets, items=learner.size, folder=scratch)
         self.log_q = self._log_q() if settings.log_q else None
@@ -206,9 +206,9 @@ class Trainer:
         return done
 
     def _write(self, path: Path, key: str, progress: Progress) -> None:
-        if self.world.rank == 0:
+        if self.processes.rank == 0:
             write_progress(path, progress, self.parameters, self.optimizer, key=key)
-        self.world.wait()
+        self.processes.wait()
 
     def _find_strangers(self, state: Progress) -> None:
         """Hard negatives for the epoch, from the vectors as they are at its start."""
@@ -246,7 +246,7 @@ class Trainer:
         items, places = np.unique(np.concatenate([ends, hard]), return_inverse=True)
         keep = self._keep(items, number)
         chunks = self.learner.chunks(items)
-        own = self.world.share(len(chunks))
+        own = self.processes.share(len(chunks))
         ready = [
             (k, self.learner.ready(chunks[k], items[chunks[k]], keep[chunks[k]], pool=pool)) for k in own
         ]
@@ -298,7 +298,7 @@ class Trainer:
         that gradient on. Memory is bounded by the chunk, whatever the batch; the last `kept_chunks` are small
         enough to be kept as they are, and need no second pass.
         """
-        if plan.whole and self.world.size == 1:
+        if plan.whole and self.processes.size == 1:
             ((_, chunk),) = plan.chunks
             torch.manual_seed(self._dropout_seed(number, 0))
             loss = self._loss(plan, self.learner.vectors(chunk))
@@ -311,15 +311,15 @@ class Trainer:
         if not math.isfinite(float(loss.detach())):
             return float(loss.detach())
         assert vectors.grad is not None  # noqa: S101 - the loss depends on it
-        before = {p: p.grad for p in self._shared()} if self.world.size > 1 else {}
+        before = {p: p.grad for p in self._shared()} if self.processes.size > 1 else {}
         for parameter in before:
             parameter.grad = None
         for k, chunk in reversed(plan.chunks):
             found = kept.pop(k) if k in kept else self._forward(chunk, number, k)
             places = torch.from_numpy(chunk.places).to(vectors.device)
             found.backward(vectors.grad.index_select(0, places))  # type: ignore[no-untyped-call]
-        if self.world.size > 1:
-            self.world.add_up_gradients(before)
+        if self.processes.size > 1:
+            self.processes.add_up_gradients(before)
             for parameter, earlier in before.items():
                 if earlier is not None and parameter.grad is not None:
                     parameter.grad += earlier
@@ -342,7 +342,7 @@ class Trainer:
             if found.requires_grad:
                 kept[k] = found
             table[torch.from_numpy(chunk.places).to(table.device)] = found.detach()
-        return self.world.add_up(table), kept
+        return self.processes.add_up(table), kept
 
     def _forward(self, chunk: Chunk, number: int | None, k: int) -> Tensor:
         if number is not None:

@@ -1,9 +1,8 @@
-"""How many of an item's nearest neighbours survive when vectors are replaced by their codes."""
+"""Neighbour overlap: share of an item's nearest neighbours that stay nearest after decoding."""
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +10,7 @@ import torch
 
 from qarm.core.parallel.tiles import over_tiles
 from qarm.quantizer.kmeans.top_k import keep_smallest
+from qarm.schemas.codes import Overlap
 
 __all__ = ["neighbour_overlap"]
 
@@ -28,7 +28,7 @@ def neighbour_overlap(
     neighbours: int,
     queries: int,
     seed: int,
-) -> dict[str, Any] | None:
+) -> Overlap | None:
     """Mean share of the nearest rows (Euclidean) that are nearest after decoding too, with an interval.
 
     Items that share a code are equally near after decoding: where only some of such a group fit among the
@@ -66,7 +66,8 @@ def neighbour_overlap(
     mean = float(shares.mean())
     spread = float(shares.std(ddof=1)) if queries > 1 else 0.0
     margin = 1.96 * spread * math.sqrt((n - queries) / (n - 1) / queries)
-    return {"mean": mean, "low": max(mean - margin, 0.0), "high": min(mean + margin, 1.0), "queries": queries}
+    low, high = max(mean - margin, 0.0), min(mean + margin, 1.0)
+    return Overlap(mean=mean, low=low, high=high, queries=queries)
 
 
 @dataclass(frozen=True)

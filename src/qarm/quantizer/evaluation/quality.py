@@ -1,29 +1,22 @@
-"""How good codes are, judged without training a recommender."""
+"""Quality of codes without a recommender: usage, collisions, residual energy, neighbours, pairs."""
 
 import math
-from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from qarm.core.item_index import ItemIndex
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError, shown
 from qarm.quantizer.evaluation.neighbour_overlap import neighbour_overlap
+from qarm.quantizer.evaluation.residual_energy import Decoder, residual_energies
+from qarm.schemas.codes import Agreement, CodeQuality, FullCodes, ItemsPerCode, Level, PairAgreement, Usage
 
-__all__ = ["Decoder", "code_quality", "prefix_groups"]
+__all__ = ["code_quality", "prefix_groups"]
 
-_TILE = 16384
 _QUERIES, _NEIGHBOURS = 2000, 10
-
-
-class Decoder(Protocol):
-    """What a quantiser offers to be judged: its widths, and vectors for the first columns of codes."""
-
-    widths_: list[int]
-
-    def inverse_transform(self, codes: npt.ArrayLike) -> npt.NDArray[np.float32]: ...
 
 
 def code_quality(
@@ -33,8 +26,8 @@ def code_quality(
     *,
     pairs: pl.DataFrame | None = None,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Figures about codes, ready for JSON; shares are between 0 and 1.
+) -> CodeQuality:
+    """Figures of codes; shares are between 0 and 1.
 
     `levels`, one entry per level: `width`; `used` and `dead`, codes with and without items;
     `utilisation`, used / width; `entropy` in nats and `perplexity`, its exponential; `gini` of the items
@@ -63,11 +56,11 @@ def code_quality(
     """
     table = _aligned(embeddings, codes)
     groups = prefix_groups(table)
-    report: dict[str, Any] = {
-        "items": len(table),
-        "levels": _levels(embeddings.vectors, table, quantizer),
-        "full_codes": _full_codes(groups[-1]),
-        "neighbour_overlap_at_10": neighbour_overlap(
+    quality = CodeQuality(
+        items=len(table),
+        levels=_levels(embeddings.vectors, table, quantizer),
+        full_codes=_full_codes(groups[-1]),
+        neighbour_overlap_at_10=neighbour_overlap(
             embeddings.vectors,
             table,
             groups[-1],
@@ -76,10 +69,10 @@ def code_quality(
             queries=_QUERIES,
             seed=seed,
         ),
-    }
+    )
     if pairs is not None:
-        report["pairs"] = _pairs(embeddings.item_ids, groups, pairs)
-    return report
+        quality.pairs = _pairs(embeddings.item_ids, groups, pairs)
+    return quality
 
 
 def prefix_groups(table: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int64]]:
@@ -102,83 +95,70 @@ def _aligned(embeddings: Embeddings, codes: Codes) -> npt.NDArray[np.int32]:
         raise InputError("got 0 items, need at least 1 to judge codes")
     if codes.item_ids == embeddings.item_ids:
         return codes.rq
-    place = {item: row for row, item in enumerate(codes.item_ids)}
-    missing = [item for item in embeddings.item_ids if item not in place]
-    if missing or len(place) != len(embeddings):
-        extra = sorted(set(place) - set(embeddings.item_ids))
+    index = ItemIndex(codes.item_ids)
+    missing = [item for item in embeddings.item_ids if item not in index]
+    if missing or len(index) != len(embeddings):
+        extra = sorted(set(index) - set(embeddings.item_ids))
         raise InputError(f"embeddings and codes are of different items: {shown([*missing, *extra])}")
-    return codes.rq[[place[item] for item in embeddings.item_ids]]
+    return codes.rq[index.rows(embeddings.item_ids)]
 
 
 def _levels(
     vectors: npt.NDArray[np.float32], table: npt.NDArray[np.int32], quantizer: Decoder
-) -> list[dict[str, Any]]:
-    energies = np.zeros(table.shape[1] + 1)
-    for start in range(0, len(table), _TILE):
-        tile = vectors[start : start + _TILE].astype(np.float64)
-        energies[0] += np.square(tile).sum()
-        for level in range(1, table.shape[1] + 1):
-            decoded = quantizer.inverse_transform(table[start : start + _TILE, :level])
-            energies[level] += np.square(tile - decoded).sum()
-    total = float(energies[0])
-    entries = []
-    for level, width in enumerate(quantizer.widths_):
-        left = float(energies[level + 1]) / total if total > 0.0 else 0.0
-        counts = np.bincount(table[:, level], minlength=width)
-        entries.append({"level": level + 1, **_usage(counts), "energy_left": left})
-    return entries
+) -> list[Level]:
+    left = residual_energies(vectors, table, quantizer)
+    usages = [
+        _usage(np.bincount(table[:, level], minlength=width)) for level, width in enumerate(quantizer.widths_)
+    ]
+    return [
+        Level(level=level, **usage.model_dump(), energy_left=energy)
+        for level, (usage, energy) in enumerate(zip(usages, left, strict=True), start=1)
+    ]
 
 
-def _usage(counts: npt.NDArray[np.int64]) -> dict[str, Any]:
+def _usage(counts: npt.NDArray[np.int64]) -> Usage:
     width, items = len(counts), int(counts.sum())
     used = int((counts > 0).sum())
     shares = counts[counts > 0] / items
     entropy = max(float(-(shares * np.log(shares)).sum()), 0.0)
     ranks = 2 * np.arange(1, width + 1) - width - 1
     gini = float((ranks * np.sort(counts)).sum() / (width * items))
-    return {
-        "width": width,
-        "used": used,
-        "dead": width - used,
-        "utilisation": used / width,
-        "entropy": entropy,
-        "perplexity": math.exp(entropy),
-        "gini": gini,
-    }
+    return Usage(
+        width=width,
+        used=used,
+        dead=width - used,
+        utilisation=used / width,
+        entropy=entropy,
+        perplexity=math.exp(entropy),
+        gini=gini,
+    )
 
 
-def _full_codes(group: npt.NDArray[np.int64]) -> dict[str, Any]:
+def _full_codes(group: npt.NDArray[np.int64]) -> FullCodes:
     sizes = np.bincount(group)
     items, codes = np.unique(sizes, return_counts=True)
-    return {
-        "distinct": len(sizes),
-        "collision_rate": float(sizes[sizes > 1].sum() / len(group)),
-        "items_per_code": {
-            "mean": len(group) / len(sizes),
-            "max": int(sizes.max()),
-            "histogram": {str(i): int(c) for i, c in zip(items, codes, strict=True)},
-        },
-    }
+    per_code = ItemsPerCode(
+        mean=len(group) / len(sizes),
+        max=int(sizes.max()),
+        histogram={str(i): int(c) for i, c in zip(items, codes, strict=True)},
+    )
+    collided = float(sizes[sizes > 1].sum() / len(group))
+    return FullCodes(distinct=len(sizes), collision_rate=collided, items_per_code=per_code)
 
 
-def _pairs(item_ids: list[str], groups: list[npt.NDArray[np.int64]], pairs: pl.DataFrame) -> dict[str, Any]:
+def _pairs(item_ids: list[str], groups: list[npt.NDArray[np.int64]], pairs: pl.DataFrame) -> PairAgreement:
     missing = [name for name in ("trigger_id", "target_id") if name not in pairs.columns]
     if missing:
         raise InputError(f"pairs have no column {' and '.join(missing)}; they have {shown(pairs.columns)}")
-    place = {item: row for row, item in enumerate(item_ids)}
-    ends = (pairs["trigger_id"].to_list(), pairs["target_id"].to_list())
-    both = [(place[a], place[b]) for a, b in zip(*ends, strict=True) if a != b and a in place and b in place]
-    trigger, target = np.array(both, dtype=np.int64).reshape(-1, 2).T
+    index = ItemIndex(item_ids)
+    trigger, target = (index.find(pairs[end].to_list()) for end in ("trigger_id", "target_id"))
+    both = (trigger >= 0) & (target >= 0) & (trigger != target)
+    trigger, target, used = trigger[both], target[both], int(both.sum())
     agreement = []
     for level, group in enumerate(groups):
         a, b = group[trigger], group[target]
         size = int(group.max()) + 1
         chance = (np.bincount(a, minlength=size) * 1.0) @ np.bincount(b, minlength=size)
-        used = max(len(both), 1)
-        entry = {
-            "levels": level + 1,
-            "share": float((a == b).sum() / used),
-            "chance": float(chance / used**2),
-        }
-        agreement.append(entry)
-    return {"used": len(both), "skipped": pairs.height - len(both), "agreement": agreement}
+        share = float((a == b).sum() / max(used, 1))
+        agreement.append(Agreement(levels=level + 1, share=share, chance=float(chance / max(used, 1) ** 2)))
+    return PairAgreement(used=used, skipped=pairs.height - used, agreement=agreement)

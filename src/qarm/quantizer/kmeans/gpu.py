@@ -16,10 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from qarm.core.parallel.torchrun import current
 from qarm.errors import InputError
 from qarm.quantizer.kmeans.assignment import Codebook, prepared, tile_codes
 from qarm.quantizer.kmeans.exact_sums import FixedPointSums
-from qarm.quantizer.shards import current
 from qarm.quantizer.vectors import ResidualRows, subtract_centroids
 
 __all__ = ["GpuAssignment", "chosen_device", "code_on_gpu", "gpu_codes"]
@@ -169,7 +169,7 @@ class GpuAssignment:
             codes[start:stop] = new.int().cpu().numpy()
             moved += len(changed)
         every = totals.cpu().numpy(), counts.cpu().numpy(), np.array([moved])
-        shard.add_up(*every)
+        shard.add_up_arrays(*every)
         sums.totals += every[0]
         sums.counts += every[1]
         return int(every[2][0])

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from qarm.core.parallel.numba_jit import compiled
+from qarm.core.parallel.torchrun import alone
 from qarm.quantizer.kmeans.assignment import nearest_centroids, prepared, squared_distances
 from qarm.quantizer.kmeans.assignment_kernels import squared_distance
 from qarm.quantizer.kmeans.lloyd import lloyd
-from qarm.quantizer.shards import alone
 from qarm.quantizer.vectors import ResidualRows
 
 __all__ = ["plusplus", "starting_centroids"]

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import torch
 
 from qarm.core.parallel.tiles import over_tiles
+from qarm.core.parallel.torchrun import current
 from qarm.quantizer.kmeans.assignment import Codebook, prepared, squared_distances, tile_codes
 from qarm.quantizer.kmeans.exact_sums import FixedPointSums
 from qarm.quantizer.kmeans.gpu import GpuAssignment
-from qarm.quantizer.shards import current
 from qarm.quantizer.vectors import ResidualRows
 
 __all__ = ["Clustering", "assign_rows", "lloyd", "row_distances"]
@@ -96,7 +96,7 @@ def assign_rows(
     total, moved = sums.like(), np.array([sum(int(changes.moved) for changes in states)])
     for changes in states:
         total.add(changes)
-    shard.add_up(total.totals, total.counts, moved)
+    shard.add_up_arrays(total.totals, total.counts, moved)
     sums.add(total)
     return int(moved[0])
 

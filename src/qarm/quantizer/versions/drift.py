@@ -1,8 +1,6 @@
-"""Do new items still fit the codebooks? Their codes against those of fit time."""
+"""Drift: codes of new items against those of fit time."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,26 +8,19 @@ import numpy.typing as npt
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError
-from qarm.quantizer.evaluation.quality import Decoder
+from qarm.quantizer.evaluation.residual_energy import Decoder, residual_energies
+from qarm.schemas.codes import Drift, DriftLevel, Profile, ProfileLevel
 
-__all__ = ["THRESHOLDS", "Monitoring", "fit_profile", "monitor"]
+__all__ = ["THRESHOLDS", "fit_profile", "monitor"]
 
 THRESHOLDS = {"stability_excess": 0.25, "energy_ratio": 1.25, "hottest_ratio": 3.0}
-_DRAWS, _HALF, _TILE = 50, 0.5, 16384
+_DRAWS, _HALF = 50, 0.5
 
 Counts = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Monitoring:
-    """Figures ready for JSON, and one sentence for each threshold that new items exceed."""
-
-    figures: dict[str, Any]
-    exceeded: list[str]
-
-
-def fit_profile(embeddings: Embeddings, codes: Codes, quantizer: Decoder) -> dict[str, Any]:
-    """What `monitor` compares with, of the items that the codebooks were fitted on; ready for JSON.
+def fit_profile(embeddings: Embeddings, codes: Codes, quantizer: Decoder) -> Profile:
+    """Profile of the items that the codebooks were fitted on, which `monitor` compares with.
 
     `items`; per level `counts`, items of each code, and `energy_left`, the squared length of what the
     levels so far leave, over that of the vectors.
@@ -44,18 +35,17 @@ def fit_profile(embeddings: Embeddings, codes: Codes, quantizer: Decoder) -> dic
     """
     if codes.item_ids != embeddings.item_ids or not len(codes):
         raise InputError("embeddings and codes are not of the same items in the same order, 1 or more")
-    left = _energies(embeddings.vectors, codes.rq, quantizer)
-    levels = [
-        {"counts": np.bincount(codes.rq[:, level], minlength=width).tolist(), "energy_left": left[level]}
+    left = residual_energies(embeddings.vectors, codes.rq, quantizer)
+    counts = [
+        np.bincount(codes.rq[:, level], minlength=width).tolist()
         for level, width in enumerate(quantizer.widths_)
     ]
-    return {"items": len(codes), "levels": levels}
+    levels = [ProfileLevel(counts=c, energy_left=energy) for c, energy in zip(counts, left, strict=True)]
+    return Profile(items=len(codes), levels=levels)
 
 
-def monitor(
-    profile: Mapping[str, Any], new: Mapping[str, Any], *, thresholds: Mapping[str, float] = THRESHOLDS
-) -> Monitoring:
-    """Compare new items with fit time.
+def monitor(profile: Profile, new: Profile, *, thresholds: Mapping[str, float] = THRESHOLDS) -> Drift:
+    """Drift of new items since fit time.
 
     Figures, per level: `stability_index`, the sum of (p - q) ln(p / q) over the shares p of new items and
     q at fit time of each code (the population stability index); `chance`, its mean over 50 samples of as many
@@ -76,57 +66,45 @@ def monitor(
     unknown = sorted(set(thresholds) - set(THRESHOLDS))
     if unknown:
         raise InputError(f"got thresholds {', '.join(unknown)}, need some of {', '.join(THRESHOLDS)}")
-    widths = [[len(level["counts"]) for level in side["levels"]] for side in (profile, new)]
+    widths = [[len(level.counts) for level in side.levels] for side in (profile, new)]
     if widths[0] != widths[1]:
         raise InputError(f"profiles are of widths {widths[0]} and {widths[1]}; give those of one quantiser")
-    levels: list[dict[str, Any]] = []
+    levels: list[DriftLevel] = []
     exceeded: list[str] = []
-    for number, (then, now) in enumerate(zip(profile["levels"], new["levels"], strict=True), start=1):
-        entry = {"level": number, **_compared(then, now)}
-        levels.append(entry)
+    for number, (then, now) in enumerate(zip(profile.levels, new.levels, strict=True), start=1):
+        level = _compared(number, then, now)
+        levels.append(level)
         exceeded.extend(
-            f"level {number}: {name} is {entry[name]:.3g}, at most {limit:g} passes"
+            f"level {number}: {name} is {getattr(level, name):.3g}, at most {limit:g} passes"
             for name, limit in thresholds.items()
-            if entry[name] > limit
+            if getattr(level, name) > limit
         )
-    return Monitoring({"items": new["items"], "items_at_fit": profile["items"], "levels": levels}, exceeded)
+    return Drift(items=new.items, items_at_fit=profile.items, levels=levels, exceeded=exceeded)
 
 
-def _compared(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    old, new = (np.array(side["counts"], dtype=np.int64) for side in (then, now))
+def _compared(number: int, then: ProfileLevel, now: ProfileLevel) -> DriftLevel:
+    old, new = (np.array(side.counts, dtype=np.int64) for side in (then, now))
     shares = (old + _HALF) / (old + _HALF).sum()
     draws = np.random.default_rng(0).multinomial(int(new.sum()), shares, size=_DRAWS)
     # with about as many codes as items the index is large without any shift
     index, chance = _index(shares, new), float(np.mean([_index(shares, drawn) for drawn in draws]))
-    before, after = float(then["energy_left"]), float(now["energy_left"])
-    return {
-        "stability_index": index,
-        "chance": chance,
-        "stability_excess": index - chance,
-        "energy_left": after,
-        "energy_left_at_fit": before,
-        "energy_ratio": after / before if before > 0.0 else 1.0 + after,
-        "hottest": float(new.max() / new.sum()),
-        "hottest_code": int(new.argmax()),
-        "hottest_at_fit": float(old.max() / old.sum()),
-        "hottest_ratio": float(new.max() / draws.max()),
-    }
+    before, after = then.energy_left, now.energy_left
+    return DriftLevel(
+        level=number,
+        stability_index=index,
+        chance=chance,
+        stability_excess=index - chance,
+        energy_left=after,
+        energy_left_at_fit=before,
+        energy_ratio=after / before if before > 0.0 else 1.0 + after,
+        hottest=float(new.max() / new.sum()),
+        hottest_code=int(new.argmax()),
+        hottest_at_fit=float(old.max() / old.sum()),
+        hottest_ratio=float(new.max() / draws.max()),
+    )
 
 
 def _index(shares: npt.NDArray[np.float64], counts: Counts) -> float:
     """Half an item is added to every code, so that one without items has a logarithm."""
     here = (counts + _HALF) / (counts + _HALF).sum()
     return float(((here - shares) * np.log(here / shares)).sum())
-
-
-def _energies(
-    vectors: npt.NDArray[np.float32], table: npt.NDArray[np.int32], quantizer: Decoder
-) -> list[float]:
-    energies = np.zeros(table.shape[1] + 1)
-    for start in range(0, len(table), _TILE):
-        tile = vectors[start : start + _TILE].astype(np.float64)
-        energies[0] += np.square(tile).sum()
-        for level in range(1, table.shape[1] + 1):
-            decoded = quantizer.inverse_transform(table[start : start + _TILE, :level])
-            energies[level] += np.square(tile - decoded).sum()
-    return [float(energy / energies[0]) if energies[0] > 0.0 else 0.0 for energy in energies[1:]]

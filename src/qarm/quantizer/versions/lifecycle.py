@@ -1,16 +1,15 @@
-"""Codes after the run: new items appended, codebooks fitted again, an earlier version back, drift watched."""
+"""Lifecycle of a run's codes: append, refit, rollback, drift."""
 
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from qarm.config import saved_config
-from qarm.core.atomic_io import read_json, write_json, write_parquet
+from qarm.core.atomic_io import read_model, write_json, write_parquet
 from qarm.core.run_folder import is_fresh, read_manifest, run_lock, stage_folder
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
@@ -21,24 +20,22 @@ from qarm.quantizer.evaluation.quality import code_quality
 from qarm.quantizer.factory import all_codes, load_quantizer
 from qarm.quantizer.knn_codes import NearestCodes
 from qarm.quantizer.residual_kmeans import ResidualKMeans
-from qarm.quantizer.versions import archive as shelf
-from qarm.quantizer.versions import refit as versions
-from qarm.quantizer.versions.drift import Monitoring, fit_profile, monitor
+from qarm.quantizer.versions import archive
+from qarm.quantizer.versions.drift import fit_profile, monitor
+from qarm.quantizer.versions.refit import append, churn, match_centroids, refit, remap_table
 from qarm.schemas.base import Figure, Manifest
+from qarm.schemas.codes import Appended, Drift, Profile, Refitted, RolledBack
 
 __all__ = ["append_items", "drift", "refit_codes", "roll_back"]
 
 PROFILE = "profile.json"
 
 
-def append_items(run: Path, table: Path) -> dict[str, Any]:
-    """Code new items with the frozen encoder and codebooks; no published code moves.
+def append_items(run: Path, table: Path) -> Appended:
+    """Codes of new items by the frozen encoder and codebooks, added to the run; no published code moves.
 
     Args:
         run: a run folder whose `quantize` stage has finished; table: items, as in `qarm encode`.
-
-    Returns:
-        items: all that have codes now; appended: how many of them are new.
 
     Raises:
         InputError: the table is wrong.
@@ -48,24 +45,22 @@ def append_items(run: Path, table: Path) -> dict[str, Any]:
         published = Codes.read(work / "codes.parquet")
         vectors = new_vectors(run, table)
         books, nearest = _loaded(work)
-        codes = versions.append(published, vectors, books, nearest=nearest)
+        codes = append(published, vectors, books, nearest=nearest)
         fresh = codes.item_ids[len(published) :]
         if fresh:
-            added = shelf.joined(shelf.appended(work), Embeddings(fresh, vectors.rows(fresh)))
-            added.write(work / shelf.APPENDED)
+            added = archive.joined(archive.appended(work), Embeddings(fresh, vectors.rows(fresh)))
+            added.write(work / archive.APPENDED)
             codes.write(work / "codes.parquet")
-        rows.update({"items": len(codes), "appended": len(fresh)})
-    return rows
+        result = Appended(items=len(codes), appended=len(fresh))
+        rows.update(result)
+    return result
 
 
-def refit_codes(run: Path) -> dict[str, Any]:
-    """Fit the codebooks again, from the old centroids, on the training items and all that were appended.
+def refit_codes(run: Path) -> Refitted:
+    """A new version of all codes: codebooks fitted from the old centroids on training and appended items.
 
-    Makes a new version of all codes, with `churn.json` and `remap.parquet`; the one before goes to
+    It comes with `churn.json` and `remap.parquet`; the one before goes to
     `codes/versions/`. Pool ids stay, and appended items join the pool.
-
-    Returns:
-        version: the new one; items: coded; changed: share of items with another full code.
 
     Raises:
         ArtifactError: the run has not got so far, is damaged or in use.
@@ -79,34 +74,32 @@ def refit_codes(run: Path) -> dict[str, Any]:
                 f"got a {type(old_books).__name__}, only k-means levels can be fitted again from old "
                 "centroids; set quantizer.last to kmeans"
             )
-        number = shelf.archive(run / "codes", work)
-        new_items = shelf.appended(work)
-        everything = shelf.joined(Embeddings.read(run / "embeddings" / "embeddings.parquet"), new_items)
+        number = archive.archive(run / "codes", work)
+        new_items = archive.appended(work)
+        everything = archive.joined(Embeddings.read(run / "embeddings" / "embeddings.parquet"), new_items)
         known_ids = sorted({*nearest.pool_ids_, *new_items.item_ids})
         known = Embeddings(known_ids, everything.rows(known_ids))
-        books = versions.refit(old_books, known)
+        books = refit(old_books, known)
         if len(new_items):
             nearest.extend(new_items, version=number)
         vectors = Embeddings(old.item_ids, everything.rows(old.item_ids))
         policy = saved_config(manifest.config).quantizer.collisions
         codes = all_codes(vectors, known_ids, books, nearest, collisions=policy, version=number)
-        shelf.write_codes(work, codes, books, nearest, known=known)
+        archive.write_codes(work, codes, books, nearest, known=known)
         pairs = pl.read_parquet(run / "pairs" / "pairs.parquet")
         quality = code_quality(vectors, codes, books, pairs=pairs, seed=books.seed)
         write_json(work / "quality.json", quality)
-        matches = [
-            versions.match_centroids(a, b)
-            for a, b in zip(old_books.codebooks_, books.codebooks_, strict=True)
-        ]
-        found = versions.churn(old, codes, matches)
-        write_json(work / "churn.json", found)
-        write_parquet(work / "remap.parquet", versions.remap_table(old, codes, matches))
-        rows.update({"version": number, "items": len(codes), "changed": found["full_codes"]})
-    return rows
+        matches = [match_centroids(a, b) for a, b in zip(old_books.codebooks_, books.codebooks_, strict=True)]
+        changes = churn(old, codes, matches)
+        write_json(work / "churn.json", changes)
+        write_parquet(work / "remap.parquet", remap_table(old, codes, matches))
+        result = Refitted(version=number, items=len(codes), changed=changes.full_codes)
+        rows.update(result)
+    return result
 
 
-def roll_back(run: Path, version: int) -> dict[str, Any]:
-    """Make an earlier version of the codes the current one; nothing is lost, so it can be undone.
+def roll_back(run: Path, version: int) -> RolledBack:
+    """An earlier version of the codes as the current one; nothing is lost, so it can be undone.
 
     Raises:
         InputError: there is no such version.
@@ -114,12 +107,12 @@ def roll_back(run: Path, version: int) -> dict[str, Any]:
     """
     with run_lock(run):
         _finished(run)
-        shelf.rollback(run / "codes", version)
-        return {"version": version, "versions": shelf.versions(run / "codes")}
+        archive.rollback(run / "codes", version)
+        return RolledBack(version=version, versions=archive.versions(run / "codes"))
 
 
-def drift(run: Path, table: Path) -> Monitoring:
-    """Compare the codes of new items with fit time.
+def drift(run: Path, table: Path) -> Drift:
+    """Drift of new items since the codebooks were fitted.
 
     Raises:
         InputError: the table is wrong.
@@ -129,7 +122,7 @@ def drift(run: Path, table: Path) -> Monitoring:
     books, _ = _loaded(run / "codes")
     vectors = new_vectors(run, table)
     profile = fit_profile(vectors, Codes(vectors.item_ids, books.transform(vectors)), books)
-    return monitor(read_json(run / "codes" / PROFILE), profile)
+    return monitor(read_model(run / "codes" / PROFILE, Profile), profile)
 
 
 def _finished(run: Path) -> Manifest:
@@ -149,13 +142,13 @@ def _reworked(run: Path) -> Iterator[tuple[Path, dict[str, Figure]]]:
         with stage_folder(run, "codes", inputs=manifest.inputs, config=manifest.config) as (work, rows):
             shutil.rmtree(work)
             # files are replaced, never written into, so that a link is as good as a copy
-            ignored = _own_records(run / "codes")
+            ignored = _stage_records(run / "codes")
             shutil.copytree(run / "codes", work, copy_function=_link, ignore=ignored)
             rows.update(manifest.rows)
             yield work, rows
 
 
-def _own_records(codes: Path) -> Callable[[str, list[str]], set[str]]:
+def _stage_records(codes: Path) -> Callable[[str, list[str]], set[str]]:
     """What `copytree` leaves out: the stage's manifest and times, but not those of its earlier versions."""
 
     def ignored(folder: str, names: list[str]) -> set[str]:

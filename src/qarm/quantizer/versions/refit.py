@@ -1,4 +1,4 @@
-"""Codes that live on: new items appended, codebooks fitted again, and what that changes for items.
+"""Append and refit of codes, and the churn between two versions.
 
 A published code never moves. Codebooks fitted again start from the old centroids and make a new version of
 all codes; what changed is counted after the best matching of old and new centroids, because a code's number
@@ -7,13 +7,13 @@ alone says nothing.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 from scipy.optimize import linear_sum_assignment
 
+from qarm.core.item_index import ItemIndex
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError, shown
@@ -22,6 +22,7 @@ from qarm.quantizer.collisions import suffixes
 from qarm.quantizer.knn_codes import NearestCodes
 from qarm.quantizer.residual_kmeans import ResidualKMeans
 from qarm.quantizer.vectors import Vectors, checked_ids
+from qarm.schemas.codes import Churn, ChurnLevel
 
 __all__ = ["append", "churn", "match_centroids", "overlaps", "refit", "remap_table", "warm_embeddings"]
 
@@ -105,8 +106,8 @@ def match_centroids(old: FloatRows, new: FloatRows) -> npt.NDArray[np.int32]:
     return match
 
 
-def churn(old: Codes, new: Codes, matches: Sequence[npt.NDArray[np.int32]]) -> dict[str, Any]:
-    """How many items have another code than before, ready for JSON; shares are of the items in both.
+def churn(old: Codes, new: Codes, matches: Sequence[npt.NDArray[np.int32]]) -> Churn:
+    """Churn: items with another code than before; shares are of the items in both versions.
 
     `from`, `to`: versions; `items`: in both; `added`, `removed`: in one only; `levels`, for each: `changed`,
     share of items whose code is not the match of their old one, and `renumbered`, share of items whose code
@@ -127,16 +128,16 @@ def churn(old: Codes, new: Codes, matches: Sequence[npt.NDArray[np.int32]]) -> d
         moved[:, level] = match[before[:, level]] != after[:, level]
         renumbered = float((before[:, level] != after[:, level]).mean())
         changed = float(moved[:, level].mean())
-        levels.append({"level": level + 1, "changed": changed, "renumbered": renumbered})
-    return {
-        "from": old.version,
-        "to": new.version,
-        "items": len(before),
-        "added": len(new) - len(before),
-        "removed": len(old) - len(before),
-        "levels": levels,
-        "full_codes": float(moved.any(axis=1).mean()),
-    }
+        levels.append(ChurnLevel(level=level + 1, changed=changed, renumbered=renumbered))
+    return Churn(
+        old=old.version,
+        new=new.version,
+        items=len(before),
+        added=len(new) - len(before),
+        removed=len(old) - len(before),
+        levels=levels,
+        full_codes=float(moved.any(axis=1).mean()),
+    )
 
 
 def remap_table(old: Codes, new: Codes, matches: Sequence[npt.NDArray[np.int32]]) -> pl.DataFrame:
@@ -207,9 +208,8 @@ def _common(old: Codes, new: Codes) -> tuple[npt.NDArray[np.int32], npt.NDArray[
     """Codes [n, levels] of the items in both, in the order of the old ones."""
     if old.rq.shape[1] != new.rq.shape[1]:
         raise InputError(f"versions have {old.rq.shape[1]} and {new.rq.shape[1]} levels; compare like ones")
-    place = {item: row for row, item in enumerate(new.item_ids)}
-    pairs = [(row, place[item]) for row, item in enumerate(old.item_ids) if item in place]
-    if not pairs:
+    rows = ItemIndex(new.item_ids).find(old.item_ids)
+    common = rows >= 0
+    if not common.any():
         raise InputError("the two versions have no item in common; compare codes of one catalogue")
-    before, after = np.array(pairs, dtype=np.int64).T
-    return old.rq[before], new.rq[after]
+    return old.rq[common], new.rq[rows[common]]

@@ -12,7 +12,7 @@ import torch
 from qarm.config import RankerConfig
 from qarm.core.atomic_io import digest
 from qarm.core.parallel.allocator import kept_memory
-from qarm.core.parallel.torchrun import world
+from qarm.core.parallel.torchrun import processes
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
@@ -79,7 +79,7 @@ def fit_ranker(
         ranker = built(rows, items, settings).to(device)
         if items.fixed and ranker.item.code is not None:
             ranker.item.code.requires_grad_(False)
-        loop = Loop(ranker, rows, valid, settings, seed=seed, world=world(device.type))
+        loop = Loop(ranker, rows, valid, settings, seed=seed, processes=processes(device.type))
         key = "" if checkpoint is None else _key(ranker, rows, valid, items, settings, seed)
         state = loop.run(None if checkpoint is None else checkpoint / FILE, key=key)
         return Fitted(ranker.eval(), state.lines, state.best)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from qarm.config import RankerConfig
-from qarm.core.parallel.torchrun import World
+from qarm.core.parallel.torchrun import Processes
 from qarm.recommender.batches import Batch, batches
 from qarm.recommender.examples import Examples, TrainingRows
 from qarm.recommender.metrics import auc, logloss
@@ -35,7 +35,7 @@ class Loop:
         ranker: as initialised.
         rows, valid, settings: as of `fit_ranker`.
         seed: of the batches' order; dropout draws from torch's own generator.
-        world: this process among torchrun's.
+        processes: this process among torchrun's.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class Loop:
         settings: RankerConfig,
         *,
         seed: int,
-        world: World,
+        processes: Processes,
     ) -> None:
         self.ranker, self.rows, self.valid, self.settings = ranker, rows, valid, settings
-        self.seed, self.world = seed, world
+        self.seed, self.processes = seed, processes
         self.random = np.random.default_rng(seed)
         self.weights = dict(ranker.named_parameters())
         learning = [weight for weight in self.weights.values() if weight.requires_grad]
@@ -87,9 +87,9 @@ class Loop:
         return State(start, start)
 
     def _write(self, path: Path, state: State, key: str) -> None:
-        if self.world.rank == 0:
+        if self.processes.rank == 0:
             write(path, state, self.weights, self.optimizer, self.random, key=key)
-        self.world.wait()
+        self.processes.wait()
 
     def _copied(self) -> dict[str, Tensor]:
         return {name: weight.detach().clone() for name, weight in self.weights.items()}
@@ -128,24 +128,26 @@ class Loop:
             with torch.no_grad():
                 for name, weight in self.weights.items():
                     state.mean[name].lerp_(weight, share)
-        return float(self.world.add_up(total)) / max(len(examples), 1)
+        return float(self.processes.add_up(total)) / max(len(examples), 1)
 
     def _step(self, batch: Batch, step: int) -> Tensor:
         """One update; the sum of this process's losses."""
         self.optimizer.zero_grad(set_to_none=True)
-        if self.world.size == 1:
+        if self.processes.size == 1:
             losses, further = self._losses(batch)
             loss = losses.mean() if further is None else losses.mean() + further
             loss.backward()  # type: ignore[no-untyped-call]
         else:
-            own, rows = batch.part(self.world.rank, self.world.size), int(batch.real.sum())
+            own, rows = batch.part(self.processes.rank, self.processes.size), int(batch.real.sum())
             torch.manual_seed(self._dropout_seed(step))
             losses, further = torch.zeros(0, device=self.device), None
             if len(own.items):
                 losses, further = self._losses(own, whole=batch)
                 loss = losses.sum() / rows if further is None else losses.sum() / rows + further
                 loss.backward()  # type: ignore[no-untyped-call]
-            self.world.add_up_gradients(weight for weight in self.weights.values() if weight.requires_grad)
+            self.processes.add_up_gradients(
+                weight for weight in self.weights.values() if weight.requires_grad
+            )
         self.optimizer.step()
         return losses.detach().sum()
 
@@ -166,7 +168,7 @@ class Loop:
 
     def _dropout_seed(self, step: int) -> int:
         """Processes drop other units, and a training that goes on drops what it would have dropped."""
-        state = np.random.SeedSequence([self.seed, step, self.world.rank]).generate_state(1, np.uint64)
+        state = np.random.SeedSequence([self.seed, step, self.processes.rank]).generate_state(1, np.uint64)
         return int(state[0] >> 1)
 
     # ---- validation -----------------------------------------------------------------------------
@@ -182,15 +184,15 @@ class Loop:
 
     def _scored(self, examples: Examples) -> np.ndarray:
         """Logits of all rows, each event's computed by one process."""
-        if self.world.size == 1:
+        if self.processes.size == 1:
             return score_examples(self.ranker, examples, search=self.judging)
         edges = examples.groups()
-        events = np.arange(len(edges) - 1) % self.world.size == self.world.rank
+        events = np.arange(len(edges) - 1) % self.processes.size == self.processes.rank
         own = np.repeat(events, np.diff(edges))
         logits = torch.zeros(len(examples), device=self.device)
         found = score_examples(self.ranker, examples.only(own), search=self.judging)
         logits[torch.from_numpy(np.flatnonzero(own))] = torch.from_numpy(found).to(self.device)
-        total: npt.NDArray[np.float32] = self.world.add_up(logits).cpu().numpy()
+        total: npt.NDArray[np.float32] = self.processes.add_up(logits).cpu().numpy()
         return total
 
 

@@ -12,7 +12,7 @@ import torch
 
 from qarm.config import RankerConfig
 from qarm.core.atomic_io import read_json, write_json, write_parquet
-from qarm.core.parallel.torchrun import world
+from qarm.core.parallel.torchrun import processes
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
@@ -74,7 +74,7 @@ def run_variants(
     known |= {"scale_by": split.train.items, "missing_codes": config.missing_codes, "codebooks": codebooks}
     known["pool_vectors"] = pool_vectors
     tables = _tables(split, catalog_ids, config, known)
-    here = world("cuda" if torch.cuda.is_available() else "cpu")
+    here = processes("cuda" if torch.cuda.is_available() else "cpu")
     path = None if here.rank else folder / "eval.parquet"
     valid, test = _evaluation(split, catalog_ids, config, seed, path=path)
     rows: list[Row] = []
