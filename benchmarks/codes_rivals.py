@@ -22,7 +22,8 @@ import numpy as np
 import polars as pl
 
 from qarm.config import Negatives, RankerConfig
-from qarm.core.atomic_io import read_json
+from qarm.core.atomic_io import read_model
+from qarm.core.text_tables import figure_text, interval_text
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import read_log
@@ -34,6 +35,7 @@ from qarm.quantizer.residual_kmeans import ResidualKMeans, auto_width
 from qarm.quantizer.rqvae import RQVAE
 from qarm.recommender.ranking.variants import run_variants
 from qarm.report.seed_summary import summarize
+from qarm.schemas.results import Results
 
 GRID = {"latent": [64, 128], "hidden": [512], "lr": [1e-3, 3e-3], "epochs": [60, 200]}
 
@@ -119,19 +121,20 @@ def downstream(data: Path, everything: Embeddings, models: Mapping[str, Any], se
                 config=settings,
                 folder=Path(folder),
             )
-            found = read_json(Path(folder) / "results.json")["rows"]
-        rows += [row | {"variant": name} for row in found if row["variant"] == "id+rq"]
+            found = read_model(Path(folder) / "results.json", Results).rows
+        rows += [row.model_copy(update={"variant": name}) for row in found if row.variant == "id+rq"]
     first, *_ = models
     summary = summarize(rows, against=first)
     differences = {
-        d["variant"]: d for d in summary["differences"] if (d["slice"], d["metric"]) == ("all", "auc")
+        row.variant: row for row in summary.differences if (row.slice, row.metric) == ("all", "auc")
     }
     print(f"\n| codes of | AUC of id+rq | minus {first}, 95 % interval |\n|---|---|---|")
-    for entry in summary["means"]:
-        if entry["slice"] == "all":
-            found = differences.get(entry["variant"])
-            gain = f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]" if found else ""
-            print(f"| {entry['variant']} | {entry['auc']:.4f} | {gain} |")
+    for mean in summary.means:
+        if mean.slice == "all":
+            row = differences.get(mean.variant)
+            interval = None if row is None or row.low is None else (row.low, row.high)
+            gain = "" if row is None else interval_text(row.mean, interval, form="+.4f")
+            print(f"| {mean.variant} | {figure_text(mean.auc)} | {gain} |")
 
 
 def main() -> None:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from qarm.config import load_config
-from qarm.core.atomic_io import read_json, write_json, write_text
+from qarm.core.atomic_io import read_model, write_json, write_text
+from qarm.core.text_tables import markdown_table
 from qarm.demo import build_world
 from qarm.pipeline import run_stages
-from qarm.report.results_table import result_lines
 from qarm.report.seed_summary import summarize
+from qarm.report.tables import result_lines
+from qarm.schemas.results import Difference, Results, Row, Summary
 
 CLAIMS = (("id", "all"), ("id", "cold"), ("content-knn", "cold"))
 CHAMPION = "id+rq+vq"
@@ -29,7 +31,7 @@ def main() -> int:
     started = time.perf_counter()
     world = arguments.out / "world"
     build_world(world, seed=0)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for seed in range(arguments.seeds):
         flags = {
             "data.root": str(world),
@@ -40,16 +42,21 @@ def main() -> int:
         run = arguments.out / f"seed-{seed}"
         for done in run_stages(load_config(flags=flags), run):
             print(f"seed {seed}: {done.stage} {done.seconds:.1f} s", file=sys.stderr, flush=True)
-        rows += read_json(run / "recommender" / "results.json")["rows"]
+        rows += read_model(run / "recommender" / "results.json", Results).rows
     summaries = {base: summarize(rows, against=base) for base in ("id", "content-knn")}
     claims = [claim(summaries[base], part) for base, part in CLAIMS]
     minutes = (time.perf_counter() - started) / 60
-    proof = {"rows": rows, "claims": claims, "hardware": hardware(), "minutes": round(minutes, 1)}
+    proof = {
+        "rows": [row.content() for row in rows],
+        "claims": [entry.content() for entry in claims],
+        "hardware": hardware(),
+        "minutes": round(minutes, 1),
+    }
     write_json(arguments.out / "proof.json", proof)
     text = markdown(summaries["id"], claims, proof, arguments.seeds)
     write_text(arguments.out / "proof.md", text + "\n")
     print(text)
-    return 0 if all(entry["low"] is not None and entry["low"] > 0 for entry in claims) else 1
+    return 0 if all(entry.low is not None and entry.low > 0 for entry in claims) else 1
 
 
 def parse() -> argparse.Namespace:
@@ -59,13 +66,10 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def claim(summary: dict[str, Any], part: str) -> dict[str, Any]:
-    entry: dict[str, Any] = next(
-        d
-        for d in summary["differences"]
-        if (d["variant"], d["slice"], d["metric"]) == (CHAMPION, part, "auc")
-    )
-    return entry
+def claim(summary: Summary, part: str) -> Difference:
+    """The difference in AUC of the claimed variant on a slice."""
+    wanted = (CHAMPION, part, "auc")
+    return next(d for d in summary.differences if (d.variant, d.slice, d.metric) == wanted)
 
 
 def hardware() -> str:
@@ -81,15 +85,14 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def markdown(summary: dict[str, Any], claims: list[dict[str, Any]], proof: dict[str, Any], seeds: int) -> str:
-    header, *lines = result_lines(summary)
-    table = [header, ["---", *["---:"] * (len(header) - 1)], *lines]
-    text = ["| " + " | ".join(line) + " |" for line in table]
+def markdown(summary: Summary, claims: list[Difference], proof: dict[str, Any], seeds: int) -> str:
+    table = result_lines(summary)
+    text = [markdown_table(table, alignment=["---", *["---:"] * (len(table[0]) - 1)])]
     text += ["", f"Mean of seeds 0 to {seeds - 1}; {proof['hardware']}; {proof['minutes']} minutes.", ""]
     for entry in claims:
         text.append(
-            f"- {entry['variant']} minus {entry['against']}, {entry['slice']} items: AUC "
-            f"{entry['mean']:+.4f}, 95 % interval {entry['low']:+.4f} to {entry['high']:+.4f}"
+            f"- {entry.variant} minus {entry.against}, {entry.slice} items: AUC "
+            f"{entry.mean:+.4f}, 95 % interval {entry.low:+.4f} to {entry.high:+.4f}"
         )
     return "\n".join(text)
 

@@ -10,25 +10,25 @@ docs/results.md.
 """
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from qarm.comparison.bootstrap import Judge
-from qarm.comparison.code_sources import Sources
+from qarm.comparison.bootstrap import UserBootstrap
+from qarm.comparison.compare import seed_run
 from qarm.comparison.results import slices_of
-from qarm.comparison.seed_run import Seed
+from qarm.comparison.seed_run import SeedRun
 from qarm.comparison.variants import DEFAULT, parse_variant
-from qarm.comparison.windows import cut
 from qarm.config import load_config
-from qarm.core.atomic_io import read_json, write_text
+from qarm.core.atomic_io import read_model, write_text
+from qarm.core.text_tables import figure_text, interval_text, markdown_table
 from qarm.data.run_inputs import Run
 from qarm.demo import true_scores
 from qarm.recommender.examples import Examples
 from qarm.recommender.metrics import grouped_auc
+from qarm.schemas.comparison import Compared
 from readme import put
-from results import PAGE, cell, gain
+from results import PAGE
 
 TRUTH, KIND = "planted truth", "uniform"
 SLICES = ("all", "warm", "cold")
@@ -44,50 +44,44 @@ def main() -> None:
     parser.add_argument("--base", default="id")
     parser.add_argument("--into", metavar="NAME", help="a place in docs/results.md")
     arguments = parser.parse_args()
-    table = "\n".join(lines(arguments))
+    table = markdown_table(lines(arguments))
     print(table)
     if arguments.into:
         text = PAGE.read_text(encoding="utf-8")
         write_text(PAGE, put(text, f"planted-{arguments.into}", table))
 
 
-def lines(arguments: argparse.Namespace) -> Iterator[str]:
+def lines(arguments: argparse.Namespace) -> list[list[str]]:
+    """A header, a row per method, and the GAUC of the planted truth."""
     seeds = finished(arguments.config, arguments.out, arguments.root)
     methods = [variant.name for variant in seeds[0].variants]
-    yield f"| share of the gap between `{arguments.base}` and the planted truth | {' | '.join(SLICES)} |"
-    yield "|---|" + "---|" * len(SLICES)
-    judges = [judge(seeds, methods, part, arguments.root) for part in SLICES]
+    table = [[f"share of the gap between `{arguments.base}` and the planted truth", *SLICES]]
+    slices = [bootstrap(seeds, methods, part, arguments.root) for part in SLICES]
     for method in [*methods, TRUTH]:
-        shares = (gain(vars(each.recovered(method, arguments.base, TRUTH))) for each in judges)
-        yield f"| {method} | {' | '.join(shares)} |"
-    yield f"| GAUC of the planted truth | {' | '.join(cell(each.mean(TRUTH)) for each in judges)} |"
+        shares = [each.recovered(method, arguments.base, TRUTH) for each in slices]
+        texts = [interval_text(share.mean, (share.low, share.high), form="+.4f") for share in shares]
+        table.append([method, *texts])
+    return [*table, ["GAUC of the planted truth", *(figure_text(each.mean(TRUTH)) for each in slices)]]
 
 
-def finished(path: Path, out: Path, root: Path) -> list[Seed]:
+def finished(path: Path, out: Path, root: Path) -> list[SeedRun]:
     """The seeds of a comparison, for their rows and scores; nothing is trained."""
     config = load_config(path, flags={"data.root": str(root)})
-    catalog, log = Run(config, out).tables
-    settings = config.split.model_dump(include={"kind", "test", "valid"})
-    variants = [parse_variant(name) for name in config.compare.variants or DEFAULT]
-    seeds = []
-    for number in read_json(out / "compare" / "results.json")["seeds"]:
-        kept = {"windows": config.compare.windows, "cold_items": config.compare.cold_items}
-        windows = cut(log, settings, **kept, seed=number)
-        sources = Sources(catalog, windows, config, cache=None, seed=number)
-        seeds.append(Seed(sources, config, out / "compare" / f"seed-{number}", variants=variants))
-    return seeds
+    run, variants = Run(config, out), [parse_variant(name) for name in config.compare.variants or DEFAULT]
+    seeds = read_model(out / "compare" / "results.json", Compared).seeds
+    return [seed_run(run, out / "compare", variants, seed=seed) for seed in seeds]
 
 
-def judge(seeds: list[Seed], methods: list[str], part: str, world: Path) -> Judge:
-    """Of a slice's rows with uniform negatives: every method and the truth, by user."""
+def bootstrap(seeds: list[SeedRun], methods: list[str], part: str, world: Path) -> UserBootstrap:
+    """Users of a slice's rows with uniform negatives, resampled: every method and the truth."""
     each = {method: [] for method in [*methods, TRUTH]}
     for seed in seeds:
-        rows = seed.judged.test[KIND]
+        rows = seed.evaluation.test[KIND]
         chosen = slices_of(seed, rows)[part]
         scores = {method: seed.scores(method)[KIND] for method in methods} | {TRUTH: truth(rows, world)}
         for method, values in scores.items():
             each[method].append(grouped_auc(names(rows)[chosen], rows.labels[chosen], values[chosen]))
-    return Judge(each, weighted=True)
+    return UserBootstrap(each, weighted=True)
 
 
 def names(rows: Examples) -> np.ndarray:

@@ -7,13 +7,14 @@ docs/results.md is replaced, and docs/results/<name>.md holds every table of tha
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from qarm.comparison.answers import answers
-from qarm.comparison.tables import tables
-from qarm.core.atomic_io import read_json, write_text
+from qarm.comparison.tables import answer_lines, catalogue_lines, comparison_tables, gain_text
+from qarm.core.atomic_io import read_model, write_text
+from qarm.core.text_tables import figure_text, markdown_table
+from qarm.errors import InputError
+from qarm.schemas.comparison import Compared, ComparedTiming
 from readme import ROOT, put
 
 PAGE = ROOT / "docs" / "results.md"
@@ -27,67 +28,46 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="NAME=RUN")
     text = PAGE.read_text(encoding="utf-8")
     for name, _, run in (entry.partition("=") for entry in parser.parse_args().runs):
-        results = read_json(Path(run) / "compare" / "results.json")
-        timing = read_json(Path(run) / "compare" / "timing.json")
+        results = read_model(Path(run) / "compare" / "results.json", Compared)
+        timing = read_model(Path(run) / "compare" / "timing.json", ComparedTiming)
         text = put(text, name, "\n\n".join(section(name, results, timing)))
-        write_text(FULL / f"{name}.md", f"# {name}: every table\n\n{tables(results)}")
+        write_text(FULL / f"{name}.md", f"# {name}: every table\n\n{comparison_tables(results)}")
     write_text(PAGE, text)
 
 
-def section(name: str, results: dict[str, Any], timing: dict[str, Any]) -> Iterator[str]:
-    """What a reader wants of one data set, and where the rest stands."""
-    found = results["primary"]
+def section(name: str, results: Compared, timing: ComparedTiming) -> Iterator[str]:
+    """Main figures of one data set, and where the rest stands."""
+    primary = results.primary
+    if primary is None:
+        raise InputError(f"{name} has no primary comparison; put compare.primary among its variants")
     yield (
-        f"{len(results['seeds'])} seeds, {timing['seconds'] / 60:.0f} minutes, threads: {timing['threads']}, "
-        f"{timing['processor']}. The smallest effect that this set could show: "
-        f"{found['smallest_effect']:.4f} of GAUC. **Primary: {found['method']} minus {found['against']}, "
-        f"{gain(found)}.** Every slice and variant: [results/{name}.md](results/{name}.md)."
+        f"{len(results.seeds)} seeds, {timing.seconds / 60:.0f} minutes, threads: {timing.threads}, "
+        f"{timing.processor}. The smallest effect that this set could show: "
+        f"{primary.smallest_effect:.4f} of GAUC. **Primary: {primary.method} minus {primary.against}, "
+        f"{gain_text(primary)}.** Every slice and variant: [results/{name}.md](results/{name}.md)."
     )
-    yield "\n".join(
-        [
-            "| question | compared | GAUC, 95 % interval | answer |",
-            "|---|---|---|---|",
-            *(f"| {a.text} | {a.compared} | {gain(a.difference)} | {a.word} |" for a in answers(results)),
-        ]
-    )
-    for negatives in dict.fromkeys(entry["negatives"] for entry in results["means"]):
-        yield slices(results, negatives, found["against"])
-    yield catalogue(results["catalogue"])
+    yield markdown_table(answer_lines(results))
+    for negatives in dict.fromkeys(entry.negatives for entry in results.means):
+        yield slices(results, negatives, primary.against)
+    table = catalogue_lines(results.catalogue, "whole catalogue, at 10")
+    yield markdown_table(table, alignment=["---", *["---:"] * (len(table[0]) - 1)])
 
 
-def slices(results: dict[str, Any], negatives: str, base: str) -> str:
+def slices(results: Compared, negatives: str, base: str) -> str:
     """GAUC of every method and slice; over all items also the difference from the base."""
-    means = [entry for entry in results["means"] if entry["negatives"] == negatives]
-    parts = list(dict.fromkeys(entry["slice"] for entry in means))
-    value = {(entry["method"], entry["slice"]): entry["gauc"] for entry in means}
+    means = [entry for entry in results.means if entry.negatives == negatives]
+    parts = list(dict.fromkeys(entry.slice for entry in means))
+    gauc = {(entry.method, entry.slice): entry.gauc for entry in means}
     gains = {
-        d["method"]: d
-        for d in results["differences"]
-        if (d["negatives"], d["slice"], d["measure"], d["against"]) == (negatives, "all", "gauc", base)
+        gain.method: gain
+        for gain in results.differences
+        if (gain.negatives, gain.slice, gain.measure, gain.against) == (negatives, "all", "gauc", base)
     }
-    lines = [
-        f"| GAUC ({negatives}) | {' | '.join(parts)} | all minus `{base}` |",
-        "|---|" + "---:|" * len(parts) + "---|",
-    ]
-    for method in dict.fromkeys(entry["method"] for entry in means):
-        cells = [cell(value.get((method, part))) for part in parts]
-        lines.append(f"| {method} | {' | '.join(cells)} | {gain(gains.get(method))} |")
-    return "\n".join(lines)
-
-
-def catalogue(entries: Sequence[dict[str, Any]]) -> str:
-    figures = [name for name in entries[0] if name != "method"]
-    lines = [f"| whole catalogue, at 10 | {' | '.join(figures)} |", "|---|" + "---:|" * len(figures)]
-    lines += [f"| {e['method']} | {' | '.join(cell(e[name]) for name in figures)} |" for e in entries]
-    return "\n".join(lines)
-
-
-def cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def gain(found: Any) -> str:
-    return "" if found is None else f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
+    lines = [[f"GAUC ({negatives})", *parts, f"all minus `{base}`"]]
+    for method in dict.fromkeys(entry.method for entry in means):
+        figures = [figure_text(gauc.get((method, part))) for part in parts]
+        lines.append([method, *figures, gain_text(gains.get(method))])
+    return markdown_table(lines, alignment=["---", *["---:"] * len(parts), "---"])
 
 
 if __name__ == "__main__":

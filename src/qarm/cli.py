@@ -164,7 +164,7 @@ def run(
 
 
 def _print_results(out: Path) -> None:
-    from qarm.report.results_table import results_table
+    from qarm.report.tables import results_table
 
     print(f"\n{results_table(out)}\n\nreport: {out / 'report' / 'index.html'}")
 
@@ -173,16 +173,17 @@ def _print_results(out: Path) -> None:
 def compare(config: ConfigFile, *, out: RunFolder, settings: Settings = None, as_json: Json = False) -> None:
     """Compare what the ranker may know of an item, by docs/protocol.md; goes on where it was stopped."""
     from qarm.comparison.compare import compare_variants
-    from qarm.comparison.tables import summary
+    from qarm.comparison.tables import comparison_summary
 
-    def told(line: str) -> None:
+    def progress(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    found = compare_variants(_load(config, settings), out, told=told)
+    results = compare_variants(_load(config, settings), out, progress=progress)
     if as_json:
-        print(json.dumps({"path": str(out / "compare" / "results.json"), "primary": found["primary"]}))
+        primary = results.primary.content() if results.primary else None
+        print(json.dumps({"path": str(out / "compare" / "results.json"), "primary": primary}))
         return
-    print(f"{summary(found)}\n\nevery table: {out / 'compare' / 'results.md'}")
+    print(f"{comparison_summary(results)}\n\nevery table: {out / 'compare' / 'results.md'}")
 
 
 @app.command

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from qarm.config import Config
-from qarm.core.atomic_io import read_json, read_model, write_json, write_parquet
+from qarm.core.atomic_io import read_model, write_json, write_parquet
 from qarm.core.parallel.engine import EngineName
 from qarm.core.run_folder import (
     clear_partial,
@@ -30,6 +30,7 @@ from qarm.data.embeddings import Embeddings
 from qarm.data.run_inputs import Run
 from qarm.errors import InputError, MissingExtraError
 from qarm.schemas.base import Check, Figure, Settings
+from qarm.schemas.results import Results
 
 if TYPE_CHECKING:
     from qarm.core.parallel.torchrun import Processes
@@ -208,20 +209,20 @@ def _train(run: Run, work: Path) -> Mapping[str, Figure]:
 
 def _report(run: Run, work: Path) -> Mapping[str, Figure]:
     from qarm.quantizer.code_tree import CodeTree
-    from qarm.report.item_data import items_json
+    from qarm.report.item_data import explorer_items
     from qarm.report.render import render_report
     from qarm.report.seed_summary import summarize
-    from qarm.report.tree import tree_json
+    from qarm.report.tree import tree_content
 
     codes = Codes.read(run.folder / "codes" / "codes.parquet")
     tree = CodeTree(codes)
     raw, aligned = (Embeddings.read(run.folder / name) for name in (RAW, VECTORS))
-    summary = summarize(read_json(run.folder / "recommender" / "results.json")["rows"])
+    summary = summarize(read_model(run.folder / "recommender" / "results.json", Results).rows)
     write_json(work / "summary.json", summary)
-    write_json(work / "tree.json", tree_json(tree, run.catalog))
-    write_json(work / "explorer.json", items_json(tree, codes, run.catalog, raw=raw, aligned=aligned))
+    write_json(work / "tree.json", tree_content(tree, run.catalog))
+    write_json(work / "explorer.json", explorer_items(tree, codes, run.catalog, raw=raw, aligned=aligned))
     render_report(run.folder, work)
-    return {"variants": len({entry["variant"] for entry in summary["means"]})}
+    return {"variants": len({mean.variant for mean in summary.means})}
 
 
 class Purpose(TypedDict):

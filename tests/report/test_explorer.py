@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from qarm.report.explorer import ASSETS, explorer_asset, explorer_page
+from qarm.schemas.explorer import ExplorerItems, Tree
 
 HOSTILE = '</script><img src=x onerror="alert(1)"><!-- \u2028 &amp;'
 
@@ -15,14 +16,18 @@ def page(title: str) -> str:
     entry: dict[str, Any] = {"item": "i1", "title": title, "text": title, "codes": [1], "suffix": None}
     entry |= {"raw": [], "aligned": [], "picture": None, "sound": None}
     node = {"prefix": "1", "items": 1, "codes": 0, "examples": ["i1"]}
+    counts = {"coded": 1, "listed": 1, "pictures": 0, "sounds": 0}
     tree = {
         "items": 1,
         "levels": 1,
         "limits": {"nodes": 9, "examples": 1},
         "nodes": [node],
-        "cards": {"x": 1},
+        "first": [],
+        "cards": {"x": {"title": None, "picture": None}},
     }
-    return explorer_page(tree=tree, items={"limits": {}, "counts": {}, "items": [entry]})
+    limits = {"items": 1, "neighbours": 1, "picture_bytes": 1, "sound_bytes": 1}
+    items = {"limits": limits, "counts": counts, "items": [entry]}
+    return explorer_page(tree=Tree.model_validate(tree), items=ExplorerItems.model_validate(items))
 
 
 def test_data_come_back_as_they_went_in() -> None:

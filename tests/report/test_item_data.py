@@ -1,50 +1,22 @@
-"""The explorer's and the tree's JSON on twelve items whose codes and neighbours are planted."""
+"""Items of the explorer: twelve, whose codes and neighbours are planted."""
 
 from base64 import b64decode
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 import soundfile
 from PIL import Image
+from tests.report.conftest import IDS
 
 from qarm.data.catalog import Catalog
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.quantizer.code_tree import CodeTree
 from qarm.report import item_data as items_module
-from qarm.report.item_data import items_json
-from qarm.report.tree import tree_json
-from qarm.schemas.explorer import ExplorerItems, Tree
-
-IDS = [f"i{number}" for number in range(12)]
-ROWS = [(number // 6, number // 3 % 2, number % 3) for number in range(12)]
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> Catalog:
-    """i0 has everything; i1 no picture and no sound; the others a picture."""
-    for number in range(12):
-        Image.new("RGB", (300, 150), (20 * number, 0, 0)).save(tmp_path / f"{number}.png")
-    soundfile.write(tmp_path / "0.wav", np.sin(np.arange(80_000) / 5), 16_000)
-    frame = pl.DataFrame(
-        {
-            "item_id": IDS,
-            "text": [f"Thing {number}\nof group {number // 6}" for number in range(12)],
-            "image": [None if number == 1 else f"{number}.png" for number in range(12)],
-            "audio": ["0.wav", *[None] * 11],
-        }
-    )
-    return Catalog(frame, tmp_path)
-
-
-@pytest.fixture
-def codes() -> Codes:
-    """Of the twelve items, and of one that was appended and stands in no catalogue."""
-    return Codes([*IDS, "new"], np.array([*ROWS, (1, 1, 2)], dtype=np.int32))
+from qarm.report.item_data import explorer_items
+from qarm.schemas.explorer import ExplorerItems
 
 
 def on_circle(numbers: np.ndarray) -> Embeddings:
@@ -52,9 +24,9 @@ def on_circle(numbers: np.ndarray) -> Embeddings:
     return Embeddings(IDS, np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32))
 
 
-def explored(codes: Codes, catalog: Catalog) -> dict[str, Any]:
+def explored(codes: Codes, catalog: Catalog) -> Any:
     raw, aligned = on_circle(np.arange(12.0)), on_circle(np.arange(12) * 5 % 12)
-    return items_json(CodeTree(codes), codes, catalog, raw=raw, aligned=aligned)
+    return explorer_items(CodeTree(codes), codes, catalog, raw=raw, aligned=aligned).content()
 
 
 def test_items_have_their_codes_neighbours_pictures_and_sounds(codes: Codes, catalog: Catalog) -> None:
@@ -102,21 +74,3 @@ def test_what_the_page_can_carry_is_bounded(
     named = {item for entry in listed for item in [*entry["raw"], *entry["aligned"]]}
     others = {entry["item"] for entry in found["items"] if entry not in listed}
     assert others == named - {entry["item"] for entry in listed} != set()  # a card each, but no list
-
-
-def test_the_tree_names_the_largest_codes_with_pictures(codes: Codes, catalog: Catalog) -> None:
-    found = tree_json(CodeTree(codes), catalog)
-    Tree.model_validate(found)
-    assert (found["items"], found["levels"]) == (13, 3)
-    sizes = {node["prefix"]: (node["items"], node["codes"]) for node in found["nodes"]}
-    assert sizes[""] == (13, 2)
-    assert sizes["1"] == (7, 2)
-    assert sizes["1-1-2"] == (2, 0)
-    assert [entry["prefix"] for entry in found["first"]] == ["1", "0"]  # the larger one first
-    assert [branch["prefix"] for branch in found["first"][0]["branches"]] == ["1-1", "1-0"]
-    shown = {item for entry in found["first"] for item in entry["examples"]}
-    assert shown <= set(found["cards"])
-    assert found["cards"]["i6"]["title"] == "Thing 6"
-    assert found["cards"]["i6"]["picture"].startswith("data:image/webp;base64,")
-    assert found["cards"]["new"] == {"title": None, "picture": None}
-    assert tree_json(CodeTree(codes), catalog) == found

@@ -1,4 +1,4 @@
-"""Paired intervals: per-user figures averaged over seeds, users resampled; Holm's correction."""
+"""Bootstrap over users of figures averaged over seeds: means, paired intervals, and Holm's correction."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from qarm.recommender.metrics import UserAuc
 
-__all__ = ["POWER", "Difference", "Judge", "holm"]
+__all__ = ["POWER", "Difference", "UserBootstrap", "holm"]
 
 DRAWS = 2000
 POWER = 2.8  # standard errors: 1.96 for 5 % two-sided and .84 for 80 % power
@@ -33,16 +33,16 @@ class Difference:
 
     @property
     def smallest_effect(self) -> float:
-        """What a set of this size could show with 80 % power."""
+        """Smallest difference that a set of this size shows with 80 % power."""
         return POWER * self.error
 
 
-class Judge:
-    """Resamples users once, for all methods and seeds of a slice alike.
+class UserBootstrap:
+    """Resamples of users, the same for all methods and seeds of a slice.
 
     Args:
-        figures: of each method, for each seed the AUC of every user with both labels.
-        weighted: by the user's rows (GAUC), or each user alike (UAUC).
+        figures: by method, for each seed the AUC of every user with both labels.
+        weighted: by the user's rows (GAUC), or every user with weight 1 (UAUC).
         seed: of the resamples.
     """
 
@@ -51,9 +51,9 @@ class Judge:
     ) -> None:
         users = np.unique(np.concatenate([each.users for seeds in figures.values() for each in seeds]))
         random = np.random.default_rng(seed)
-        drawn = random.multinomial(len(users), np.full(len(users), 1 / len(users)), size=draws)
-        itself = np.ones((1, len(users)), dtype=np.float32)
-        self._draws = np.concatenate([itself, drawn.astype(np.float32)])
+        counts = random.multinomial(len(users), np.full(len(users), 1 / len(users)), size=draws)
+        sample = np.ones((1, len(users)), dtype=np.float32)
+        self._draws = np.concatenate([sample, counts.astype(np.float32)])
         self._means = dict(
             zip(figures, self._resampled(list(figures.values()), users, weighted), strict=True)
         )
@@ -61,46 +61,46 @@ class Judge:
     def _resampled(
         self, figures: Sequence[Sequence[UserAuc]], users: npt.NDArray[np.generic], weighted: bool
     ) -> Floats:
-        """Each method's and seed's figure in every resample, [methods, seeds, 1 + draws].
+        """Figure of each method and seed in the sample and every resample, [methods, seeds, 1 + draws].
 
-        A seed's methods share one product, since reading the resamples is what takes the time.
+        The methods of a seed share one product, since most of the time is spent in reading the resamples.
         """
-        found = np.empty((len(figures), len(figures[0]), len(self._draws)))
-        for seed in range(found.shape[1]):
+        values = np.empty((len(figures), len(figures[0]), len(self._draws)))
+        for seed in range(values.shape[1]):
             weights = np.zeros((len(users), len(figures), 2), dtype=np.float32)
             for method, seeds in enumerate(figures):
                 each = seeds[seed]
-                place = np.searchsorted(users, each.users)
-                weights[place, method, 1] = each.impressions if weighted else 1
-                weights[place, method, 0] = weights[place, method, 1] * each.auc
+                row = np.searchsorted(users, each.users)
+                weights[row, method, 1] = each.impressions if weighted else 1
+                weights[row, method, 0] = weights[row, method, 1] * each.auc
             sums = (self._draws @ weights.reshape(len(users), -1)).astype(np.float64)
             sums[0] = weights.astype(np.float64).sum(axis=0).ravel()  # the sample itself, without rounding
             with np.errstate(invalid="ignore", divide="ignore"):
-                found[:, seed] = (sums[:, 0::2] / sums[:, 1::2]).T
-        return found
+                values[:, seed] = (sums[:, 0::2] / sums[:, 1::2]).T
+        return values
 
     def mean(self, method: str) -> float:
-        """A method's figure, averaged over seeds."""
+        """Figure of a method, averaged over seeds."""
         return float(self._means[method][:, 0].mean())
 
     def spread(self, method: str) -> float | None:
         """Standard deviation over seeds; None for one."""
-        own = self._means[method][:, 0]
-        return float(own.std(ddof=1)) if len(own) > 1 else None
+        seeds = self._means[method][:, 0]
+        return float(seeds.std(ddof=1)) if len(seeds) > 1 else None
 
     def recovered(self, method: str, base: str, best: str) -> Difference:
-        """The share of the way from a base to the best that a method goes, paired by user and seed."""
-        own, low, high = (self._means[name].mean(axis=0) for name in (method, base, best))
+        """Share of the gap between a base and the best that a method closes, paired by user and seed."""
+        value, low, high = (self._means[name].mean(axis=0) for name in (method, base, best))
         with np.errstate(invalid="ignore", divide="ignore"):
-            return _estimate((own - low) / (high - low))
+            return _estimate((value - low) / (high - low))
 
     def difference(self, method: str, against: str) -> Difference:
-        """Paired by user and seed."""
+        """Figure of a method minus another's, paired by user and seed."""
         return _estimate((self._means[method] - self._means[against]).mean(axis=0))
 
 
 def _estimate(values: Floats) -> Difference:
-    """Of the sample itself, which stands first, and its resamples."""
+    """Estimate from the sample's value, which stands first, and those of the resamples."""
     drawn = values[1:][np.isfinite(values[1:])]
     low, high = np.quantile(drawn, [0.025, 0.975])
     mean, error = float(values[0]), float(drawn.std(ddof=1))
@@ -108,14 +108,17 @@ def _estimate(values: Floats) -> Difference:
 
 
 def _two_sided(mean: float, error: float) -> float:
-    """Of a normal estimate: counting resamples could not go below one in `DRAWS`, too coarse for Holm."""
+    """Two-sided p of a normal estimate; a share of resamples has too coarse steps for Holm."""
     if error == 0:
         return float(mean == 0)
     return math.erfc(abs(mean) / error / math.sqrt(2))
 
 
 def holm(p_values: Mapping[str, float], *, level: float = 0.05) -> dict[str, bool]:
-    """Which hypotheses Holm's step-down procedure (1979) rejects at a family-wise level."""
+    """Hypotheses that Holm's step-down procedure (1979) rejects at a family-wise level.
+
+    Six lines here, since scipy has no Holm procedure and statsmodels would be a dependency for these alone.
+    """
     rejected = dict.fromkeys(p_values, False)
     for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda entry: entry[1])):
         if p > level / (len(p_values) - rank):

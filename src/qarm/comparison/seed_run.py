@@ -1,20 +1,20 @@
-"""One seed of the comparison: its rows, its codes, and each variant's scores, kept as files."""
+"""Run of one seed of the comparison: its rows, its codes, and each variant's scores, kept as files."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from qarm.comparison.code_sources import Sources
+from qarm.comparison.code_sources import CodeSources
 from qarm.comparison.rivals.torch_rechub import DIN, Rival, fit_rival, score_rival
 from qarm.comparison.variants import Variant
-from qarm.comparison.windows import Windows, drawn_users
+from qarm.comparison.windows import Windows, sample_users
 from qarm.config import Config, RankerConfig, features_of
 from qarm.core.atomic_io import atomic, write_json
 from qarm.data.codes import Codes
@@ -27,24 +27,42 @@ from qarm.recommender.ranking.full_catalogue import catalogue_rows, top_figures
 from qarm.recommender.ranking.model import score_examples
 from qarm.recommender.ranking.train import Fitted, built, fit_ranker, thinned
 from qarm.recommender.ranking.variants import training_rows
+from qarm.schemas.comparison import ComparedCell
+from qarm.schemas.results import Epoch
 
-__all__ = ["UNTRAINED", "Seed"]
+__all__ = ["UNTRAINED", "EvaluationRows", "SeedRun"]
 
 CATALOGUE = "catalogue"
 UNTRAINED = ("popularity", "item-kNN", "content-kNN")  # anchors whose scores are no logits
 WIDEST = 512
-VALID_EVENTS = 5_000  # what early stopping is judged by; more would cost more than they tell
+VALID_EVENTS = 5_000  # events for early stopping; more cost time and change its decision little
 
-
-Scores = npt.NDArray[Any]
+Scores = npt.NDArray[Any]  # logits, or counts of an anchor
 Scorer = Callable[[Examples], Scores]
+Progress = Callable[[str], None]
+
+
+class CodeStart(TypedDict, total=False):
+    """Start values of the code tables, as arguments of `item_table`."""
+
+    codebooks: list[npt.NDArray[np.float32]]
+    pool_vectors: npt.NDArray[np.float32]
+
+
+class HistorySettings(TypedDict):
+    """Item ids and history lengths with which examples are read."""
+
+    item_ids: list[str]
+    history: int
+    long_history: int
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Evaluation rows of one seed by how their negatives were drawn; `labels` for a log that has its own.
+class EvaluationRows:
+    """Validation and test rows of one seed.
 
-    catalogue: every unseen item for some users.
+    test: by kind of negatives, `labels` for a log with negative events; catalogue: every unseen item of
+    some users.
     """
 
     valid: Examples
@@ -52,8 +70,8 @@ class Judged:
     catalogue: Examples
 
 
-class Seed:
-    """Everything of one seed; a variant whose scores lie in the folder is not trained again.
+class SeedRun:
+    """All variants on one seed; a variant whose scores lie in the folder is not trained again.
 
     Args:
         sources: vectors and codes of this seed.
@@ -62,33 +80,33 @@ class Seed:
     """
 
     def __init__(
-        self, sources: Sources, config: Config, folder: Path, *, variants: Sequence[Variant]
+        self, sources: CodeSources, config: Config, folder: Path, *, variants: Sequence[Variant]
     ) -> None:
         self.sources, self.config, self.folder = sources, config, folder
         self.variants, self.seed = variants, sources.seed
         self.item_ids = sorted(sources.catalog.item_ids)
         self.windows: Windows = sources.windows
-        self.judged = self._judged()
+        self.evaluation = self._evaluation_rows()
 
     # ---- rows -----------------------------------------------------------------------------------
 
-    def _judged(self) -> Judged:
+    def _evaluation_rows(self) -> EvaluationRows:
         split = self.windows.split
         kinds = ["labels"] if split.explicit else ["uniform", "popular"]
-        valid = thinned(self._drawn(split.valid, split.test, kinds[0]), events=VALID_EVENTS)
-        test = {kind: self._drawn(split.test, split.valid, kind) for kind in kinds}
+        valid = thinned(self._rows_of(split.valid, split.test, kinds[0]), events=VALID_EVENTS)
+        test = {kind: self._rows_of(split.test, split.valid, kind) for kind in kinds}
         catalogue = catalogue_rows(
             [split.train, split.valid],
             split.test,
             trained_items=split.train.items,
             users=self.config.compare.catalogue_users,
             seed=self.seed,
-            **self._reading,
+            **self._history,
         )
-        return Judged(valid, test, catalogue)
+        return EvaluationRows(valid, test, catalogue)
 
     @property
-    def _reading(self) -> dict[str, Any]:
+    def _history(self) -> HistorySettings:
         ranker = self.config.ranker
         return {
             "item_ids": self.item_ids,
@@ -96,12 +114,12 @@ class Seed:
             "long_history": ranker.long_history,
         }
 
-    def _drawn(self, part: Log, other: Log, kind: str) -> Examples:
-        """Rows of a part's judged users; what they touch in the other part is no negative either."""
+    def _rows_of(self, part: Log, other: Log, kind: str) -> Examples:
+        """Rows of a part's sampled users; items of their events in the other part are no negatives either."""
         split = self.windows.split
-        judged, rest = drawn_users(part, users=self.config.compare.judged_users or len(part))
+        sampled, rest = sample_users(part, users=self.config.compare.judged_users or len(part))
         frame = evaluation_rows(
-            {"part": judged},
+            {"part": sampled},
             split.train,
             item_ids=self.item_ids,
             trained_items=split.train.items,
@@ -110,7 +128,7 @@ class Seed:
             popular=kind == "popular",
             seed=self.seed,
         )
-        return read_examples(frame, [split.train, split.valid, split.test], **self._reading)
+        return read_examples(frame, [split.train, split.valid, split.test], **self._history)
 
     def _training(self, since: Log | None) -> TrainingRows:
         split = self.windows.split
@@ -118,86 +136,93 @@ class Seed:
 
     @cached_property
     def rows(self) -> TrainingRows:
-        """What variants are trained on."""
+        """Training rows of all variants."""
         return self._training(self.windows.rows)
 
     @cached_property
-    def _past(self) -> Examples:
-        """The whole training part."""
+    def _training_events(self) -> Examples:
+        """Events of the whole training part."""
         return self._training(None).events
 
     # ---- variants -------------------------------------------------------------------------------
 
-    def run(self, told: Callable[[str], None]) -> None:
-        """Train and score what is missing."""
+    def run(self, progress: Progress) -> None:
+        """Train and score the variants and anchors whose scores are missing."""
         for variant in self.variants:
-            self._kept(variant.name, partial(self._scorer, variant), told)
+            self._score_once(variant.name, partial(self._scorer, variant), progress)
         for name, scorer in self._anchors.items():
-            self._kept(name, scorer, told)
+            self._score_once(name, scorer, progress)
 
-    def tried(self, names: Sequence[str], settings: RankerConfig) -> list[tuple[float, int]]:
+    def search_trial(self, names: Sequence[str], settings: RankerConfig) -> list[tuple[float, int]]:
         """Best validation AUC of these variants with other settings, and the epochs that each took."""
-        found = []
+        trials = []
         for variant in (variant for variant in self.variants if variant.name in names):
             fitted = fit_ranker(
-                self.rows, self.judged.valid, self._table(variant), settings=settings, seed=self.seed
+                self.rows, self.evaluation.valid, self._table(variant), settings=settings, seed=self.seed
             )
-            reached = [epoch["valid_auc"] or 0.0 for epoch in fitted.epochs]
-            found.append((float(max(reached)), len(fitted.epochs)))
-        return found
+            reached = [epoch.valid_auc or 0.0 for epoch in map(Epoch.model_validate, fitted.epochs)]
+            trials.append((float(max(reached)), len(fitted.epochs)))
+        return trials
 
     @property
     def anchors(self) -> list[str]:
-        """Names of what stands beside the variants."""
+        """Names of the methods beside the variants."""
         return list(self._anchors)
 
     def scores(self, name: str) -> dict[str, npt.NDArray[np.float32]]:
-        """A method's scores of the test rows, by how their negatives were drawn."""
-        return {kind: np.load(self._file(name, kind)) for kind in self.judged.test}
+        """A method's scores of the test rows, by kind of negatives."""
+        return {kind: np.load(self._file(name, kind)) for kind in self.evaluation.test}
 
-    def tops(self, name: str) -> npt.NDArray[np.float64]:
-        """A method's figures over the catalogue, of each user, as of `top_figures`."""
-        found: npt.NDArray[np.float64] = np.load(self._file(name, CATALOGUE))
-        return found
+    def catalogue_figures(self, name: str) -> npt.NDArray[np.float64]:
+        """A method's recall and NDCG over the catalogue, of each user, as of `top_figures`."""
+        figures: npt.NDArray[np.float64] = np.load(self._file(name, CATALOGUE))
+        return figures
 
     def _file(self, name: str, kind: str) -> Path:
         return self.folder / "scores" / f"{name}-{kind}.npy"
 
-    def _kept(self, name: str, made: Callable[[], Scorer], told: Callable[[str], None]) -> None:
+    def _score_once(self, name: str, make_scorer: Callable[[], Scorer], progress: Progress) -> None:
         if self._file(name, CATALOGUE).is_file():
             return
-        scorer = made()
-        for kind, rows in self.judged.test.items():
+        scorer = make_scorer()
+        for kind, rows in self.evaluation.test.items():
             self._write(name, kind, scorer(rows).astype(np.float32))
-        self._write(name, CATALOGUE, top_figures(self.judged.catalogue, scorer(self.judged.catalogue)))
-        told(name)
+        self._write(
+            name, CATALOGUE, top_figures(self.evaluation.catalogue, scorer(self.evaluation.catalogue))
+        )
+        progress(name)
 
-    def _write(self, name: str, kind: str, values: Scores) -> None:
+    def _write(self, name: str, kind: str, values: npt.NDArray[np.floating]) -> None:
         with atomic(self._file(name, kind)) as temporary, temporary.open("wb") as file:
             np.save(file, values)
 
     def _scorer(self, variant: Variant) -> Scorer:
-        """A trained ranker's logits; where negatives are drawn, moved to the rows' share of positives."""
+        """A trained ranker's logits; where negatives are drawn, shifted to the rows' share of positives."""
         table, settings = self._table(variant), self.config.ranker
         if variant.wide:
             settings = settings.model_copy(update={"dim": self._wide()})
-        fitted = fit_ranker(self.rows, self.judged.valid, table, settings=settings, seed=self.seed)
+        fitted = fit_ranker(self.rows, self.evaluation.valid, table, settings=settings, seed=self.seed)
         ranker = fitted.ranker
-        self._told(variant.name, fitted, ranker, dim=settings.dim)
-        return self._moved(partial(score_examples, ranker), float(ranker.prior))
+        self._write_cell(variant.name, fitted, ranker, dim=settings.dim)
+        return self._shifted(partial(score_examples, ranker), float(ranker.prior))
 
-    def _told(self, name: str, fitted: Fitted | Rival, model: nn.Module, **more: Any) -> None:
-        """Write down how training went."""
-        content = {"best": fitted.best, "epochs": fitted.epochs, **more}
-        content["parameters"] = sum(weight.numel() for weight in model.parameters())
-        write_json(self.folder / "cells" / f"{name}.json", content)
+    def _write_cell(self, name: str, fitted: Fitted | Rival, model: nn.Module, *, dim: int) -> None:
+        cell = ComparedCell(
+            best=fitted.best,
+            epochs=[Epoch.model_validate(epoch) for epoch in fitted.epochs],
+            dim=dim,
+            parameters=sum(weight.numel() for weight in model.parameters()),
+        )
+        if isinstance(fitted, Rival):
+            cell.settings = fitted.settings
+        write_json(self.folder / "cells" / f"{name}.json", cell)
 
-    def _moved(self, scorer: Scorer, prior: float) -> Scorer:
-        """Logits by the training rows' log-odds of a positive as logits by those of the judged rows."""
+    def _shifted(self, scorer: Scorer, prior: float) -> Scorer:
+        """Logits shifted from the training rows' log-odds of a positive to those of the evaluation rows."""
 
         def score(rows: Examples) -> Scores:
-            moved = 0.0 if self.windows.split.explicit else prior_of(rows.labels) - prior
-            return scorer(rows) + np.float32(moved)
+            shift = 0.0 if self.windows.split.explicit else prior_of(rows.labels) - prior
+            return scorer(rows) + np.float32(shift)
 
         return score
 
@@ -217,8 +242,8 @@ class Seed:
         )
         return replace(table, fixed=variant.fixed)
 
-    def _starts(self, variant: Variant, codes: Codes | None) -> dict[str, Any]:
-        """What code tables start from, where it is not chance."""
+    def _starts(self, variant: Variant, codes: Codes | None) -> CodeStart:
+        """Start values of the code tables; none where they start at random."""
         start = self.config.ranker.start
         if codes is None or start == "random":
             return {}
@@ -244,19 +269,19 @@ class Seed:
 
     @cached_property
     def _anchors(self) -> dict[str, Callable[[], Scorer]]:
-        found: dict[str, Callable[[], Scorer]] = {
-            "popularity": lambda: partial(popularity, self._past),
-            "item-kNN": lambda: partial(item_knn, self._past),
+        anchors: dict[str, Callable[[], Scorer]] = {
+            "popularity": lambda: partial(popularity, self._training_events),
+            "item-kNN": lambda: partial(item_knn, self._training_events),
             "content-kNN": self._by_content,
         }
-        return found | {DIN: self._by_rival} if self.config.compare.peer else found
+        return anchors | {DIN: self._by_rival} if self.config.compare.peer else anchors
 
     def _by_content(self) -> Scorer:
         raw = self.sources.raw
-        return partial(likeness, raw, kind=best_likeness(raw, self.judged.valid))
+        return partial(likeness, raw, kind=best_likeness(raw, self.evaluation.valid))
 
     def _by_rival(self) -> Scorer:
         settings = self.config.ranker
-        rival = fit_rival(self.rows, self.judged.valid, settings=settings, seed=self.seed)
-        self._told(DIN, rival, rival.model, dim=settings.dim, settings=rival.settings)
-        return self._moved(partial(score_rival, rival), prior_of(self.rows.epoch(0).labels))
+        rival = fit_rival(self.rows, self.evaluation.valid, settings=settings, seed=self.seed)
+        self._write_cell(DIN, rival, rival.model, dim=settings.dim)
+        return self._shifted(partial(score_rival, rival), prior_of(self.rows.epoch(0).labels))

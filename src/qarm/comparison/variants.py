@@ -1,4 +1,4 @@
-"""Which variants are compared, and where the codes of each come from."""
+"""Variants of the comparison, and the source of the codes of each."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -32,10 +32,10 @@ DEFAULT = (
 
 @dataclass(frozen=True)
 class Variant:
-    """One column of the comparison.
+    """One ranker of the comparison.
 
-    name: as written; features: for `item_table`; source: of its codes; fixed: their embeddings do not learn;
-    wide: embeddings as wide as the largest variant's parameters allow.
+    name: as written; features: for `item_table`; source: of its codes; fixed: the codes' embeddings are not
+    trained; wide: embeddings so wide that it has as many parameters as the largest variant.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Variant:
 
 
 def parse_variant(name: str) -> Variant:
-    """`id+rq+vq@placebo` and the like.
+    """The variant of a name such as `id+rq+vq@placebo`.
 
     Raises:
         InputError: unknown features, or an unknown source.
@@ -55,12 +55,12 @@ def parse_variant(name: str) -> Variant:
         return Variant(name, "id", wide=True)
     features, at, source = name.partition("@")
     try:
-        held = features_of(features)
+        names = features_of(features)
     except ValueError as error:
         raise InputError(str(error)) from None
     if not at:
         return Variant(name, features)
-    if not {"rq", "vq"} & set(held):
+    if not {"rq", "vq"} & set(names):
         raise InputError(
             f"variant {name}: @{source} says where codes come from and there are none; add rq or vq"
         )
@@ -70,5 +70,5 @@ def parse_variant(name: str) -> Variant:
         raise InputError(
             f"variant {name}: got @{source}, need one of {', '.join((*get_args(Source), FIXED))}"
         )
-    found: Source = source  # type: ignore[assignment]
-    return Variant(name, features, source=found)
+    known: Source = source  # type: ignore[assignment]
+    return Variant(name, features, source=known)

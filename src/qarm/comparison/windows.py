@@ -1,21 +1,23 @@
-"""Three windows, in order: one for pairs and alignment, one for the ranker's rows, one for the test."""
+"""Windows of the log, in order: one for pairs and alignment, one for the ranker's rows, one for the test."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Literal
 
+from qarm.config import CompareConfig, SplitConfig
 from qarm.data.interactions import Log
 from qarm.data.splits import Split, split_log
 from qarm.errors import InputError
 
-__all__ = ["Windows", "cut", "drawn_users"]
+__all__ = ["Windows", "cut_windows", "sample_users"]
 
 
 @dataclass(frozen=True)
 class Windows:
-    """split: training, validation and test part; pairs: what pairs are mined from; rows: what the ranker
-    trains on; both are parts of the training part, or all of it where one window serves both.
+    """Parts of a log for each purpose.
+
+    split: training, validation and test part; pairs: the events that pairs are mined from; rows: the events
+    that the ranker is trained on. Both are parts of the training part, or all of it with one window for both.
     """
 
     split: Split
@@ -23,35 +25,40 @@ class Windows:
     rows: Log
 
 
-def cut(
-    log: Log, split: Mapping[str, Any], *, windows: Literal["three", "one"], cold_items: float, seed: int
-) -> Windows:
-    """Cut a log by the protocol (docs/protocol.md).
+def cut_windows(log: Log, split: SplitConfig, compare: CompareConfig, *, seed: int) -> Windows:
+    """Windows by the protocol (docs/protocol.md).
 
     Args:
         split: `kind`, `test` and `valid` of `split_log`.
-        windows: three halves the training part by order: of each user, or of the log where `kind` is time.
-        cold_items: share of the training items that lose their events before the test part.
+        compare: windows: three halves the training part by order: of each user, or of the log where `kind` is
+            time; cold_items: share of the training items that lose their events before the test part.
         seed: of that draw.
 
     Raises:
         InputError: a window without events.
     """
-    parts = split_log(log, **{**split, "cold_items": cold_items}, seed=seed)
-    if windows == "one":
+    parts = split_log(
+        log,
+        kind=split.kind,
+        test=split.test,
+        valid=split.valid,
+        cold_items=compare.cold_items,
+        seed=seed,
+    )
+    if compare.windows == "one":
         return Windows(parts, parts.train, parts.train)
-    kind: Literal["time", "user_tail"] = "time" if split["kind"] == "time" else "user_tail"
+    kind: Literal["time", "user_tail"] = "time" if split.kind == "time" else "user_tail"
     halves = split_log(parts.train, kind=kind, test=0.5, valid=0.0)
     if not len(halves.train.positives()) or not len(halves.test.positives()):
         raise InputError("a window has no positive event; give more events, or set compare.windows to one")
     return Windows(parts, halves.train, halves.test)
 
 
-def drawn_users(log: Log, *, users: int) -> tuple[Log, Log]:
-    """The events of so many of the log's users, of all when there are fewer, and the other users' events.
+def sample_users(log: Log, *, users: int) -> tuple[Log, Log]:
+    """The events of `users` users, of all when there are fewer, and the events of the other users.
 
-    Users stand in the order of a hash of their ids: who is drawn depends on no seed, and hardly on who else
-    is there.
+    Users stand in the order of a hash of their ids: the sample depends on no seed, and a user's membership
+    hardly on which other users there are.
     """
     order = sorted(log.users, key=lambda user: blake2b(user.encode()).digest())
     return log.only_users(order[:users]), log.only_users(order[users:])

@@ -1,1 +1,1 @@
-"""Saying what is true: one page from the run's JSON."""
+"""Report of a run: one page and the static explorer, from the run's JSON."""

@@ -1,21 +1,42 @@
-"""The report's charts, from the run's JSON."""
+"""Charts of the report: results by variant, alignment by step, codes by level, gains with their intervals."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-__all__ = ["alignment_chart", "gains_chart", "levels_chart", "recall_chart", "results_chart"]
+from qarm.schemas.codes import CodeQuality
+from qarm.schemas.encoder import AlignStep
+from qarm.schemas.results import Summary
+
+__all__ = [
+    "Point",
+    "alignment_chart",
+    "gains_chart",
+    "interval_points",
+    "levels_chart",
+    "recall_chart",
+    "results_chart",
+]
 
 
-def results_chart(summary: Mapping[str, Any]) -> go.Figure:
+class Point(NamedTuple):
+    """A figure of a method and its interval."""
+
+    method: str
+    mean: float
+    low: float
+    high: float
+
+
+def results_chart(summary: Summary) -> go.Figure:
     """Mean AUC of each variant, a mark per slice."""
     figure = go.Figure()
-    for part in dict.fromkeys(m["slice"] for m in summary["means"]):
-        means = [m for m in summary["means"] if m["slice"] == part and m["auc"] is not None]
+    for part in dict.fromkeys(mean.slice for mean in summary.means):
+        means = [mean for mean in summary.means if mean.slice == part and mean.auc is not None]
         figure.add_scatter(
-            x=[m["auc"] for m in means],
-            y=[m["variant"] for m in means],
+            x=[mean.auc for mean in means],
+            y=[mean.variant for mean in means],
             mode="markers",
             marker={"size": 11},
             name=part,
@@ -25,59 +46,72 @@ def results_chart(summary: Mapping[str, Any]) -> go.Figure:
     return figure
 
 
-def gains_chart(summary: Mapping[str, Any]) -> go.Figure:
+def gains_chart(summary: Summary) -> go.Figure:
     """AUC minus that of the base, with the interval over seeds where there are several."""
     figure = go.Figure()
-    rows = [d for d in summary["differences"] if d["metric"] == "auc" and d["mean"] is not None]
-    for part in dict.fromkeys(d["slice"] for d in rows):
-        own = [d for d in rows if d["slice"] == part]
-        known = [d if d["low"] is not None else {**d, "low": d["mean"], "high": d["mean"]} for d in own]
-        figure.add_scatter(
-            x=[d["mean"] for d in known],
-            y=[d["variant"] for d in known],
-            mode="markers",
-            marker={"size": 10},
-            name=part,
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [d["high"] - d["mean"] for d in known],
-                "arrayminus": [d["mean"] - d["low"] for d in known],
-            },
-        )
+    points: dict[str, list[Point]] = {}
+    for row in summary.differences:
+        if row.metric == "auc" and row.mean is not None:
+            low, high = (row.mean, row.mean) if row.low is None or row.high is None else (row.low, row.high)
+            points.setdefault(row.slice, []).append(Point(row.variant, row.mean, low, high))
+    for part, own in points.items():
+        interval_points(figure, own, size=10, name=part)
     figure.add_vline(x=0, line_width=1, line_dash="dot")
-    figure.update_layout(title=f"Gain in AUC over {summary['against']}", xaxis_title="AUC difference")
+    figure.update_layout(title=f"Gain in AUC over {summary.against}", xaxis_title="AUC difference")
     figure.update_yaxes(autorange="reversed", automargin=True)
     return figure
 
 
-def alignment_chart(metrics: Sequence[Mapping[str, Any]]) -> go.Figure:
-    figure = _by_step(metrics, [key for row in metrics for key in row if key.endswith("loss")])
+def interval_points(
+    figure: go.Figure, points: Sequence[Point], *, size: int, name: str | None = None
+) -> None:
+    """Add marks with error bars to a figure, one method below the other."""
+    figure.add_scatter(
+        x=[point.mean for point in points],
+        y=[point.method for point in points],
+        mode="markers",
+        marker={"size": size},
+        name=name,
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [point.high - point.mean for point in points],
+            "arrayminus": [point.mean - point.low for point in points],
+        },
+    )
+
+
+def alignment_chart(steps: Sequence[AlignStep]) -> go.Figure:
+    """Loss of alignment on training and validation pairs by step."""
+    figure = _by_step(steps, {"loss": "loss", "valid_loss": "valid loss"})
     figure.update_layout(title="Alignment loss by step", xaxis_title="step", yaxis_title="loss, nats")
     return figure
 
 
-def recall_chart(metrics: Sequence[Mapping[str, Any]]) -> go.Figure:
-    figure = _by_step(metrics, [key for row in metrics for key in row if "recall" in key])
+def recall_chart(steps: Sequence[AlignStep]) -> go.Figure:
+    """Recall of held-out pairs by step, before and after alignment."""
+    figure = _by_step(steps, {"raw_recall": "raw recall@10", "valid_recall": "valid recall@10"})
     figure.update_layout(title="Recall of held-out pairs by step", xaxis_title="step", yaxis_title="share")
     return figure
 
 
-def _by_step(metrics: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> go.Figure:
+def _by_step(steps: Sequence[AlignStep], labels: dict[str, str]) -> go.Figure:
     figure = go.Figure()
-    for key in dict.fromkeys(keys):
-        rows = [row for row in metrics if row.get(key) is not None]
-        figure.add_scatter(
-            x=[row["step"] for row in rows], y=[row[key] for row in rows], name=key.replace("_", " ")
-        )
+    for field, label in labels.items():
+        if any(field in step.model_fields_set for step in steps):
+            rows = [step for step in steps if getattr(step, field) is not None]
+            figure.add_scatter(
+                x=[step.step for step in rows], y=[getattr(step, field) for step in rows], name=label
+            )
     return figure
 
 
-def levels_chart(quality: Mapping[str, Any]) -> go.Figure:
+def levels_chart(quality: CodeQuality) -> go.Figure:
+    """Codes in use and energy left in the residual, by level."""
     figure = go.Figure()
-    levels = [str(number + 1) for number, _ in enumerate(quality["levels"])]
-    for key, label in (("utilisation", "codes in use"), ("energy_left", "energy left in the residual")):
-        figure.add_bar(x=levels, y=[level[key] for level in quality["levels"]], name=label)
+    levels = [str(number + 1) for number, _ in enumerate(quality.levels)]
+    for field, label in (("utilisation", "codes in use"), ("energy_left", "energy left in the residual")):
+        figure.add_bar(x=levels, y=[getattr(level, field) for level in quality.levels], name=label)
     figure.update_layout(title="Codes by level", xaxis_title="level", yaxis_title="share", barmode="group")
     figure.update_xaxes(type="category")
     return figure

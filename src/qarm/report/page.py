@@ -1,4 +1,4 @@
-"""What our pages share: templates, and charts that look alike and need no network."""
+"""Templates and charts that all pages share; charts have one style and need no network."""
 
 import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, select_autoescape
@@ -11,6 +11,7 @@ INK, COLOURS = "#1d2a35", ("#2d7d5a", "#b0771d", "#4f7cb8", "#a15c8a")
 
 
 def environment() -> Environment:
+    """Jinja environment of the templates."""
     return Environment(
         loader=PackageLoader("qarm.report", "templates"),
         autoescape=select_autoescape(["html", "j2"]),
@@ -20,12 +21,12 @@ def environment() -> Environment:
 
 
 def chart(figure: go.Figure, *, first: bool = False, height: int = 320) -> Markup:
-    """A figure as HTML; the first of a page brings the library along."""
+    """A figure as HTML; the first of a page contains the library."""
     figure.update_layout(
         template="simple_white",
         height=height,
         margin={"l": 60, "r": 20, "t": 40, "b": 50},
-        paper_bgcolor="rgba(0,0,0,0)",  # the page's own, light or dark
+        paper_bgcolor="rgba(0,0,0,0)",  # the background of the page, light or dark
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": INK, "family": "system-ui, sans-serif"},
         colorway=COLOURS,

@@ -1,12 +1,12 @@
-"""Where each figure comes from: the stages' manifests, with the hash of every file read and left."""
+"""Provenance of each figure: the stages' manifests, with the hash of every file read and written."""
 
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from qarm.core.run_folder import read_manifest
-from qarm.report.lines import leaves
+from qarm.report.tables import leaves
 
-__all__ = ["DID", "ORDER", "stages_done"]
+__all__ = ["DID", "ORDER", "StageProvenance", "stages_done"]
 
 DID = {
     "check": "Read the tables and decoded every picture and sound.",
@@ -19,23 +19,29 @@ DID = {
 ORDER = tuple(DID)
 
 
-def stages_done(run: Path) -> list[dict[str, Any]]:
-    """What each finished stage says of itself, in the order of the story.
+class StageProvenance(NamedTuple):
+    """A finished stage: its folder, what it did, its row counts, settings, and hashes of inputs and files."""
 
-    Returns:
-        `folder`, `did`, `rows` and `config` (lines of names and values), `inputs` and `files` (lines of
-        names and SHA-256).
-    """
-    found = ((folder, read_manifest(run / folder)) for folder in ORDER)
+    folder: str
+    did: str
+    rows: list[tuple[str, str]]
+    config: list[tuple[str, str]]
+    inputs: list[tuple[str, str]]
+    files: list[tuple[str, str]]
+
+
+def stages_done(run: Path) -> list[StageProvenance]:
+    """Provenance of each finished stage, in the order in which they run."""
+    manifests = ((folder, read_manifest(run / folder)) for folder in ORDER)
     return [
-        {
-            "folder": folder,
-            "did": DID[folder],
-            "rows": leaves(manifest.rows),
-            "config": leaves(manifest.config),
-            "inputs": sorted(manifest.inputs.items()),
-            "files": sorted(manifest.outputs.items()),
-        }
-        for folder, manifest in found
+        StageProvenance(
+            folder=folder,
+            did=DID[folder],
+            rows=leaves(manifest.rows),
+            config=leaves(manifest.config),
+            inputs=sorted(manifest.inputs.items()),
+            files=sorted(manifest.outputs.items()),
+        )
+        for folder, manifest in manifests
         if manifest is not None
     ]

@@ -1,17 +1,21 @@
-"""The run's pages from its JSON: the report and the static explorer; they render and compute nothing."""
+"""Pages of a run from its JSON: the report and the static explorer; nothing is computed here."""
 
-import json
 from pathlib import Path
-from typing import Any
 
-from qarm.core.atomic_io import read_json, write_text
-from qarm.report import charts, lines
-from qarm.report.comparison import comparison_parts
+from qarm.core.atomic_io import read_model, write_text
+from qarm.report import charts, tables
+from qarm.report.comparison import ComparisonContent, comparison_content
 from qarm.report.explorer import explorer_page
 from qarm.report.page import chart, environment
 from qarm.report.provenance import stages_done
-from qarm.report.results_table import result_lines
-from qarm.report.retrieval import gain_lines, gallery, geometry_lines, hit_lines
+from qarm.schemas.base import Check
+from qarm.schemas.codes import CodeQuality
+from qarm.schemas.comparison import Compared
+from qarm.schemas.encoder import AlignStep
+from qarm.schemas.explorer import ExplorerItems, Tree
+from qarm.schemas.pairs import PairQuality
+from qarm.schemas.results import Summary
+from qarm.schemas.retrieval import EmbeddingQuality, Neighbours
 
 __all__ = ["render_report"]
 
@@ -26,42 +30,45 @@ def render_report(run: Path, work: Path) -> None:
     Raises:
         ArtifactError: a stage has not finished, or its JSON is damaged.
     """
-    tree = read_json(work / "tree.json")
+    tree = read_model(work / "tree.json", Tree)
     page = environment().get_template("page.html.j2")
     write_text(work / "index.html", page.render(name=run.name, tree=tree, **_content(run, work)))
-    write_text(work / "explorer.html", explorer_page(tree=tree, items=read_json(work / "explorer.json")))
+    items = read_model(work / "explorer.json", ExplorerItems)
+    write_text(work / "explorer.html", explorer_page(tree=tree, items=items))
 
 
-def _content(run: Path, work: Path) -> dict[str, Any]:
-    summary = read_json(work / "summary.json")
-    codes = read_json(run / "codes" / "quality.json")
-    pairs = read_json(run / "pairs" / "quality.json")
-    vectors = read_json(run / "embeddings" / "quality.json")
-    metrics = [json.loads(line) for line in (run / "encoder" / "metrics.jsonl").read_text().splitlines()]
+def _content(run: Path, work: Path) -> dict[str, object]:
+    """Variables of `page.html.j2`."""
+    summary = read_model(work / "summary.json", Summary)
+    codes = read_model(run / "codes" / "quality.json", CodeQuality)
+    pairs = read_model(run / "pairs" / "quality.json", PairQuality)
+    vectors = read_model(run / "embeddings" / "quality.json", EmbeddingQuality)
+    metrics = (run / "encoder" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [AlignStep.model_validate_json(line) for line in metrics]
     return {
         "stages": stages_done(run),
-        "results": result_lines(summary),
-        "differences": [d for d in summary["differences"] if d["metric"] == "auc"],
-        "against": summary["against"],
-        "check": lines.leaves(read_json(run / "check" / "check.json")),
-        "pairs": {"sources": lines.pair_lines(pairs), "all": lines.leaves(pairs)},
+        "results": tables.result_lines(summary),
+        "differences": [d for d in summary.differences if d.metric == "auc"],
+        "against": summary.against,
+        "check": tables.leaves(read_model(run / "check" / "check.json", Check).content()),
+        "pairs": {"sources": tables.pair_lines(pairs), "all": tables.leaves(pairs.content())},
         "codes": {
-            "levels": lines.level_lines(codes),
-            "collisions": lines.collision_lines(codes),
-            "agreement": lines.agreement_lines(codes),
-            "all": lines.leaves(codes),
+            "levels": tables.level_lines(codes),
+            "collisions": tables.collision_lines(codes),
+            "agreement": tables.agreement_lines(codes),
+            "all": tables.leaves(codes.content()),
             "quality": codes,
         },
         "retrieval": {
             "quality": vectors,
-            "hits": hit_lines(vectors),
-            "gains": gain_lines(vectors),
-            "geometry": geometry_lines(vectors),
+            "hits": tables.hit_lines(vectors),
+            "gains": tables.gain_lines(vectors),
+            "geometry": tables.geometry_lines(vectors),
         },
-        "gallery": gallery(read_json(run / "embeddings" / "neighbours.json")),
+        "gallery": tables.neighbour_cards(read_model(run / "embeddings" / "neighbours.json", Neighbours)),
         "charts": {
-            "alignment": chart(charts.alignment_chart(metrics)),
-            "recall": chart(charts.recall_chart(metrics)),
+            "alignment": chart(charts.alignment_chart(steps)),
+            "recall": chart(charts.recall_chart(steps)),
             "levels": chart(charts.levels_chart(codes)),
             "results": chart(charts.results_chart(summary), first=True),
             "gains": chart(charts.gains_chart(summary)),
@@ -70,6 +77,6 @@ def _content(run: Path, work: Path) -> dict[str, Any]:
     }
 
 
-def _comparison(run: Path) -> dict[str, Any] | None:
+def _comparison(run: Path) -> ComparisonContent | None:
     path = run / "compare" / "results.json"
-    return comparison_parts(read_json(path), first=False) if path.is_file() else None
+    return comparison_content(read_model(path, Compared), first=False) if path.is_file() else None

@@ -1,13 +1,29 @@
-"""The comparison's cells and results."""
+"""Trained rankers and results of the comparison."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from qarm.schemas.base import Count, Schema, Share
 from qarm.schemas.results import Epoch
 
-__all__ = ["Compared", "ComparedCell", "ComparedKey", "ComparedTiming", "Searched"]
+__all__ = [
+    "CatalogueFigures",
+    "CatalogueGain",
+    "Compared",
+    "ComparedCell",
+    "ComparedKey",
+    "ComparedTiming",
+    "Estimate",
+    "Gain",
+    "Means",
+    "Primary",
+    "Rung",
+    "Searched",
+    "Setting",
+]
+
+Setting = dict[str, int | float]  # ranker settings by name
 
 
 class ComparedKey(Schema):
@@ -28,18 +44,18 @@ class ComparedTiming(Schema):
 class ComparedCell(Schema):
     """`compare/seed-<n>/cells/<variant>.json`: one trained ranker; `best` is the epoch that was kept.
 
-    `settings`: what torch-rechub's DIN was given after its search.
+    `settings`: learning rate and initialisation that were searched for torch-rechub's DIN.
     """
 
     best: int
     epochs: list[Epoch]
     dim: Count
+    settings: Setting | None = None
     parameters: Count
-    settings: dict[str, float] | None = None
 
 
 class Means(Schema):
-    """A method's figures on a slice, averaged over seeds; rows and users are those of all seeds."""
+    """Figures of a method on a slice, averaged over seeds; rows and users are those of all seeds."""
 
     negatives: str
     slice: str
@@ -47,35 +63,65 @@ class Means(Schema):
     auc: Share | None
     logloss: float | None
     calibration: float | None
+    rows: Count
+    users: Count
     gauc: Share
     gauc_spread: float | None
     uauc: Share
     uauc_spread: float | None
-    rows: Count
-    users: Count
 
 
-class Gain(Schema):
-    """A method's figure minus another's: 95 % interval, standard error and p from resampled users."""
+class Estimate(Schema):
+    """A figure averaged over seeds: 95 % interval, standard error and two-sided p from resampled users."""
 
-    negatives: str
-    slice: str
-    method: str
-    against: str
-    measure: str
     mean: float
     low: float
     high: float
     error: float
     p: Share
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Lower and upper end of the 95 % interval."""
+        return self.low, self.high
+
+
+class GainKey(Schema):
+    """Measure and slice of a gain, and the two methods."""
+
+    negatives: str
+    slice: str
+    method: str
+    against: str
+    measure: Literal["gauc", "uauc"]
+
+
+class CatalogueKey(Schema):
+    """The fields of `GainKey` in the order in which gains over the catalogue are written."""
+
+    negatives: str
+    slice: str
+    measure: Literal["recall"]
+    method: str
+    against: str
+
+
+class Gain(Estimate, GainKey):
+    """A method's figure minus another's, on a slice of the test rows."""
+
+
+class CatalogueGain(Estimate, CatalogueKey):
+    """A method's recall over the whole catalogue minus another's."""
+
 
 class Primary(Gain):
+    """The primary comparison; smallest_effect: the least difference that has 80 % power."""
+
     smallest_effect: float
 
 
-class Tops(Schema):
-    """Over the catalogue, at 10; None where no user has such an item."""
+class CatalogueFigures(Schema):
+    """Recall and NDCG of a method over the whole catalogue, at 10; absent where no user has such an item."""
 
     method: str
     recall: Share | None = None
@@ -83,11 +129,17 @@ class Tops(Schema):
     cold_recall: Annotated[Share | None, Field(alias="recall of cold items")] = None
     cold_ndcg: Annotated[Share | None, Field(alias="ndcg of cold items")] = None
 
+    def figures(self) -> dict[str, float | None]:
+        """The figures that were measured, by the name in the file."""
+        fields = type(self).model_fields
+        names = {name: fields[name].alias or name for name in fields if name != "method"}
+        return {alias: getattr(self, name) for name, alias in names.items() if name in self.model_fields_set}
+
 
 class Rung(Schema):
     """One setting of the ranker in one round: epochs allowed, and the validation AUC that was reached."""
 
-    setting: dict[str, float]
+    setting: Setting
     epochs: Count
     valid_auc: Share
 
@@ -95,19 +147,23 @@ class Rung(Schema):
 class Searched(Schema):
     """`compare/search.json`: successive halving of ranker settings; `variant_epochs` were trained in all."""
 
-    grid: dict[str, list[float]]
-    chosen: dict[str, float]
+    grid: dict[str, list[int | float]]
+    chosen: Setting
     variant_epochs: Count
     rounds: list[list[Rung]]
 
 
 class Compared(Schema):
-    """`compare/results.json`; docs/protocol.md says how it comes about."""
+    """`compare/results.json`; docs/protocol.md says how it comes about.
+
+    primary: of the two variants of `compare.primary`, in GAUC over all items; holm: by difference in GAUC
+    over all items, whether it is significant at 5 % after Holm's correction; search: where one was made.
+    """
 
     seeds: list[int]
-    catalogue: list[Tops]
+    catalogue: list[CatalogueFigures]
     means: list[Means]
-    differences: list[Gain]
+    differences: list[Gain | CatalogueGain]
     primary: Primary | None
     holm: dict[str, bool]
     search: Searched | None = None

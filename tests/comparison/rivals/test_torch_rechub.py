@@ -1,4 +1,4 @@
-"""torch-rechub's DIN as an anchor: it learns, draws and keeps what ours does, and needs its extra."""
+"""DIN of torch-rechub as an anchor: it learns a planted world, keeps its best epoch, and needs its extra."""
 
 import importlib.util
 from pathlib import Path
@@ -31,7 +31,7 @@ def _installed() -> None:
 
 @pytest.fixture(scope="module")
 def planted() -> tuple[TrainingRows, Examples]:
-    """Users who stay within one group of items: the last three events of each are to be foretold."""
+    """Users who stay within one group of items: the last three events of each are to be forelines."""
     random = np.random.default_rng(0)
     events = [
         (f"u{user:03d}", f"i{GROUPS * random.integers(PER_GROUP) + user % GROUPS:02d}", time, 1)
@@ -56,7 +56,7 @@ def test_it_learns_a_planted_world_by_the_settings_that_did_best(
     rival = fit_rival(rows, judged, settings=SETTINGS)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert capsys.readouterr() == ("", "")
-    reached = [line["valid_auc"] or 0.0 for line in rival.epochs]
+    reached = [line.valid_auc or 0.0 for line in rival.epochs]
     assert rival.best == int(np.argmax(reached))
     assert rival.settings["init"] in rechub.INITS
     assert rival.settings["lr"] in rechub.LRS
@@ -73,15 +73,15 @@ def test_its_scores_are_those_of_its_model_row_by_row(planted: tuple[TrainingRow
     rows, judged = planted
     torch.manual_seed(3)
     model = rechub_din(len(rows.trained) + 1, dim=8, init=0.5).eval()
-    known = torch.zeros(len(rows.events.item_ids), dtype=torch.int64)
-    known[torch.from_numpy(rows.trained.astype(np.int64))] = torch.arange(1, len(rows.trained) + 1)
-    assert known[-1] == 0  # i99 was never trained
-    found = score_rival(rechub.Rival(model, known, [], 0, {}), judged)
+    table_rows = torch.zeros(len(rows.events.item_ids), dtype=torch.int64)
+    table_rows[torch.from_numpy(rows.trained.astype(np.int64))] = torch.arange(1, len(rows.trained) + 1)
+    assert table_rows[-1] == 0  # i99 was never trained
+    found = score_rival(rechub.Rival(model, table_rows, [], 0, {}), judged)
     for row in range(0, len(judged), 97):
         past = np.zeros((1, 20), dtype=np.int64)
         own = judged.history[judged.start[row] : judged.end[row]]
-        past[0, : len(own)] = known[own]
-        asked = {"item": known[judged.items[row : row + 1]], "past": torch.from_numpy(past)}
+        past[0, : len(own)] = table_rows[own]
+        asked = {"item": table_rows[judged.items[row : row + 1]], "past": torch.from_numpy(past)}
         with torch.no_grad():
             assert float(model(asked).logit()) == pytest.approx(found[row], abs=1e-5)
 
@@ -104,7 +104,7 @@ def test_without_both_labels_it_runs_all_epochs(planted: tuple[TrainingRows, Exa
     rival = fit_rival(rows, nothing, settings=SETTINGS.model_copy(update={"epochs": 2}))
     assert len(rival.epochs) == 2
     assert rival.best == 1
-    assert [line["valid_auc"] for line in rival.epochs] == [None] * 2
+    assert [line.valid_auc for line in rival.epochs] == [None] * 2
 
 
 # ---- in the comparison --------------------------------------------------------------------------
@@ -135,15 +135,15 @@ def config_of(world: Path, *, peer: bool) -> Config:
 
 def test_it_joins_a_finished_comparison_and_leaves_it(tmp_path: Path) -> None:
     world = build_world(tmp_path / "world", seed=0, spec=WorldSpec(items=120, users=60, events_per_user=25))
-    told: list[str] = []
-    before = compare_variants(config_of(world.folder, peer=False), tmp_path / "out", told=told.append)
-    assert len(told) == 4
-    found = compare_variants(config_of(world.folder, peer=True), tmp_path / "out", told=told.append)
-    assert len(told) == 5  # the other cells were kept
-    assert DIN in told[-1]
-    means = {entry["method"]: entry for entry in found["means"] if entry["slice"] == "all"}
-    assert means[DIN]["logloss"] is not None
-    assert means["item-kNN"]["logloss"] is None
+    lines: list[str] = []
+    before = compare_variants(config_of(world.folder, peer=False), tmp_path / "out", progress=lines.append)
+    assert len(lines) == 4
+    found = compare_variants(config_of(world.folder, peer=True), tmp_path / "out", progress=lines.append)
+    assert len(lines) == 5  # the other cells were kept
+    assert DIN in lines[-1]
+    means = {entry.method: entry for entry in found.means if entry.slice == "all"}
+    assert means[DIN].logloss is not None
+    assert means["item-kNN"].logloss is None
     file = tmp_path / "out" / "compare" / "seed-0" / "cells" / f"{DIN}.json"
     schema = schema_of(file.relative_to(tmp_path / "out").as_posix())
     assert schema is not None

@@ -1,9 +1,9 @@
-"""DIN (Zhou et al., KDD 2018) as torch-rechub computes it, over ragged histories that candidates share.
+"""DIN (Zhou et al., KDD 2018) of torch-rechub on ragged histories that candidates share, for a CPU.
 
-The logits are torch-rechub's; the way to them is another. The first attention layer over [t, h, t - h, t * h]
-falls into a part of the candidate, a part of the history item and their product, histories are not padded,
-and batch norm, Dice and pooling are one compiled pass. In training the statistics of batch norm in the
-activation unit are over real positions only, torch-rechub's over padded ones too. For a CPU.
+The logits equal torch-rechub's. The first attention layer over [t, h, t - h, t * h] is split into a part of
+the candidate, a part of the history item and their product; histories are not padded; batch norm, Dice and
+pooling are one compiled pass. In training the batch norm of the activation unit uses statistics of real
+positions only, torch-rechub's of padded positions too.
 """
 
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ __all__ = ["Din", "Ragged", "ragged"]
 class Ragged(NamedTuple):
     """n candidates and m history items: row i's history is past[low[i]:high[i]].
 
-    items: int64 [n]; past: int64 [m]; low, high: int64 [n]. Candidates of one event share their stretch.
+    items: int64 [n]; past: int64 [m]; low, high: int64 [n]. Candidates of one event share their history.
     """
 
     items: Tensor
@@ -31,13 +31,13 @@ class Ragged(NamedTuple):
     high: Tensor
 
 
-def ragged(batch: Batch, known: Tensor) -> Ragged:
-    """The candidates and histories of a batch by `known`, int64 [items], an item's row in the table."""
+def ragged(batch: Batch, table_rows: Tensor) -> Ragged:
+    """The candidates and histories of a batch; table_rows: int64 [items], in the table."""
     ends = batch.seen.sum(1).cumsum(0)
     event = batch.real.nonzero()[:, 0]
     begins = torch.cat([ends.new_zeros(1), ends[:-1]])
     return Ragged(
-        known[batch.items][batch.real], known[batch.history][batch.seen], begins[event], ends[event]
+        table_rows[batch.items][batch.real], table_rows[batch.history][batch.seen], begins[event], ends[event]
     )
 
 
@@ -72,17 +72,17 @@ class Din(nn.Module):
     def attended(self, target: Tensor, past: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Sum of each candidate's history by its weights, [n, d], of target [n, d] and past [m, d]."""
         of_target, of_past, of_difference, of_product = self.first.weight.chunk(4, dim=1)
-        own = functional.linear(target, of_target + of_difference, self.first.bias)
+        of_query = functional.linear(target, of_target + of_difference, self.first.bias)
         key = functional.linear(past, of_past - of_difference)
-        z = Products.apply(own, past, target, key, of_product.t(), low, high)  # type: ignore[no-untyped-call]
+        z = Products.apply(of_query, past, target, key, of_product.t(), low, high)  # type: ignore[no-untyped-call]
         norm, last = self.normed, self.last
         weights = norm.weight, norm.bias, norm.alpha, last.weight[0], last.bias
-        found: Tensor = Attention.apply(z, norm.line(z), *weights, past, low, high)  # type: ignore[no-untyped-call]
-        return found
+        pooled: Tensor = Attention.apply(z, norm.line(z), *weights, past, low, high)  # type: ignore[no-untyped-call]
+        return pooled
 
     @classmethod
     def from_rechub(cls, model: nn.Module) -> "Din":
-        """The same weights as a torch-rechub DIN whose features are a candidate and a history of one table.
+        """A model with the weights of a torch-rechub DIN over a candidate and a history of one table.
 
         Raises:
             InputError: it has other features, or an attention unit with softmax, without Dice, or with more
@@ -100,20 +100,20 @@ class Din(nn.Module):
             )
         hidden = tuple(layer.out_features for layer in network[:-1] if isinstance(layer, nn.Linear))
         items, dim = tables[0].weight.shape
-        own = cls(
+        copy = cls(
             items, dim=dim, units=attention[0].out_features, hidden=hidden, profile=bool(theirs.features)
         )
-        own.table.load_state_dict(tables[0].state_dict())
-        _copy(attention, [own.first, own.normed, own.last])
-        _copy(network, list(own.network))
-        return own.train(model.training)
+        copy.table.load_state_dict(tables[0].state_dict())
+        _copy(attention, [copy.first, copy.normed, copy.last])
+        _copy(network, list(copy.network))
+        return copy.train(model.training)
 
 
 def _copy(theirs: list[Any], ours: list[nn.Module]) -> None:
-    """Linear, batch norm and Dice, dropout: what follows a batch norm is the Dice of our `Normed`."""
+    """Copy the weights of linear layers, batch norm and Dice; the layer after a batch norm is its Dice."""
     layers = iter(ours)
-    for place, layer in enumerate(theirs):
+    for position, layer in enumerate(theirs):
         if isinstance(layer, nn.Linear):
             next(layers).load_state_dict(layer.state_dict())
         if isinstance(layer, nn.BatchNorm1d):
-            next(layers).load_state_dict({**layer.state_dict(), "alpha": theirs[place + 1].alpha.detach()})
+            next(layers).load_state_dict({**layer.state_dict(), "alpha": theirs[position + 1].alpha.detach()})

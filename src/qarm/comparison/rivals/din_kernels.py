@@ -1,4 +1,4 @@
-"""DIN's activation unit in compiled loops: no padding, one pass where a graph of tensor operations needs ten.
+"""Compiled loops of DIN's activation unit: no padding, one pass where a graph of tensor operations needs ten.
 
 Rows are candidates, row n's history is `past[low[n]:high[n]]`, and its positions follow those of row n - 1.
 Every pass is serial and in order, so that the same input gives the same bytes.
@@ -33,7 +33,7 @@ def moments(z: Floats, of_z: Doubles, of_zz: Doubles) -> None:
 
 @compiled(reorder=True)
 def gates(x: Floats, gate: Floats) -> tuple[np.float32, np.float32]:
-    """Dice's sigmoid of the units [u] scaled by their own spread, into `gate`; their mean and 1 / spread."""
+    """Mean and 1 / spread of the units [u]; `gate` becomes Dice's sigmoid of the units scaled by them."""
     units = len(x)
     mean = np.float32(0)
     for u in range(units):
@@ -54,7 +54,7 @@ def gates(x: Floats, gate: Floats) -> tuple[np.float32, np.float32]:
 def gates_back(
     x: Floats, gate: Floats, mean: np.float32, inverse: np.float32, alpha: np.float32, g: Floats
 ) -> np.float32:
-    """`g`, the gradient of x * (gate + alpha * (1 - gate)), becomes that of x; returns alpha's."""
+    """Gradient of alpha; `g`, the gradient of x * (gate + alpha * (1 - gate)), becomes that of x."""
     units = len(x)
     of_alpha, along, total = np.float32(0), np.float32(0), np.float32(0)
     for u in range(units):
@@ -105,11 +105,11 @@ def dice_back(
 
 @compiled(reorder=True)
 def products(
-    own: Floats, past: Floats, target: Floats, key: Floats, weight: Floats, low: Ints, high: Ints, z: Floats
+    query: Floats, past: Floats, target: Floats, key: Floats, weight: Floats, low: Ints, high: Ints, z: Floats
 ) -> None:
-    """z[p] = own[n] + key[m] + weight.T @ (target[n] * past[m]) for position p, item m of row n's history.
+    """z[p] = query[n] + key[m] + weight.T @ (target[n] * past[m]) for position p, item m of row n's history.
 
-    own: [n, u]; past: [m, d]; target: [n, d]; key: [m, u]; weight: [d, u]; z: [positions, u].
+    query: [n, u]; past: [m, d]; target: [n, d]; key: [m, u]; weight: [d, u]; z: [positions, u].
     """
     dim, units = weight.shape
     scaled = np.empty((dim, units), np.float32)
@@ -120,7 +120,7 @@ def products(
                 scaled[d, u] = weight[d, u] * target[n, d]
         for m in range(low[n], high[n]):
             for u in range(units):
-                z[p, u] = own[n, u] + key[m, u]
+                z[p, u] = query[n, u] + key[m, u]
             for d in range(0, dim - 3, 4):
                 a, b, c, e = past[m, d], past[m, d + 1], past[m, d + 2], past[m, d + 3]
                 for u in range(units):
@@ -141,7 +141,7 @@ def products_back(
     weight: Floats,
     low: Ints,
     high: Ints,
-    of_own: Floats,
+    of_query: Floats,
     of_past: Floats,
     of_target: Floats,
     of_key: Floats,
@@ -158,7 +158,7 @@ def products_back(
                 of_scaled[d, u] = 0
         for m in range(low[n], high[n]):
             for u in range(units):
-                of_own[n, u] += g[p, u]
+                of_query[n, u] += g[p, u]
                 of_key[m, u] += g[p, u]
             for d in range(dim):
                 total = np.float32(0)

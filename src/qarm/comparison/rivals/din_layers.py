@@ -1,4 +1,4 @@
-"""Batch norm with Dice, the products of target attention, and its weighted sum, with their gradients."""
+"""Layers of DIN with their gradients: batch norm with Dice, products of target attention, weighted sum."""
 
 from typing import Any, NamedTuple
 
@@ -13,11 +13,11 @@ __all__ = ["Attention", "Line", "Normed", "Products"]
 
 
 class Line(NamedTuple):
-    """What z [n, u] is normed by: mean and 1 / deviation [u]; own: they are those of z itself."""
+    """Statistics that z [n, u] is normalised by: mean and 1 / deviation [u]; of_batch: of z itself."""
 
     mean: Tensor
     inverse: Tensor
-    own: bool
+    of_batch: bool
 
 
 class Normed(nn.BatchNorm1d):
@@ -29,7 +29,7 @@ class Normed(nn.BatchNorm1d):
 
     @torch.no_grad()
     def line(self, z: Tensor) -> Line:
-        """In training of z itself, which moves the running mean and variance, else those."""
+        """Statistics of z itself in training, which updates the running ones; else the running ones."""
         running = [part for part in (self.running_mean, self.running_var) if part is not None]
         if self.training and len(z) > 1:
             of_z, of_zz = np.zeros((2, z.shape[1]))
@@ -43,17 +43,18 @@ class Normed(nn.BatchNorm1d):
         return Line(running[0].clone(), (running[1] + self.eps).rsqrt(), False)
 
     def forward(self, z: Tensor) -> Tensor:
-        found: Tensor = _Dice.apply(z, self.line(z), self.weight, self.bias, self.alpha)  # type: ignore[no-untyped-call]
-        return found
+        """Dice of the normalised z, [n, u]."""
+        normed: Tensor = _Dice.apply(z, self.line(z), self.weight, self.bias, self.alpha)  # type: ignore[no-untyped-call]
+        return normed
 
 
 class Products(Function):
-    """own[n] + key[m] + weight.T @ (target[n] * past[m]) at every position, [p, u]; see the kernel."""
+    """query[n] + key[m] + weight.T @ (target[n] * past[m]) at every position, [p, u]; see the kernel."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        own: Tensor,
+        query: Tensor,
         past: Tensor,
         target: Tensor,
         key: Tensor,
@@ -61,28 +62,30 @@ class Products(Function):
         low: Tensor,
         high: Tensor,
     ) -> Tensor:
+        """Z at every position."""
         weight = weight.contiguous()
-        z = torch.empty(int((high - low).sum()), own.shape[1])
-        kernels.products(*_arrays(own, past, target, key, weight, low, high, z))
+        z = torch.empty(int((high - low).sum()), query.shape[1])
+        kernels.products(*_arrays(query, past, target, key, weight, low, high, z))
         ctx.save_for_backward(past, target, weight, low, high)
         return z
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients in the order of the inputs of `forward`."""
         past, target, weight, low, high = ctx.saved_tensors
         units = weight.shape[1]
-        of_own, of_key = torch.zeros(len(target), units), torch.zeros(len(past), units)
+        of_query, of_key = torch.zeros(len(target), units), torch.zeros(len(past), units)
         of_past, of_target = torch.zeros_like(past), torch.zeros_like(target)
         of_weight = torch.zeros(weight.shape, dtype=torch.float64)
         kernels.products_back(
             *_arrays(grads[0].contiguous(), past, target, weight, low, high),
-            *_arrays(of_own, of_past, of_target, of_key, of_weight),
+            *_arrays(of_query, of_past, of_target, of_key, of_weight),
         )
-        return of_own, of_past, of_target, of_key, of_weight.float(), None, None
+        return of_query, of_past, of_target, of_key, of_weight.float(), None, None
 
 
 class Attention(Function):
-    """Sum of each row's history by weights that the last layer reads from Dice, [n, d]; see the kernel."""
+    """Sum of each row's history by the weights of the last layer over Dice, [n, d]; see the kernel."""
 
     @staticmethod
     def forward(
@@ -98,6 +101,7 @@ class Attention(Function):
         low: Tensor,
         high: Tensor,
     ) -> Tensor:
+        """Pooled histories."""
         ctx.line = line
         ctx.save_for_backward(z, weight, bias, alpha, last, last_bias, past, low, high)
         out = past.new_empty(len(low), past.shape[1])
@@ -107,6 +111,7 @@ class Attention(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients in the order of the inputs of `forward`."""
         z, weight, bias, alpha, last, last_bias, past, low, high = ctx.saved_tensors
         g, of_past = torch.empty_like(z), torch.zeros_like(past)
         of_x, of_xz, of_last = np.zeros((3, z.shape[1]))
@@ -122,6 +127,7 @@ class Attention(Function):
 class _Dice(Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, line: Line, weight: Tensor, bias: Tensor, alpha: Tensor) -> Tensor:
+        """Dice of the normalised z."""
         z = z.contiguous()
         ctx.line = line
         ctx.save_for_backward(z, weight, bias, alpha)
@@ -131,6 +137,7 @@ class _Dice(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients in the order of the inputs of `forward`."""
         z, weight, bias, alpha = ctx.saved_tensors
         g = grads[0].clone(memory_format=torch.contiguous_format)
         of_x, of_xz = np.zeros((2, z.shape[1]))
@@ -143,12 +150,12 @@ class _Dice(Function):
 def _unnormed(
     g: Tensor, z: Tensor, line: Line, weight: Tensor, of_x: Any, of_xz: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of z, weight and bias from `g`, that of the normed z, and its sums alone and with z."""
+    """Gradients of z, weight and bias from `g`, that of the normalised z, and its sums alone and with z."""
     mean, inverse = (part.double().numpy() for part in line[:2])
     of_weight = (of_xz - mean * of_x) * inverse
     a = inverse * weight.detach().numpy()
-    b = -a * inverse * of_weight / len(z) if line.own else np.zeros_like(a)
-    c = -a * of_x / len(z) - b * mean if line.own else b
+    b = -a * inverse * of_weight / len(z) if line.of_batch else np.zeros_like(a)
+    c = -a * of_x / len(z) - b * mean if line.of_batch else b
     kernels.affine(_array(g), _array(z), *(part.astype(np.float32) for part in (a, b, c)))
     return g, torch.from_numpy(of_weight).float(), torch.from_numpy(of_x).float()
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from qarm.core.text_tables import aligned_table
 from qarm.data.interactions import Log
 from qarm.errors import InputError
 from qarm.recommender.examples import Examples, evaluation_rows, read_examples
@@ -32,14 +33,7 @@ class Comparison:
 
     def __str__(self) -> str:
         lines = [self.frame.columns, *([_text(value) for value in row] for row in self.frame.iter_rows())]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(w) if i < 2 else cell.rjust(w)
-                for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-            )
-            for line in lines
-        )
+        return aligned_table(lines, left=2)
 
 
 def compare(

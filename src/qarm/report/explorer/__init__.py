@@ -1,12 +1,12 @@
-"""The explorer's page: as it lies here for a service, or with its data in itself for the report."""
+"""Page of the explorer: its files for the service, or one file with its data for the report."""
 
 import json
 import re
 from base64 import b64encode
-from collections.abc import Mapping
 from hashlib import sha256
 from importlib.resources import files
-from typing import Any
+
+from qarm.schemas.explorer import ExplorerItems, Tree
 
 __all__ = ["ASSETS", "explorer_asset", "explorer_page"]
 
@@ -28,19 +28,19 @@ def explorer_asset(name: str) -> str:
     return (files(__name__) / name).read_text(encoding="utf-8")
 
 
-def explorer_page(*, tree: Mapping[str, Any], items: Mapping[str, Any]) -> str:
-    """The page with its style, scripts and data in itself; it opens without a network.
+def explorer_page(*, tree: Tree, items: ExplorerItems) -> str:
+    """The page with its style, scripts and data in one file; it opens without a network.
 
-    Its Content-Security-Policy allows these very scripts, by hash, and `data:` pictures and sounds.
+    Its Content-Security-Policy allows these scripts alone, by hash, and `data:` pictures and sounds.
 
     Args:
-        tree: content of `report/tree.json`, but for its cards.
+        tree: content of `report/tree.json`; its cards are left out.
         items: content of `report/explorer.json`.
     """
     page, style = explorer_asset("index.html"), explorer_asset("explorer.css")
     script = "\n".join(explorer_asset(name) for name in SCRIPT.findall(page) if name != "service.js")
-    told = {name: tree[name] for name in ("items", "levels", "limits", "nodes")}
-    data = json.dumps({"tree": told, "items": items}, separators=(",", ":"), allow_nan=False)
+    content = tree.model_dump(mode="json", include={"items", "levels", "limits", "nodes"})
+    data = json.dumps({"tree": content, "items": items.content()}, separators=(",", ":"), allow_nan=False)
     # the sequences that could end the element or open a comment
     data = data.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     policy = (
