@@ -3,11 +3,9 @@
 from collections import Counter
 
 import numpy as np
-import pytest
 
 from qarm.data.codes import Codes
-from qarm.errors import InputError
-from qarm.quantizer.code_tree import CodeTree, parse_prefix, prefix_text
+from qarm.quantizer.code_tree import CodeTree
 
 ROWS = [(0, 1, 0), (0, 1, 2), (0, 0, 0), (0, 1, 2), (5, 3, 1), (5, 3, 1), (5, 4, 0), (7, 7, 7), (0, 1, 2)]
 
@@ -68,12 +66,3 @@ def test_items_under_a_prefix_page_by_page() -> None:
     assert tree.items((0, 1), start=9, most=2) == (4, [])
     assert tree.items((4,)) == (0, [])
     assert tree.items(most=2) == (9, ["i2", "i0"])
-
-
-def test_prefixes_as_text() -> None:
-    assert parse_prefix("12-3", levels=3) == (12, 3)
-    assert parse_prefix("", levels=3) == ()
-    assert prefix_text((12, 3)) == "12-3"
-    for wrong in ("a", "1-", "-1", "1-2-3-4", "1 ", "1_0", "²", "1" * 10):
-        with pytest.raises(InputError, match="codes joined by -"):
-            parse_prefix(wrong, levels=3)

@@ -10,15 +10,18 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from qarm.core.atomic_io import digest, flush, read_json, sha256_file, sweep_temporaries, write_json
+from qarm.core.atomic_io import digest, read_json, sha256_file, sweep_temporaries, write_json
 from qarm.core.disk_errors import explained
+from qarm.core.folder_swap import swap_folder
 from qarm.core.formats import upgraded
 from qarm.core.locks import locked
 from qarm.errors import ArtifactError, shown
 from qarm.schemas.base import FORMAT, Figure, Manifest, Settings
 
 __all__ = [
+    "PARTIAL",
     "clear_partial",
+    "finish_swap",
     "is_fresh",
     "read_manifest",
     "run_lock",
@@ -114,7 +117,7 @@ def is_fresh(folder: Path, *, inputs: Mapping[str, str], config: Mapping[str, Js
     Raises:
         ArtifactError: a file of a finished stage was changed or removed by hand.
     """
-    _finish_swap(folder)
+    finish_swap(folder)
     manifest = read_manifest(folder)
     if manifest is None or manifest.model_dump(include=PURPOSE) != _purpose(inputs, config):
         return False
@@ -157,11 +160,11 @@ def stage_folder(
     content = {"format": FORMAT, "stage": stage, "rows": rows, "outputs": outputs, **purpose}
     sealed = json.loads(json.dumps(content))
     write_json(work / MANIFEST, Manifest.model_validate(sealed | {SEAL: digest(sealed)}))
-    _finish_swap(run / stage)
+    finish_swap(run / stage)
 
 
 def clear_partial(folder: Path, *, keep: Path | None = None) -> None:
-    """Remove what killed processes left of a stage that is at work no more; `keep` stays."""
+    """Remove the working folders that killed processes left of a stage; `keep` stays."""
     partial = folder.parent / PARTIAL
     for stale in (*partial.glob(f"{folder.name}-*"), partial / f"old.{folder.name}"):
         if stale != keep:
@@ -170,16 +173,10 @@ def clear_partial(folder: Path, *, keep: Path | None = None) -> None:
         partial.rmdir()
 
 
-def _finish_swap(folder: Path) -> None:
+def finish_swap(folder: Path) -> None:
     """Move a finished working folder into place; also completes a swap that a kill cut short."""
     partial = folder.parent / PARTIAL
     for work in partial.glob(f"{folder.name}-*"):
-        if not (work / MANIFEST).is_file():
-            continue
-        old = partial / f"old.{folder.name}"
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        work.rename(folder)
-        flush(folder.parent)
-        clear_partial(folder)
+        if (work / MANIFEST).is_file():
+            swap_folder(work, folder, aside=partial / f"old.{folder.name}")
+            clear_partial(folder)

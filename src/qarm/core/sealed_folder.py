@@ -1,4 +1,4 @@
-"""A folder that is whole or not there, and that is known by the hashes of its files."""
+"""Sealed folders: complete or absent, known by the hashes of their files."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qarm.core.atomic_io import digest, flush, read_json, sha256_file, write_json
+from qarm.core.folder_swap import swap_folder
 from qarm.core.locks import locked
 from qarm.errors import ArtifactError, InputError, shown
 
@@ -36,8 +37,7 @@ def building(folder: Path) -> Iterator[Path]:
             made = read_json(work / MANIFEST)["version"]
             if present is None:
                 _flush_all(work)
-                work.rename(folder)
-                flush(folder.parent)
+                swap_folder(work, folder)
             elif present != made:
                 raise InputError(
                     f"{folder} holds version {present[:12]}, this is {made[:12]}; a sealed folder is never "

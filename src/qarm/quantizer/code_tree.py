@@ -1,4 +1,4 @@
-"""The tree of codes: how many items stand under each prefix of codes, and a few of them."""
+"""Code tree: the number of items under each prefix of codes, and example items."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,11 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from qarm.data.codes import Codes
-from qarm.errors import InputError
+from qarm.quantizer.code_prefix import Prefix, prefix_stretch
 
-__all__ = ["CodeTree", "Node", "parse_prefix", "prefix_text"]
+__all__ = ["CodeTree", "Node"]
 
-Prefix = tuple[int, ...]
 Ints = npt.NDArray[np.int64]
 
 
@@ -49,7 +48,7 @@ class CodeTree:
 
     def items(self, prefix: Prefix = (), *, start: int = 0, most: int | None = None) -> tuple[int, list[str]]:
         """How many items have the prefix, and the ids of up to `most` of them from place `start`."""
-        low, high = self._stretch(prefix)
+        low, high = prefix_stretch(self._rows.T, prefix)
         stop = high if most is None else min(high, low + start + most)
         return high - low, self._ids[low + start : stop]
 
@@ -70,7 +69,7 @@ class CodeTree:
         Returns:
             Sorted by prefix; a parent stands before its children.
         """
-        low, high = self._stretch(prefix)
+        low, high = prefix_stretch(self._rows.T, prefix)
         if low == high:
             return []
         top = len(prefix)
@@ -80,16 +79,6 @@ class CodeTree:
         chosen = [(top, low, high), *((top + 1 + level, start, stop) for level, start, stop in kept)]
         found = [self._node(starts, level, start, stop, examples) for level, start, stop in chosen]
         return sorted(found, key=lambda node: node.prefix)
-
-    def _stretch(self, prefix: Prefix) -> tuple[int, int]:
-        low, high = 0, len(self._ids)
-        for level, code in enumerate(prefix):
-            column = self._rows[low:high, level]
-            low, high = (
-                low + int(np.searchsorted(column, code, side="left")),
-                low + int(np.searchsorted(column, code, side="right")),
-            )
-        return low, high
 
     def _starts(self, low: int, high: int, top: int) -> dict[int, Ints]:
         """For each level below `top`, where its prefixes begin between `low` and `high`."""
@@ -139,20 +128,3 @@ def _between(starts: Ints, low: int, high: int) -> Ints:
     first, last = np.searchsorted(starts, [low, high])
     found: Ints = starts[first:last]
     return found
-
-
-def prefix_text(prefix: Sequence[int]) -> str:
-    """`12-3` for the codes 12 and 3."""
-    return "-".join(str(code) for code in prefix)
-
-
-def parse_prefix(text: str, *, levels: int) -> Prefix:
-    """The codes of `12-3`; none of an empty text.
-
-    Raises:
-        InputError: something else than whole numbers joined by `-`, or more of them than there are levels.
-    """
-    parts = text.split("-") if text else []
-    if len(parts) > levels or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-        raise InputError(f"got the prefix {text[:40]!r}, need 1 to {levels} codes joined by -, such as 12-3")
-    return tuple(int(part) for part in parts)

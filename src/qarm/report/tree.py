@@ -3,7 +3,8 @@
 from qarm.data.catalog import Catalog
 from qarm.data.media import read_media
 from qarm.data.previews import small_picture, title_of
-from qarm.quantizer.code_tree import CodeTree, Node, prefix_text
+from qarm.quantizer.code_prefix import prefix_text
+from qarm.quantizer.code_tree import CodeTree, Node
 from qarm.schemas.explorer import Tree, TreeBranch, TreeCard, TreeLimits, TreeNode
 
 __all__ = ["tree_content"]

@@ -19,6 +19,7 @@ from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.encoder.towers.checkpoint import Checkpoint
 from qarm.errors import ArtifactError, InputError, Problems, shown
+from qarm.quantizer.code_prefix import prefix_stretch
 from qarm.quantizer.coder import Coder
 from qarm.quantizer.exact_knn import exact_nearest, unit_rows
 from qarm.recommender.ranking.model import Ranker
@@ -216,11 +217,7 @@ class Bundle:
         """
         if len(prefix) > len(self._sorted):
             raise InputError(f"got {len(prefix)} codes, need at most {len(self._sorted)} levels")
-        first, last = 0, len(self)
-        for code, column in zip(prefix, self._sorted, strict=False):
-            here = column[first:last]
-            bounds = [int(np.searchsorted(here, code, side)) for side in ("left", "right")]
-            first, last = first + bounds[0], first + bounds[1]
+        first, last = prefix_stretch(self._sorted, prefix)
         return [self.item_ids[row] for row in self._order[first:last].tolist()]
 
     def score(

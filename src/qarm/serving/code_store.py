@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qarm.errors import ArtifactError, shown
+from qarm.quantizer.code_prefix import prefix_text, text_range
 
 __all__ = ["NewCode", "Store", "Taken", "content_digest"]
 
@@ -167,11 +168,11 @@ def _find(connection: sqlite3.Connection, item_id: str, bundle: str) -> NewCode 
 
 
 def _range(prefix: Sequence[int], bundle: str) -> tuple[str, tuple[str, ...]]:
-    """Codes `12-3` and `12-3-...`: these lie between `12-3-` and `12-3.`, as `.` follows `-` in ASCII."""
+    """Condition on a row's code, and its values: the prefix itself, or a longer code that begins with it."""
     if not prefix:
         return "bundle = ?", (bundle,)
-    key = "-".join(map(str, prefix))
-    return "bundle = ? AND (code = ? OR (code > ? AND code < ?))", (bundle, key, f"{key}-", f"{key}.")
+    low, high = text_range(prefix)
+    return "bundle = ? AND (code = ? OR (code > ? AND code < ?))", (bundle, prefix_text(prefix), low, high)
 
 
 def _values(row: NewCode) -> tuple[Any, ...]:
@@ -180,7 +181,7 @@ def _values(row: NewCode) -> tuple[Any, ...]:
         row.bundle,
         row.version,
         row.content,
-        "-".join(map(str, row.rq.tolist())),
+        prefix_text(row.rq.tolist()),
         row.rq.astype("<i4").tobytes(),
         None if row.vq is None else row.vq.astype("<i4").tobytes(),
         row.vector.astype("<f4").tobytes(),

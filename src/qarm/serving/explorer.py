@@ -11,7 +11,8 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 
 from qarm.data.codes import Codes
 from qarm.data.previews import title_of
-from qarm.quantizer.code_tree import CodeTree, prefix_text
+from qarm.quantizer.code_prefix import parse_prefix, prefix_text
+from qarm.quantizer.code_tree import CodeTree
 from qarm.report.explorer import ASSETS, explorer_asset
 from qarm.serving.openapi import problems
 
@@ -143,7 +144,7 @@ def explorer_routes(current: Callable[[], Shown]) -> APIRouter:
         responses=problems(422, 503),
     )
     def nodes(prefix: Annotated[str, Query(pattern=PREFIX, max_length=200)] = "") -> Nodes:
-        codes = tuple(int(code) for code in prefix.split("-")) if prefix else ()
+        codes = parse_prefix(prefix, levels=len(prefix))
         tree = views.of(current()).tree
         if len(codes) > tree.levels:
             return Nodes(nodes=[])

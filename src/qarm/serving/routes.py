@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
+from qarm.quantizer.code_prefix import parse_prefix
 from qarm.serving.metrics import METRICS_TYPE
 from qarm.serving.openapi import CODES_BODY, SCORE_BODY, problems
 from qarm.serving.problems import Problem
@@ -69,7 +70,7 @@ def routes(service: Service) -> APIRouter:
         prefix: Annotated[Prefix, Path()], limit: Limit = 100, offset: Offset = 0
     ) -> Response:
         """The items whose RQ code begins with these codes, `12` or `12-3`."""
-        codes = [int(code) for code in prefix.split("-")]
+        codes = parse_prefix(prefix, levels=len(prefix))
         return reply(await service.under(codes, first=offset, count=min(limit, limits.page)))
 
     @router.get(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qarm.errors import InputError, shown
+from qarm.quantizer.code_prefix import prefix_text
 from qarm.serving.bundle_manager import Edition, Editions
 from qarm.serving.code_store import NewCode, Taken, content_digest
 from qarm.serving.journal import Journal
@@ -242,7 +243,7 @@ class Service:
 def _codes(made: Coded | NewCode) -> Answer:
     rq = made.rq.tolist()
     vq = None if made.vq is None else made.vq.tolist()
-    return {"rq": rq, "vq": vq, "code": "-".join(map(str, rq))}
+    return {"rq": rq, "vq": vq, "code": prefix_text(rq)}
 
 
 def _row(item: NewItem, made: Coded, *, bundle: str, content: bytes) -> NewCode:

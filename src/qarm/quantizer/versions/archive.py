@@ -1,4 +1,4 @@
-"""Where versions of the codes lie: the current one in `codes/`, earlier ones in `codes/versions/<n>/`."""
+"""Archive of code versions: the current one in `codes/`, earlier ones in `codes/versions/<n>/`."""
 
 import os
 import shutil
@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from qarm.core.atomic_io import write_json, write_parquet
+from qarm.core.run_folder import PARTIAL, finish_swap
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError, shown
@@ -28,7 +29,7 @@ __all__ = [
     "write_codes",
 ]
 
-CODES, VERSIONS, MANIFEST, PARTIAL = "codes.parquet", "versions", "manifest.json", ".partial"
+CODES, VERSIONS, MANIFEST = "codes.parquet", "versions", "manifest.json"
 APPENDED = "appended.parquet"  # vectors of items that were coded after the run
 
 
@@ -122,17 +123,10 @@ def rollback(folder: Path, version: int) -> None:
     shutil.rmtree(work / VERSIONS / str(version))
     _copy_current(folder, work / VERSIONS / str(current))
     source = folder / VERSIONS / str(version)
-    for path in sorted(
-        source.iterdir(), key=lambda path: path.name == MANIFEST
-    ):  # the manifest says: finished
+    # the manifest, which says that the folder is finished, comes last
+    for path in sorted(source.iterdir(), key=lambda path: path.name == MANIFEST):
         _copy(path, work / path.name)
-    old = folder.parent / PARTIAL / f"old.{folder.name}"
-    shutil.rmtree(old, ignore_errors=True)
-    folder.rename(old)
-    work.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-    if not any((folder.parent / PARTIAL).iterdir()):
-        (folder.parent / PARTIAL).rmdir()
+    finish_swap(folder)
 
 
 def _copy_current(folder: Path, target: Path) -> None:
