@@ -33,8 +33,8 @@ from qarm.recommender.batches import Batch, batches
 from qarm.recommender.examples import TrainingRows
 from qarm.recommender.item_features import item_table
 from qarm.recommender.metrics import grouped_auc
+from qarm.recommender.ranking.fitting import build_ranker
 from qarm.recommender.ranking.model import Ranker
-from qarm.recommender.ranking.train import built
 
 LEVELS, WIDTH, NEAREST = 3, 64, 25
 BEAUTY = [0, 1, 2, 3, 3, 4, 6, 8, 13, 29]  # events before an event of Amazon Beauty 2014: tenths, at most 50
@@ -73,7 +73,7 @@ def training(log: Log, variant: str, settings: RankerConfig, rounds: int) -> Non
     codes = random_codes(item_ids)
     table = item_table(item_ids, variant, codes=codes, pool=codes.item_ids)
     rows = TrainingRows(log, item_ids=item_ids, explicit=False, history=settings.history, seed=0)
-    ranker = built(rows, table, settings).train()
+    ranker = build_ranker(rows, table, settings).train()
     optimizer = torch.optim.AdamW(ranker.parameters(), lr=settings.lr)
     search = ranker.search(rows.events.history)
 
@@ -194,7 +194,7 @@ def latency(log: Log, variant: str, settings: RankerConfig, calls: int = 300) ->
     codes = random_codes(item_ids)
     table = item_table(item_ids, variant, codes=codes, pool=codes.item_ids)
     rows = TrainingRows(log, item_ids=item_ids, explicit=False, history=settings.history, seed=0)
-    ranker = built(rows, table, settings).eval()
+    ranker = build_ranker(rows, table, settings).eval()
     random = np.random.default_rng(0)
     asked = [
         ([list(random.choice(item_ids, 500))], [list(random.choice(item_ids, settings.history))])

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from qarm.quantizer.rqvae import RQVAE as RQVAE
     from qarm.recommender.code_embedding import CodeEmbedding as CodeEmbedding
     from qarm.recommender.ranking.evaluate import compare as compare
-    from qarm.recommender.ranking.train import train_ranker as train_ranker
+    from qarm.recommender.ranking.fitting import train_ranker as train_ranker
 
 _HOME = {
     "ArtifactError": "errors",
@@ -62,7 +62,7 @@ _HOME = {
     "read_users": "data.users",
     "split_log": "data.splits",
     "swing": "pairs.swing.swing",
-    "train_ranker": "recommender.ranking.train",
+    "train_ranker": "recommender.ranking.fitting",
     "user2item": "pairs.user2item",
 }
 

@@ -105,7 +105,7 @@ def _align(run: Run, work: Path) -> Mapping[str, Figure]:
         metrics_path=work / "metrics.jsonl",
     )
     encoder.save_pretrained(work)
-    return encoder.summary
+    return {} if encoder.summary is None else encoder.summary.model_dump(by_alias=True)
 
 
 def _sensible_pairs(run: Run, work: Path) -> Any:
@@ -143,7 +143,7 @@ def _embed(run: Run, work: Path) -> Mapping[str, Figure]:
     quality = embedding_quality(versions, run.split, pairs, run.catalog.item_ids, seed=run.config.seed)
     write_json(work / "quality.json", quality)
     write_json(work / "neighbours.json", neighbours(run.catalog, raw, vectors, seed=run.config.seed))
-    rates = {row["method"]: row["hit_rate"]["50"] for row in quality["hit_rates"] if row["slice"] == "all"}
+    rates = {row.method: row.hit_rate["50"] for row in quality.hit_rates if row.slice == "all"}
     return {
         "items": len(vectors),
         "dim": vectors.vectors.shape[1],

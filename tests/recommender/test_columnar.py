@@ -8,14 +8,14 @@ import numpy as np
 
 from qarm.config import RankerConfig
 from qarm.core.parallel.torchrun import Processes
+from qarm.core.training_state import RankerState
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.recommender.examples import Examples, TrainingRows
 from qarm.recommender.item_features import item_table
-from qarm.recommender.ranking.train import built
-from qarm.recommender.ranking.trainer import Loop
-from qarm.recommender.ranking.training_state import State
+from qarm.recommender.ranking.fitting import build_ranker
+from qarm.recommender.ranking.trainer import RankerTrainer
 
 
 def calls(work: Callable[[], Any]) -> int:
@@ -51,9 +51,11 @@ def test_calls_do_not_grow_with_rows(
         settings = RankerConfig(dim=4, hidden=[4], batch=3 * users * 2)  # four batches
         table = item_table(codes.item_ids, "id+rq+vq+cross", codes=codes, pool=codes.item_ids[:10])
         nothing: Examples = rows.events.only(np.zeros(len(rows.events), dtype=bool))
-        loop = Loop(built(rows, table, settings), rows, nothing, settings, seed=0, processes=Processes())
+        loop = RankerTrainer(
+            build_ranker(rows, table, settings), rows, nothing, settings, seed=0, processes=Processes()
+        )
         start = loop._copied()
-        return calls(lambda: loop._pass(State(start, start)))
+        return calls(lambda: loop._pass(RankerState(start, start)))
 
     epoch_of(10)  # what is made once, such as compiled loops
     few, many = epoch_of(20), epoch_of(200)

@@ -12,12 +12,12 @@ from qarm.data.codes import Codes
 from qarm.data.interactions import Log
 from qarm.errors import InputError
 from qarm.recommender.batches import batches
-from qarm.recommender.cross import Cross
 from qarm.recommender.examples import Examples, TrainingRows, read_examples
+from qarm.recommender.history_search import Cross
 from qarm.recommender.item_features import item_table
-from qarm.recommender.item_fields import Shape
+from qarm.recommender.ranking.fitting import fit_ranker
 from qarm.recommender.ranking.model import Ranker, score_examples
-from qarm.recommender.ranking.train import fit_ranker
+from qarm.schemas.results import RankerShape
 
 CODES, LIKED, OLD, NOISE = 30, 3, 30, 12
 
@@ -70,13 +70,13 @@ def test_what_fills_up_the_matches_does_not_matter() -> None:
 
 
 def test_a_ranker_that_searches_says_so() -> None:
-    ranker = Ranker(Shape(items=3, known=3, widths=(2,), cross=4), ["a", "b", "c"])
+    ranker = Ranker(RankerShape(items=3, known=3, widths=(2,), cross=4), ["a", "b", "c"])
     assert ranker.search(np.array([0, 1])) is not None
-    assert Ranker(Shape(items=3, known=3, widths=(2,)), ["a", "b", "c"]).search(np.array([0])) is None
+    assert Ranker(RankerShape(items=3, known=3, widths=(2,)), ["a", "b", "c"]).search(np.array([0])) is None
 
 
 def test_a_batch_without_a_search_is_refused(make_examples: Callable[..., Examples]) -> None:
-    ranker = Ranker(Shape(items=10, known=10, widths=(2,), cross=4), [f"i{n:02d}" for n in range(10)])
+    ranker = Ranker(RankerShape(items=10, known=10, widths=(2,), cross=4), [f"i{n:02d}" for n in range(10)])
     with pytest.raises(InputError, match="give `batches` its `search`"):
         ranker(next(batches(make_examples([([1], [1], [2])]), 4)))
 

@@ -18,8 +18,8 @@ from qarm.errors import InputError
 from qarm.recommender.batches import batches
 from qarm.recommender.examples import TrainingRows
 from qarm.recommender.ranking.evaluate import compare
+from qarm.recommender.ranking.fitting import train_ranker
 from qarm.recommender.ranking.model import Ranker, score_examples
-from qarm.recommender.ranking.train import train_ranker
 from qarm.recommender.user_fields import UserFields, user_codes, vocabularies
 
 Toy = tuple[Log, Codes, Embeddings]

@@ -23,12 +23,11 @@ from qarm.recommender.baselines import best_likeness, item_knn, likeness, popula
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
 from qarm.recommender.item_features import ItemTable, item_table
 from qarm.recommender.metrics import prior_of
+from qarm.recommender.ranking.fitting import FittedRanker, build_ranker, fit_ranker, thin_examples
 from qarm.recommender.ranking.full_catalogue import catalogue_rows, top_figures
 from qarm.recommender.ranking.model import score_examples
-from qarm.recommender.ranking.train import Fitted, built, fit_ranker, thinned
 from qarm.recommender.ranking.variants import training_rows
 from qarm.schemas.comparison import ComparedCell
-from qarm.schemas.results import Epoch
 
 __all__ = ["UNTRAINED", "EvaluationRows", "SeedRun"]
 
@@ -93,7 +92,7 @@ class SeedRun:
     def _evaluation_rows(self) -> EvaluationRows:
         split = self.windows.split
         kinds = ["labels"] if split.explicit else ["uniform", "popular"]
-        valid = thinned(self._rows_of(split.valid, split.test, kinds[0]), events=VALID_EVENTS)
+        valid = thin_examples(self._rows_of(split.valid, split.test, kinds[0]), events=VALID_EVENTS)
         test = {kind: self._rows_of(split.test, split.valid, kind) for kind in kinds}
         catalogue = catalogue_rows(
             [split.train, split.valid],
@@ -160,7 +159,7 @@ class SeedRun:
             fitted = fit_ranker(
                 self.rows, self.evaluation.valid, self._table(variant), settings=settings, seed=self.seed
             )
-            reached = [epoch.valid_auc or 0.0 for epoch in map(Epoch.model_validate, fitted.epochs)]
+            reached = [epoch.valid_auc or 0.0 for epoch in fitted.epochs]
             trials.append((float(max(reached)), len(fitted.epochs)))
         return trials
 
@@ -206,10 +205,10 @@ class SeedRun:
         self._write_cell(variant.name, fitted, ranker, dim=settings.dim)
         return self._shifted(partial(score_examples, ranker), float(ranker.prior))
 
-    def _write_cell(self, name: str, fitted: Fitted | Rival, model: nn.Module, *, dim: int) -> None:
+    def _write_cell(self, name: str, fitted: FittedRanker | Rival, model: nn.Module, *, dim: int) -> None:
         cell = ComparedCell(
             best=fitted.best,
-            epochs=[Epoch.model_validate(epoch) for epoch in fitted.epochs],
+            epochs=fitted.epochs,
             dim=dim,
             parameters=sum(weight.numel() for weight in model.parameters()),
         )
@@ -263,7 +262,7 @@ class SeedRun:
 
     def _parameters(self, table: ItemTable, settings: RankerConfig) -> int:
         with torch.random.fork_rng(devices=[]):
-            return sum(weight.numel() for weight in built(self.rows, table, settings).parameters())
+            return sum(weight.numel() for weight in build_ranker(self.rows, table, settings).parameters())
 
     # ---- anchors --------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Format versions of manifests and saved settings, with a reader for each older version.
+"""Format versions of manifests, saved settings and rankers, with a reader for each older version.
 
 Format 1 left settings out that were added after it, as long as they had their default.
 """
@@ -11,8 +11,9 @@ from pydantic import JsonValue, TypeAdapter
 from qarm.core.atomic_io import digest
 from qarm.errors import ArtifactError
 from qarm.schemas.base import FORMAT, Settings
+from qarm.schemas.results import RankerShape
 
-__all__ = ["comparison_key", "settings_from_1", "upgraded"]
+__all__ = ["comparison_key", "ranker_shape", "settings_from_1", "upgraded"]
 
 SETTINGS: TypeAdapter[Settings] = TypeAdapter(Settings)
 # The values that format 1 meant where it said nothing: constants, whatever the defaults are today.
@@ -79,3 +80,24 @@ def comparison_key(settings: Settings, tables: list[str], *, version: int = FORM
             if parent is not None and parent.get(key) == json.loads(value):
                 del parent[key]
     return digest({"settings": settings, "tables": tables})
+
+
+def ranker_shape(content: Mapping[str, JsonValue]) -> RankerShape:
+    """A ranker's shape from its `config.json`; format 1 left out what later parts of the ranker read.
+
+    Raises:
+        ValueError: a field is missing, unknown or of another type, or the format is a later one.
+    """
+    version = content.get("format", 1)
+    if version not in (1, FORMAT):
+        raise ValueError(f"format {version}, need at most {FORMAT}; read it with the qarm that wrote it")
+    unsaid: Settings = {
+        "prefixes": 0,
+        "weighted": False,
+        "spare": False,
+        "time": False,
+        "labels": [],
+        "users": [],
+    }
+    full = content if version == FORMAT else {**unsaid, **content, "format": FORMAT}
+    return RankerShape.model_validate_json(json.dumps(full))

@@ -1,9 +1,10 @@
-"""How far a training has come, in one file without pickle: enough to go on as if nothing had happened."""
+"""Training state in one file without pickle: weights, optimizer and random states, figures so far."""
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,40 @@ from torch import Tensor, nn
 
 from qarm.core.atomic_io import atomic
 from qarm.errors import ArtifactError
+from qarm.schemas.encoder import AlignStep
+from qarm.schemas.results import Epoch
 
-__all__ = ["Progress", "moments", "opened", "readable", "restore", "set_moments", "write_progress"]
+__all__ = [
+    "RANKER_FILE",
+    "AlignmentState",
+    "RankerState",
+    "fingerprint",
+    "moments",
+    "opened",
+    "readable",
+    "restore_alignment_state",
+    "restore_ranker_state",
+    "set_moments",
+    "write_alignment_state",
+    "write_ranker_state",
+]
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Steps done, the rows of figures so far, and of the epoch under way its losses and hard negatives."""
+class AlignmentState:
+    """State of an alignment: steps done, figures so far, losses and hard negatives of the epoch under way."""
 
     step: int
-    rows: list[dict[str, Any]]
+    rows: list[AlignStep]
     losses: list[float]
-    strangers: npt.NDArray[np.int64] | None = None
+    hard_negatives: npt.NDArray[np.int64] | None = None
 
 
-def write_progress(
+def write_alignment_state(
     path: Path,
-    progress: Progress,
+    progress: AlignmentState,
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     *,
@@ -49,19 +65,20 @@ def write_progress(
     for name, parameter in parameters.items():
         tensors[f"weights/{name}"] = parameter.detach()
     tensors |= moments(optimizer, parameters)
-    if progress.strangers is not None:
-        tensors["strangers"] = torch.from_numpy(progress.strangers)
-    about = {"step": progress.step, "rows": progress.rows, "losses": progress.losses}
+    if progress.hard_negatives is not None:
+        tensors["strangers"] = torch.from_numpy(progress.hard_negatives)
+    rows = [row.content() for row in progress.rows]
+    about = {"step": progress.step, "rows": rows, "losses": progress.losses}
     metadata = {"key": key, "progress": json.dumps(about)}
     with atomic(path) as temporary:
         save_file({n: t.cpu().contiguous() for n, t in tensors.items()}, temporary, metadata=metadata)
 
 
 @torch.no_grad()
-def restore(
+def restore_alignment_state(
     path: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, *, key: str
-) -> Progress | None:
-    """Set weights and optimizer to what was written under the same key; None where there is no such file.
+) -> AlignmentState | None:
+    """State that was written under the same key, with weights and optimizer set to it; None without one.
 
     Raises:
         ArtifactError: the file is damaged.
@@ -74,7 +91,9 @@ def restore(
             parameter.copy_(tensors[f"weights/{name}"])
         set_moments(optimizer, parameters, tensors)
         near = tensors["strangers"].numpy() if "strangers" in tensors else None
-        return Progress(**json.loads(metadata["progress"]), strangers=near)
+        about = json.loads(metadata["progress"])
+        rows = [AlignStep.model_validate(row) for row in about["rows"]]
+        return AlignmentState(about["step"], rows, about["losses"], hard_negatives=near)
 
 
 def opened(path: Path, *, key: str) -> tuple[dict[str, Tensor], dict[str, str] | None]:
@@ -117,3 +136,98 @@ def set_moments(
             optimizer.state[parameter] = {
                 m: tensor if m == "step" else tensor.to(parameter.device) for m, tensor in state.items()
             }
+
+
+RANKER_FILE = "progress.safetensors"
+RANDOM, RANDOM_GPU = "random/cpu", "random/cuda"
+
+Weights = dict[str, Tensor]
+
+
+@dataclass
+class RankerState:
+    """State of a ranker's training between two epochs: epochs and steps done, the best epoch and its AUC.
+
+    mean: running mean of the weights; kept: that of the best epoch; both by parameter name; lines: figures
+    of each epoch.
+    """
+
+    mean: Weights
+    kept: Weights
+    epoch: int = 0
+    step: int = 0
+    best: int = -1
+    top: float = -1.0
+    lines: list[Epoch] = field(default_factory=list)
+
+
+def fingerprint(parts: Iterable[npt.NDArray[Any] | None]) -> str:
+    """SHA-256 of arrays: their types, shapes and bytes, in order."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(b"none" if part is None else f"{part.dtype.str}{part.shape}".encode())
+        if part is not None:
+            found.update(np.ascontiguousarray(part).data)
+    return found.hexdigest()
+
+
+def write_ranker_state(
+    path: Path,
+    state: RankerState,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    random: np.random.Generator,
+    *,
+    key: str,
+) -> None:
+    """Write weights, optimizer and random states; the file is whole or as it was.
+
+    Args:
+        key: hash of everything that the training depends on.
+    """
+    tensors = {f"live/{name}": parameter.detach() for name, parameter in parameters.items()}
+    for kind in ("mean", "kept"):
+        tensors |= {f"{kind}/{name}": getattr(state, kind)[name] for name in parameters}
+    tensors |= moments(optimizer, parameters)
+    tensors[RANDOM] = torch.get_rng_state()
+    if any(parameter.is_cuda for parameter in parameters.values()):
+        tensors[RANDOM_GPU] = torch.cuda.get_rng_state()
+    counts = {name: value for name, value in vars(state).items() if name not in ("mean", "kept")}
+    counts["lines"] = [line.content() for line in state.lines]
+    metadata = {"key": key, "state": json.dumps(counts), "random": json.dumps(random.bit_generator.state)}
+    with atomic(path) as temporary:
+        save_file({n: t.cpu().contiguous() for n, t in tensors.items()}, temporary, metadata=metadata)
+
+
+@torch.no_grad()
+def restore_ranker_state(
+    path: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    random: np.random.Generator,
+    *,
+    key: str,
+) -> RankerState | None:
+    """State that was written under the same key, with weights, optimizer and random states set; None without.
+
+    Raises:
+        ArtifactError: the file is damaged.
+    """
+    with readable(path):
+        tensors, metadata = opened(path, key=key)
+        if metadata is None:
+            return None
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[f"live/{name}"])
+        set_moments(optimizer, parameters, tensors)
+        torch.set_rng_state(tensors[RANDOM])
+        if RANDOM_GPU in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors[RANDOM_GPU])
+        random.bit_generator.state = json.loads(metadata["random"])
+        mean, kept = (
+            {name: tensors[f"{kind}/{name}"].to(own.device) for name, own in parameters.items()}
+            for kind in ("mean", "kept")
+        )
+        counts = json.loads(metadata["state"])
+        lines = [Epoch.model_validate(line) for line in counts.pop("lines")]
+        return RankerState(mean, kept, lines=lines, **counts)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +26,8 @@ from qarm.encoder.towers.multimodal import ItemTower
 from qarm.encoder.towers.text import TextTower
 from qarm.encoder.towers.tower import Tower, reads
 from qarm.errors import ArtifactError, InputError, shown
+from qarm.schemas.encoder import AlignSummary, EncoderCard, HeadsSettings
+from qarm.schemas.encoder import Tower as TowerCard
 
 __all__ = ["Encoder", "open_towers"]
 
@@ -85,13 +86,13 @@ class Encoder:
         heads: Heads,
         *,
         originals: Mapping[str, Callable[[], Tower]] | None = None,
-        summary: Mapping[str, Any] | None = None,
+        summary: AlignSummary | None = None,
         shelves: Mapping[str, Shelf] | None = None,
     ) -> None:
         self.towers = dict(towers)
         self.heads = heads.eval()
         self.originals = dict(originals or {})
-        self.summary = dict(summary or {})
+        self.summary = summary
         self._shelves = dict(shelves) if shelves is not None else None
         # In double precision an item's vector, rounded to single, is the same in any batch.
         self._exact = copy.deepcopy(heads).cpu().double().eval()
@@ -163,37 +164,38 @@ class Encoder:
             tower.save(folder / name)
         with atomic(folder / WEIGHTS) as temporary:
             save_file({n: t.cpu().contiguous() for n, t in self.heads.state_dict().items()}, temporary)
-        config = self._config() | {"weights_sha256": sha256_file(folder / WEIGHTS)}
+        card = self._card(sha256_file(folder / WEIGHTS))
         with atomic(folder / CARD) as temporary:
-            temporary.write_text(model_card(config), encoding="utf-8")
-        write_json(folder / CONFIG, config)
+            temporary.write_text(model_card(card), encoding="utf-8")
+        write_json(folder / CONFIG, card)
 
-    def _config(self) -> dict[str, Any]:
+    def _card(self, weights_sha256: str) -> EncoderCard:
         heads = self.heads
         towers = {
-            modality: {
-                "kind": type(self.towers[modality]).__name__,
-                "name": self.towers[modality].name,
-                "fingerprint": self.towers[modality].fingerprint,
-                "shape": list(shape),
-                "tuned": modality in self.originals,
-            }
+            modality: TowerCard(
+                kind=type(self.towers[modality]).__name__,
+                name=self.towers[modality].name,
+                fingerprint=self.towers[modality].fingerprint,
+                shape=list(shape),
+                tuned=modality in self.originals,
+            )
             for modality, shape in heads.shapes.items()
         }
-        settings = {
-            "dim": heads.dim,
-            "hidden": heads.hidden,
-            "dropout": heads.dropout,
-            "fusion": heads.fusion,
-            "anchor": heads.anchor,
-        }
-        return {
-            "format": FORMAT,
-            "qarm": version("qarm"),
-            "heads": settings,
-            "towers": towers,
-            "summary": self.summary,
-        }
+        settings = HeadsSettings(
+            dim=heads.dim,
+            hidden=heads.hidden,
+            dropout=heads.dropout,
+            fusion=heads.fusion,
+            anchor=heads.anchor,
+        )
+        return EncoderCard(
+            format=FORMAT,
+            qarm=version("qarm"),
+            heads=settings,
+            towers=towers,
+            summary=self.summary,
+            weights_sha256=weights_sha256,
+        )
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, *, towers: Mapping[str, Tower] | None = None) -> "Encoder":
@@ -212,39 +214,39 @@ class Encoder:
         if not (folder / CONFIG).is_file():
             raise InputError(f"{folder}: no {CONFIG}; give a folder written by Encoder.save_pretrained")
         verify(folder)
-        config = read_json(folder / CONFIG)
-        if not isinstance(config, dict) or config.get("format") != FORMAT:
+        content = read_json(folder / CONFIG)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise InputError(f"{folder}: {CONFIG} is not of format {FORMAT!r}; align again with this version")
-        entries = config["towers"].items()
-        opened = {name: _open_saved(folder, name, entry, towers or {}) for name, entry in entries}
-        originals = {name: _original(entry) for name, entry in entries if entry.get("tuned")}
-        shapes = {modality: tuple(entry["shape"]) for modality, entry in config["towers"].items()}
-        heads = Heads(shapes, **config["heads"])
-        heads.load_state_dict(_weights(folder / WEIGHTS, config["weights_sha256"]))
-        return cls(opened, heads, originals=originals, summary=config["summary"])
+        card = EncoderCard.model_validate(content, strict=False)
+        opened = {name: _open_saved(folder, name, entry, towers or {}) for name, entry in card.towers.items()}
+        originals = {name: _original(entry) for name, entry in card.towers.items() if entry.tuned}
+        shapes = {modality: tuple(entry.shape) for modality, entry in card.towers.items()}
+        heads = Heads(shapes, **dict(card.heads))
+        heads.load_state_dict(_weights(folder / WEIGHTS, card.weights_sha256))
+        return cls(opened, heads, originals=originals, summary=card.summary)
 
 
-def _open_saved(folder: Path, modality: str, entry: Mapping[str, Any], given: Mapping[str, Tower]) -> Tower:
-    if modality not in given and entry["kind"] not in SAVED:
+def _open_saved(folder: Path, modality: str, entry: TowerCard, given: Mapping[str, Tower]) -> Tower:
+    if modality not in given and entry.kind not in SAVED:
         raise InputError(
-            f"{folder}: the {modality} tower is a {entry['kind']} of your own; "
+            f"{folder}: the {modality} tower is a {entry.kind} of your own; "
             f"pass it as towers={{{modality!r}: ...}}"
         )
-    tower = given[modality] if modality in given else SAVED[entry["kind"]](folder / modality)
+    tower = given[modality] if modality in given else SAVED[entry.kind](folder / modality)
     if isinstance(tower, Checkpoint):
-        tower.name = entry["name"]
-    if tower.fingerprint != entry["fingerprint"]:
+        tower.name = entry.name
+    if tower.fingerprint != entry.fingerprint:
         raise ArtifactError(
             f"{folder}: the {modality} tower is not the one that was saved; restore it or align again"
         )
     return tower
 
 
-def _original(entry: Mapping[str, Any]) -> Callable[[], Tower]:
+def _original(entry: TowerCard) -> Callable[[], Tower]:
     """Opens the tower that a tuned one came from, by the name it had."""
     kinds: dict[str, Callable[[str], Tower]] = {"TextTower": TextTower, "ItemTower": ItemTower}
     kinds["ImageTower"] = lambda name: ImageTower()
-    return partial(kinds[entry["kind"]], entry["name"])
+    return partial(kinds[entry.kind], entry.name)
 
 
 def _weights(path: Path, expected: str) -> dict[str, torch.Tensor]:

@@ -1,7 +1,6 @@
-"""The model card that is saved beside an encoder."""
+"""Model card: the Markdown page that is saved beside an encoder."""
 
-from collections.abc import Mapping
-from typing import Any
+from qarm.schemas.encoder import EncoderCard
 
 __all__ = ["model_card"]
 
@@ -38,18 +37,18 @@ Where content does not predict behaviour, its vectors cannot either: compare `em
 """
 
 
-def model_card(config: Mapping[str, Any]) -> str:
+def model_card(card: EncoderCard) -> str:
     """The card, in Markdown, of an encoder's saved config."""
     rows = [
-        f"| {modality} | {entry['name']} | {' x '.join(map(str, entry['shape']))} | "
-        f"{LICENCES.get(entry['name'], 'see its source')} |"
-        for modality, entry in config["towers"].items()
+        f"| {modality} | {tower.name} | {' x '.join(map(str, tower.shape))} | "
+        f"{LICENCES.get(tower.name, 'see its source')} |"
+        for modality, tower in card.towers.items()
     ]
-    known = {name: value for name, value in config["summary"].items() if value is not None}
-    figures = [f"- {name.replace('_', ' ')}: {value:.4g}" for name, value in known.items()]
+    summary = {} if card.summary is None else card.summary.model_dump(by_alias=True, exclude_none=True)
+    figures = [f"- {name.replace('_', ' ')}: {value:.4g}" for name, value in summary.items()]
     return CARD.format(
-        modalities=", ".join(config["towers"]),
-        dim=config["heads"]["dim"],
+        modalities=", ".join(card.towers),
+        dim=card.heads.dim,
         towers="\n".join(rows),
         figures="\n".join(figures) or "No figures were recorded.",
     )

@@ -1,4 +1,4 @@
-"""Examples as batches of tensors: rows of one event share their history, which is gathered once."""
+"""Batches of examples as tensors: rows of one event share their history; log2 buckets of gaps of time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from qarm.recommender.examples import Examples
-from qarm.recommender.gaps import gap_buckets
 from qarm.recommender.history_search import CodeSearch
 
-__all__ = ["Batch", "batches"]
+__all__ = ["BUCKETS", "Batch", "batches", "gap_buckets"]
 
 BUCKET = 16  # batches that are sorted by history length together
 
@@ -144,3 +143,12 @@ def _searched(batch: Batch, examples: Examples, search: CodeSearch) -> Batch:
         kinds=torch.from_numpy(found.kinds.reshape(shape)),
         counts=torch.from_numpy(found.counts.astype(np.float32).reshape(shape)),
     )
+
+
+BUCKETS = 65
+
+
+def gap_buckets(gaps: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
+    """0 for a gap of 0 or less, else 1 + the whole part of its binary logarithm; whatever its unit."""
+    exponents: npt.NDArray[np.int32] = np.frexp(np.maximum(gaps, 0).astype(np.float64))[1]
+    return exponents.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Rows to learn from and to be judged on: user, candidate, label, and the history before the row."""
+"""Examples: rows of a user, a candidate, a label and the history before, for training and evaluation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,15 +11,44 @@ from qarm.data.interactions import FURTHER, Log
 from qarm.data.users import Users
 from qarm.errors import InputError, Problems, shown
 from qarm.recommender.negative_sampling import Untouched, draw, draw_popular
-from qarm.recommender.past import Ints, Past, Rows, row_numbers
 
-__all__ = ["Examples", "TrainingRows", "evaluation_rows", "read_examples", "row_numbers"]
+__all__ = ["Examples", "TrainingRows", "UserEvents", "evaluation_rows", "read_examples", "row_numbers"]
 
+Ints = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.int32]
 LONG = 1000  # events that are searched by code
 
 UNKNOWN = -1  # a further label that nobody gave
 PLAIN = ("user_id", "item_id", "time", "label", "row")  # columns that every log has
 OF_ROWS = ("users", "items", "labels", "times", "events", "cold", "start", "end", "begin")
+
+
+@dataclass(frozen=True)
+class UserEvents:
+    """Positive events by user and time: items and times [m], user u's in offsets[u]:offsets[u + 1]."""
+
+    items: Rows
+    times: Ints
+    offsets: Ints
+
+    @classmethod
+    def of(cls, log: Log, user_ids: list[str], item_ids: list[str]) -> "UserEvents":
+        """Events of a log, with users and items as rows of their vocabularies."""
+        frame = log.positives().frame
+        users = row_numbers(frame["user_id"], user_ids)
+        times, rows = frame["time"].to_numpy(), frame["row"].to_numpy()
+        order = np.lexsort((rows, times, users))
+        offsets = np.searchsorted(users[order], np.arange(len(user_ids) + 1))
+        return cls(row_numbers(frame["item_id"], item_ids)[order], times[order], offsets)
+
+    def before(self, users: Rows, times: Ints) -> tuple[Ints, Ints]:
+        """Start and end of the events of each user strictly before each time."""
+        clock = np.unique(np.concatenate([self.times, times]))
+        owners = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        own = owners * len(clock) + np.searchsorted(clock, self.times)
+        wanted = users.astype(np.int64) * len(clock) + np.searchsorted(clock, times)
+        end = np.searchsorted(own, wanted)
+        return self.offsets[users], end
 
 
 @dataclass(frozen=True)
@@ -111,7 +140,7 @@ class TrainingRows:
         user_ids, vocabulary = train.users, sorted(item_ids)
         self.events = _attach(
             _plain(train if since is None else since),
-            Past.of(train, user_ids, vocabulary),
+            UserEvents.of(train, user_ids, vocabulary),
             user_ids=user_ids,
             item_ids=vocabulary,
             limits=(history, long_history),
@@ -175,7 +204,7 @@ def evaluation_rows(
     )
     numbers = row_numbers(events["item_id"], vocabulary)
     popularity = np.bincount(numbers, minlength=len(vocabulary)) if popular else None
-    nothing = Past(np.empty(0, np.int32), np.empty(0, np.int64), np.zeros(len(user_ids) + 1, np.int64))
+    nothing = UserEvents(np.empty(0, np.int32), np.empty(0, np.int64), np.zeros(len(user_ids) + 1, np.int64))
     is_cold = ~np.isin(vocabulary, np.asarray(trained_items))
     frames = []
     for name, log in parts.items():
@@ -205,7 +234,7 @@ def read_examples(
     vocabulary = sorted(item_ids)
     log = Log(pl.concat([part.frame.select(PLAIN) for part in past]))
     user_ids = pl.concat([rows["user_id"], log.frame["user_id"]]).unique().sort().to_list()
-    events = Past.of(log, user_ids, vocabulary)
+    events = UserEvents.of(log, user_ids, vocabulary)
     about = next((part.about for part in past if part.about is not None), None)
     limits = (history, long_history)
     return _attach(rows, events, user_ids=user_ids, item_ids=vocabulary, limits=limits, about=about)
@@ -219,7 +248,7 @@ def _plain(log: Log) -> pl.DataFrame:
 
 def _attach(
     rows: pl.DataFrame,
-    past: Past,
+    past: UserEvents,
     *,
     user_ids: list[str],
     item_ids: list[str],
@@ -312,3 +341,18 @@ def _check_training(rows: Examples, explicit: bool) -> None:
                 f"check data.interactions.labels.{name}, or remove it"
             )
     problems.raise_any()
+
+
+def row_numbers(ids: pl.Series, vocabulary: list[str]) -> Rows:
+    """Position of each id in a vocabulary of distinct strings, int32 [len(ids)].
+
+    Raises:
+        InputError: ids that the vocabulary has not, named and counted.
+    """
+    places = ids.cast(pl.Enum(vocabulary), strict=False).to_physical()
+    if places.null_count():
+        unknown = ids.filter(places.is_null()).unique().sort()
+        raise InputError(
+            f"{ids.name}: {len(unknown)} unknown, {shown(unknown)}; add them to the catalogue and its codes"
+        )
+    return places.to_numpy().astype(np.int32)

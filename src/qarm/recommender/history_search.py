@@ -1,17 +1,20 @@
-"""Hard search: a long history's events that share a candidate's codes (QARM, 3.3; SIM, arXiv 2006.05639).
+"""History search by code, and attention over the matches (QARM, section 3.3; SIM, arXiv 2006.05639).
 
 Positions of all histories are sorted by code once; a candidate's matches are then a stretch that binary
 search finds. The cost follows the matches that are kept, not the length of the history.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor, nn
 
 from qarm.core.parallel.numba_jit import compiled
 
-__all__ = ["KINDS", "CodeSearch", "Matches"]
+__all__ = ["KINDS", "CodeSearch", "Cross", "Crossed", "Matches"]
 
 KINDS = ("code 1", "codes 1 and 2", "VQ list")
 
@@ -151,3 +154,44 @@ def _by_list(
                 matched[n, column] = item
                 kinds[n, column] = 3
                 column += 1
+
+
+MASKED = -1e9
+
+
+class Crossed(NamedTuple):
+    """history: [g, c, d], what the matches say; products: [g, c, fields] with the candidate, by field;
+    counts: [g, c, 3], log of one more than the events of each kind; logit: [g, c], their linear part.
+    """
+
+    history: Tensor
+    products: Tensor
+    counts: Tensor
+    logit: Tensor
+
+
+class Cross(nn.Module):
+    """Reads what `CodeSearch` found (QARM, section 3.3): how much matched, of which kind, and what it was."""
+
+    def __init__(self, fields: int) -> None:
+        super().__init__()
+        self.kind = nn.Parameter(torch.zeros(1 + len(KINDS)))
+        self.closeness = nn.Parameter(torch.zeros(()))
+        self.gain = nn.Parameter(torch.ones(fields))
+        self.count = nn.Parameter(torch.zeros(len(KINDS)))
+
+    @staticmethod
+    def width(fields: int, dim: int) -> int:
+        """Of what it adds to the network's input."""
+        return dim + fields + len(KINDS)
+
+    def forward(self, own: Tensor, matched: Tensor, kinds: Tensor, counts: Tensor) -> Crossed:
+        """Of fields [g, c, f, d], matches' fields [g, c, k, f, d], kinds [g, c, k] and counts [g, c, 3]."""
+        there = kinds > 0
+        scores = self.closeness * torch.einsum("gcd,gckd->gck", own.sum(2), matched.sum(3))
+        scores = (scores + self.kind[kinds]).masked_fill(~there, MASKED)
+        weights = scores.softmax(-1) * there
+        attended = torch.einsum("gck,gckfd->gcfd", weights, matched)
+        products = (own * attended).sum(-1)
+        logged = counts.log1p()
+        return Crossed(attended.sum(2), products, logged, products @ self.gain + logged @ self.count)

@@ -1,65 +1,15 @@
-"""An item as the ranker sees it: a vector per field, from its id, its codes and its frozen vector."""
-
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+"""Item fields: a vector per field of an item, from its id, its codes and its frozen vector."""
 
 import torch
 from torch import Tensor, nn
 
 from qarm.recommender.code_embedding import CodeEmbedding
+from qarm.schemas.results import RankerShape
 
-__all__ = ["ItemFields", "Shape"]
+__all__ = ["ItemFields"]
 
-LATER = ("prefixes", "weighted", "spare", "time", "labels", "users")
 INIT = 0.02  # of code tables, so that a code starts as a small correction
 ID_INIT = 0.1  # ids meet only each other at first: from 0.02 their scalar products take ten epochs to wake
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a ranker is built from.
-
-    items: size of the vocabulary; known: items with an id of their own; ids: whether ids are read; widths,
-    nearest, pool: codes per level, length of the VQ list and its table (empty or 0: none); vector: length of
-    the frozen vector (0: none); cross: matches by code that are attended to (0: no search); dim, attention,
-    hidden: widths of embeddings, attention units and layers; history: longest history.
-    prefixes: rows of the table for codes 1 and 2 together; weighted: whether a VQ list's entries are weighed
-    by place; spare: whether the last code of each table is that of items without codes; time: whether
-    attention knows gaps of time; labels: the further labels; users: number of values of each user feature.
-    """
-
-    items: int
-    known: int
-    widths: tuple[int, ...] = ()
-    nearest: int = 0
-    pool: int = 0
-    vector: int = 0
-    ids: bool = True
-    cross: int = 0
-    dim: int = 16
-    attention: int = 16
-    hidden: tuple[int, ...] = (32,)
-    dropout: float = 0.3
-    id_dropout: float = 0.1
-    history: int = 50
-    prefixes: int = 0
-    weighted: bool = False
-    spare: bool = False
-    time: bool = False
-    labels: tuple[str, ...] = ()
-    users: tuple[int, ...] = ()
-
-    def content(self) -> dict[str, Any]:
-        """For JSON; what came later is left out while it is not used, so that files stay as they were."""
-        plain = {name: getattr(Shape, name) for name in LATER}
-        return {name: value for name, value in asdict(self).items() if value != plain.get(name, self)}
-
-    @classmethod
-    def of(cls, content: Mapping[str, Any]) -> "Shape":
-        """What `content` gave, with its lists as tuples."""
-        fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in content.items()}
-        return cls(**fields)
 
 
 class ItemFields(nn.Module):
@@ -74,7 +24,7 @@ class ItemFields(nn.Module):
     vectors: Tensor
     pool: Tensor
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: RankerShape) -> None:
         super().__init__()
         self.shape = shape
         self.ids = nn.Embedding(shape.known + 1, shape.dim) if shape.ids else None

@@ -11,11 +11,10 @@ from qarm.report.provenance import stages_done
 from qarm.schemas.base import Check
 from qarm.schemas.codes import CodeQuality
 from qarm.schemas.comparison import Compared
-from qarm.schemas.encoder import AlignStep
+from qarm.schemas.encoder import AlignStep, EmbeddingQuality, Neighbours
 from qarm.schemas.explorer import ExplorerItems, Tree
 from qarm.schemas.pairs import PairQuality
 from qarm.schemas.results import Summary
-from qarm.schemas.retrieval import EmbeddingQuality, Neighbours
 
 __all__ = ["render_report"]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from qarm.core.atomic_io import read_model
 from qarm.core.text_tables import aligned_table, figure_text, interval_text, percent_text
 from qarm.schemas.codes import CodeQuality
+from qarm.schemas.encoder import Card, EmbeddingQuality, Neighbours
 from qarm.schemas.pairs import PairQuality
 from qarm.schemas.results import Mean, Summary
-from qarm.schemas.retrieval import Card, EmbeddingQuality, Neighbours
 
 __all__ = [
     "agreement_lines",

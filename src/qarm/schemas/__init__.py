@@ -7,11 +7,10 @@ from pydantic import BaseModel
 from qarm.schemas.base import Check, Manifest, Timing
 from qarm.schemas.codes import Churn, CodeQuality, Profile, Saved
 from qarm.schemas.comparison import Compared, ComparedCell, ComparedKey, ComparedTiming, Searched
-from qarm.schemas.encoder import AlignStep, EncoderCard
+from qarm.schemas.encoder import AlignStep, EmbeddingQuality, EncoderCard, Neighbours
 from qarm.schemas.explorer import ExplorerItems, Tree
 from qarm.schemas.pairs import PairQuality
 from qarm.schemas.results import Baselines, Cell, RankerShape, Results, Summary
-from qarm.schemas.retrieval import EmbeddingQuality, Neighbours
 
 __all__ = ["SCHEMAS", "schema_of"]
 

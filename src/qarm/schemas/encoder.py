@@ -1,4 +1,4 @@
-"""Alignment metrics, and the config of a saved encoder."""
+"""Alignment metrics, the config of a saved encoder, and the quality of its vectors."""
 
 from typing import Annotated
 
@@ -6,10 +6,27 @@ from pydantic import Field
 
 from qarm.schemas.base import Count, Schema, Share
 
-__all__ = ["AlignStep", "AlignSummary", "EncoderCard", "HeadsSettings", "Tower"]
+__all__ = [
+    "AlignStep",
+    "AlignSummary",
+    "Card",
+    "EmbeddingQuality",
+    "EncoderCard",
+    "Geometry",
+    "HeadsSettings",
+    "HitDifference",
+    "HitRate",
+    "NearItem",
+    "Neighbours",
+    "PairRecall",
+    "Slice",
+    "Tower",
+]
 
 
 class AlignFigures(Schema):
+    """Loss and temperature, and loss and recall at 10 on held-out pairs; raw_recall: before training."""
+
     loss: float | None
     temperature: float
     valid_loss: float | None
@@ -23,12 +40,21 @@ class AlignStep(AlignFigures):
     step: Count
 
 
-class AlignSummary(AlignFigures):
+class AlignSummary(Schema):
+    """Pairs and steps of an alignment, and its figures at the end."""
+
     pairs: Count
     steps: Count
+    loss: float | None
+    temperature: float
+    valid_loss: float | None
+    valid_recall: Annotated[Share | None, Field(alias="valid_recall@10")]
+    raw_recall: Annotated[Share | None, Field(alias="raw_recall@10")]
 
 
 class Tower(Schema):
+    """A tower of a saved encoder; shape: of one item's feature; tuned: whether its weights were trained."""
+
     kind: str
     name: str
     fingerprint: str
@@ -37,6 +63,8 @@ class Tower(Schema):
 
 
 class HeadsSettings(Schema):
+    """Settings of the heads over the towers."""
+
     dim: Count
     hidden: Count
     dropout: Share
@@ -51,5 +79,85 @@ class EncoderCard(Schema):
     qarm: str
     heads: HeadsSettings
     towers: dict[str, Tower]
-    summary: AlignSummary
+    summary: AlignSummary | None
     weights_sha256: str
+
+
+class Slice(Schema):
+    """Later clicks of a slice, and the users who made them."""
+
+    clicks: Count
+    users: Count
+
+
+class HitRate(Schema):
+    """Hit rates of a method on a slice, by cut-off."""
+
+    method: str
+    slice: str
+    hit_rate: dict[str, Share | None]
+
+
+class HitDifference(Schema):
+    """Difference and ratio of the hit rates of two methods, with 95 % intervals over users."""
+
+    method: str
+    against: str
+    slice: str
+    cutoff: str
+    difference: float | None
+    difference_interval: list[float] | None
+    ratio: float | None
+    ratio_interval: list[float] | None
+
+
+class PairRecall(Schema):
+    """Held-out pairs, and by method and cut-off the share whose target is near the trigger."""
+
+    count: Count
+    recall: dict[str, dict[str, Share | None]]
+
+
+class Geometry(Schema):
+    """Alignment and uniformity (Wang and Isola, 2020)."""
+
+    alignment: Annotated[float, Field(ge=0.0)] | None
+    uniformity: float | None
+
+
+class EmbeddingQuality(Schema):
+    """`embeddings/quality.json`; fields as in `embedding_quality`."""
+
+    users: Count
+    clicks: Count
+    items: Count
+    queries: Count
+    each: Count
+    cutoffs: dict[str, Count]
+    slices: dict[str, Slice]
+    hit_rates: list[HitRate]
+    differences: list[HitDifference]
+    pairs: PairRecall
+    geometry: dict[str, Geometry]
+
+
+class NearItem(Schema):
+    """An item and its nearest items before and after alignment."""
+
+    item: str
+    raw: list[str]
+    aligned: list[str]
+
+
+class Card(Schema):
+    """Title and small picture of an item."""
+
+    title: str | None
+    picture: str | None
+
+
+class Neighbours(Schema):
+    """`embeddings/neighbours.json`; fields as in `neighbour_examples.neighbours`."""
+
+    items: list[NearItem]
+    cards: dict[str, Card]

@@ -2,14 +2,29 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from qarm.schemas.base import Count, Schema, Share
+from qarm.schemas.base import FORMAT, Count, Schema, Share
 
-__all__ = ["Baselines", "Cell", "Epoch", "RankerShape", "Results", "Summary"]
+__all__ = [
+    "Baselines",
+    "Cell",
+    "Difference",
+    "Epoch",
+    "Figures",
+    "LabelFigures",
+    "LabelRow",
+    "Mean",
+    "RankerShape",
+    "Results",
+    "Row",
+    "Summary",
+]
 
 
 class Figures(Schema):
+    """Figures of a slice; None where it has one label only."""
+
     slice: str
     auc: Share | None
     uauc: Share | None
@@ -19,25 +34,55 @@ class Figures(Schema):
     users: Count
 
 
-class Row(Figures):
+class Row(Schema):
+    """Figures of a variant and seed on a slice of the test part."""
+
     variant: str
     seed: int
+    slice: str
+    auc: Share | None
+    uauc: Share | None
+    gauc: Share | None
+    logloss: Annotated[float, Field(ge=0.0)] | None
+    rows: Count
+    users: Count
 
 
 class Epoch(Schema):
+    """Training loss and validation figures of an epoch."""
+
     epoch: Count
     loss: float
     valid_auc: Share | None
     valid_logloss: float | None
 
 
-class LabelFigures(Figures):
+class LabelFigures(Schema):
+    """Figures of a further label on a slice, over the rows where it is known."""
+
     label: str
+    slice: str
+    auc: Share | None
+    uauc: Share | None
+    gauc: Share | None
+    logloss: Annotated[float, Field(ge=0.0)] | None
+    rows: Count
+    users: Count
 
 
-class LabelRow(LabelFigures):
+class LabelRow(Schema):
+    """Figures of a variant, seed and further label on a slice."""
+
     variant: str
     seed: int
+    label: str
+    slice: str
+    auc: Share | None
+    uauc: Share | None
+    gauc: Share | None
+    logloss: Annotated[float, Field(ge=0.0)] | None
+    rows: Count
+    users: Count
 
 
 class Cell(Schema):
@@ -47,9 +92,9 @@ class Cell(Schema):
     """
 
     rows: list[Figures]
-    labels: list[LabelFigures] | None = None
     epochs: list[Epoch]
     best: int
+    labels: list[LabelFigures] | None = None
 
 
 class Baselines(Schema):
@@ -60,22 +105,34 @@ class Baselines(Schema):
 
 
 class RankerShape(Schema):
-    """`recommender/<variant>/config.json`; fields as in `qarm.recommender.ranking.model.Shape`."""
+    """`recommender/<variant>/config.json`: what a ranker is built from.
 
+    items: size of the vocabulary; known: items with an id of their own; ids: whether ids are read; widths,
+    nearest, pool: codes per level, length of the VQ list and its table (empty or 0: none); vector: length of
+    the frozen vector (0: none); cross: matches by code that are attended to (0: no search); dim, attention,
+    hidden: widths of embeddings, attention units and layers; history: longest history.
+    prefixes: rows of the table for codes 1 and 2 together; weighted: whether a VQ list's entries are weighed
+    by rank; spare: whether the last code of each table is that of items without codes; time: whether
+    attention reads gaps of time; labels: the further labels; users: number of values of each user feature.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = FORMAT
     items: Count
     known: Count
-    widths: list[Count]
-    nearest: Count
-    pool: Count
-    vector: Count
-    ids: bool
-    cross: Count
-    dim: Count
-    attention: Count
-    hidden: list[Count]
-    dropout: Share
-    id_dropout: Share
-    history: Count
+    widths: tuple[Count, ...] = ()
+    nearest: Count = 0
+    pool: Count = 0
+    vector: Count = 0
+    ids: bool = True
+    cross: Count = 0
+    dim: Count = 16
+    attention: Count = 16
+    hidden: tuple[Count, ...] = (32,)
+    dropout: Share = 0.3
+    id_dropout: Share = 0.1
+    history: Count = 50
     prefixes: Count = 0
     weighted: bool = False
     spare: bool = False

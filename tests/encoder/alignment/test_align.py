@@ -53,7 +53,7 @@ def test_what_behaves_alike_comes_to_lie_close(world: World, towers: dict[str, A
     assert [row["step"] for row in rows] == [5 * epoch for epoch in range(31)]
     assert rows[0]["temperature"] == pytest.approx(FEW["temperature"])
     assert rows[-1]["valid_loss"] < rows[0]["valid_loss"]
-    assert encoder.summary["valid_recall@10"] > encoder.summary["raw_recall@10"]
+    assert encoder.summary.valid_recall > encoder.summary.raw_recall
 
 
 def test_the_same_seed_gives_the_same_bytes(world: World, towers: dict[str, Any]) -> None:
@@ -154,12 +154,12 @@ def test_a_loss_that_is_no_number_stops_with_advice(world: World, towers: dict[s
 
 def test_fewer_pairs_than_a_batch_make_a_smaller_batch(world: World, towers: dict[str, Any]) -> None:
     encoder = align(world[0], world[1][:3], towers=towers, **FEW | {"batch": 512})
-    assert encoder.summary["steps"] == 3
-    assert encoder.summary["valid_loss"] is None
+    assert encoder.summary.steps == 3
+    assert encoder.summary.valid_loss is None
 
 
 def test_steps_are_capped(world: World, towers: dict[str, Any]) -> None:
-    assert align(*world, towers=towers, **FEW, max_steps=7).summary["steps"] == 7
+    assert align(*world, towers=towers, **FEW, max_steps=7).summary.steps == 7
 
 
 def test_recall_by_hand() -> None:
@@ -199,7 +199,7 @@ def test_modality_dropout_trains_the_stand_ins(world: World, fake: Any) -> None:
 
 def test_the_temperature_is_learned_within_bounds(world: World, towers: dict[str, Any]) -> None:
     for start, low, high in ((0.05, 0.01, 0.2), (5.0, 0.5, 1.0)):
-        found = align(*world, towers=towers, **FEW | {"temperature": start}).summary["temperature"]
+        found = align(*world, towers=towers, **FEW | {"temperature": start}).summary.temperature
         assert low <= found <= high
         assert not math.isclose(found, start)
 
@@ -209,4 +209,4 @@ def test_steps_stay_between_the_bounds(
     world: World, towers: dict[str, Any], low: int, high: int, steps: int
 ) -> None:
     encoder = align(*world, towers=towers, **FEW | {"min_steps": low, "max_steps": high})
-    assert encoder.summary["steps"] == steps
+    assert encoder.summary.steps == steps

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qarm.encoder.alignment.loss import Positives, contrastive_loss, negatives_to_mask
+from qarm.encoder.alignment.loss import Positives, contrastive_loss, mask_false_negatives
 
 
 def loss(
@@ -64,7 +64,7 @@ def test_a_repeated_answer_is_no_negative() -> None:
     # Items 0 and 2 share target 1: alone against each other there is nothing to get wrong.
     triggers, targets = torch.tensor([[0, 1], [2, 1]]).T
     alike = torch.eye(3, dtype=torch.bool)
-    assert negatives_to_mask(alike, triggers, targets).tolist() == [[False, True], [True, False]]
+    assert mask_false_negatives(alike, triggers, targets).tolist() == [[False, True], [True, False]]
     vectors, pairs = unit(3), [(0, 1), (2, 1)]
     back = [
         -math.log(1 / (1 + math.exp(float(vectors[1] @ (vectors[b] - vectors[a])))))
@@ -75,7 +75,7 @@ def test_a_repeated_answer_is_no_negative() -> None:
 
 def test_the_query_itself_is_no_negative() -> None:
     # 1 is the target of the first pair and the trigger of the second; 3 takes no part in the masked scores.
-    mask = negatives_to_mask(torch.eye(3, dtype=torch.bool), torch.tensor([0, 1]), torch.tensor([1, 2]))
+    mask = mask_false_negatives(torch.eye(3, dtype=torch.bool), torch.tensor([0, 1]), torch.tensor([1, 2]))
     assert mask.tolist() == [[False, False], [True, False]]
 
 

@@ -17,7 +17,7 @@ from qarm.config import EncoderConfig
 from qarm.data.catalog import Catalog
 from qarm.encoder.alignment import trainer as training
 from qarm.encoder.alignment.align import align
-from qarm.encoder.alignment.hard_negatives import nearest_strangers
+from qarm.encoder.alignment.hard_negatives import mine_hard_negatives
 from qarm.encoder.alignment.loss import Positives
 from qarm.encoder.alignment.model import Learner
 from qarm.encoder.alignment.pair_dataset import TrainingPairs, read_pairs
@@ -42,7 +42,7 @@ def trainer(world: World, fake: Any, tmp_path: Path, **settings: Any) -> Any:
     learner.fit_scales()
     pairs, valid = read_pairs(frame, catalog.item_ids, folder=tmp_path, seed=0)
     chosen = EncoderConfig.model_validate(FEW | settings)
-    return training.Trainer(learner, pairs, valid, chosen, 0, training.World(), None)
+    return training.Trainer(learner, pairs, valid, chosen, 0, training.Processes(), None)
 
 
 def gradients(made: Any, plan: training.Plan) -> dict[str, torch.Tensor]:
@@ -155,7 +155,7 @@ def test_progress_of_another_training_is_not_gone_on_from(
     catalog, pairs = world
     towers = {m: fake(m) for m in ("text", "image")}
     with monkeypatch.context() as patch:
-        patch.setattr(training.Trainer, "_find_strangers", lambda self, state: state.step and 1 / 0)
+        patch.setattr(training.Trainer, "_mine_hard_negatives", lambda self, state: state.step and 1 / 0)
         with pytest.raises(ZeroDivisionError):
             align(catalog, pairs, towers=towers, cache=tmp_path, **FEW)
     assert (tmp_path / "training.safetensors").is_file()
@@ -207,12 +207,12 @@ def test_log_q_is_the_share_of_pairs(world: World, fake: Any, tmp_path: Path, sh
     assert np.allclose(made.log_q[0].numpy(), expected, atol=1e-6)
 
 
-def test_hard_negatives_are_the_nearest_strangers() -> None:
+def test_hard_negatives_are_the_mine_hard_negatives() -> None:
     angles = torch.deg2rad(torch.tensor([0.0, 10.0, 25.0, 45.0, 180.0]))
     vectors = torch.stack([angles.cos(), angles.sin()], dim=1)
     known = Positives(np.array([0]), np.array([1]), items=5)
-    assert nearest_strangers(vectors, known, count=2).tolist() == [[2, 3], [2, 3], [1, 3], [2, 1], [3, 2]]
-    few = nearest_strangers(vectors[:2], Positives(np.array([0]), np.array([1]), items=2), count=3)
+    assert mine_hard_negatives(vectors, known, count=2).tolist() == [[2, 3], [2, 3], [1, 3], [2, 1], [3, 2]]
+    few = mine_hard_negatives(vectors[:2], Positives(np.array([0]), np.array([1]), items=2), count=3)
     assert few.tolist() == [[-1, -1, -1], [-1, -1, -1]]
 
 
@@ -229,7 +229,7 @@ def test_hard_negatives_are_the_nearest_strangers() -> None:
 def test_every_option_learns(world: World, fake: Any, settings: dict[str, Any]) -> None:
     towers = {m: fake(m) for m in ("text", "image")}
     encoder = align(*world, towers=towers, **FEW | {"epochs": 20} | settings)
-    assert encoder.summary["valid_recall@10"] > 2 * encoder.summary["raw_recall@10"]
+    assert encoder.summary.valid_recall > 2 * encoder.summary.raw_recall
 
 
 def test_pairs_from_a_file_train_to_the_same_bytes(world: World, fake: Any, tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_an_items_batch_place_is_found_by_hand(make_catalog: Callable[..., Catal
         TrainingPairs(np.empty(0, dtype=int), np.empty(0, dtype=int), np.empty(0, dtype=np.float32)),
         EncoderConfig(),
         0,
-        training.World(),
+        training.Processes(),
         None,
     )
     plan = made.plan(made.pairs, None)

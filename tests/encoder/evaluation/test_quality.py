@@ -18,7 +18,7 @@ from qarm.encoder.alignment.align import align
 from qarm.encoder.evaluation.modality_ablation import hidden_versions, only_modalities
 from qarm.encoder.evaluation.neighbour_examples import neighbours
 from qarm.encoder.evaluation.quality import embedding_quality
-from qarm.schemas.retrieval import EmbeddingQuality
+from qarm.schemas.encoder import EmbeddingQuality
 
 ITEMS = [f"i{number:02d}" for number in range(40)]
 
@@ -48,7 +48,7 @@ def test_good_vectors_find_what_follows_and_the_figures_have_their_shape(split: 
     order = np.random.default_rng(1).permutation(40)
     versions = {"raw": circle(order), "aligned": circle(np.arange(40) // 10 * 10 + np.arange(40) % 10 / 10)}
     pairs = pl.DataFrame({"trigger_id": ["i00"], "target_id": ["i01"]})
-    found = embedding_quality(versions, split, pairs, ITEMS, draws=100)
+    found = embedding_quality(versions, split, pairs, ITEMS, draws=100).content()
     EmbeddingQuality.model_validate(found, strict=True)
     assert (found["users"], found["clicks"], found["items"]) == (30, 60, 40)
     assert found["cutoffs"] == {"10": 10, "50": 50, "200": 200, "1%": 1, "5%": 2}
@@ -72,10 +72,10 @@ def test_good_vectors_find_what_follows_and_the_figures_have_their_shape(split: 
 def test_equal_versions_differ_by_nothing_and_twice_is_the_same(split: Split) -> None:
     versions = {"raw": circle(np.arange(40.0)), "aligned": circle(np.arange(40.0))}
     pairs = pl.DataFrame({"trigger_id": ["i00"], "target_id": ["i01"]})
-    found = embedding_quality(versions, split, pairs, ITEMS, draws=20)
+    found = embedding_quality(versions, split, pairs, ITEMS, draws=20).content()
     gains = [row for row in found["differences"] if row["against"] == "raw"]
     assert {row["difference"] for row in gains} <= {0.0, None}
-    assert embedding_quality(versions, split, pairs, ITEMS, draws=20) == found
+    assert embedding_quality(versions, split, pairs, ITEMS, draws=20).content() == found
 
 
 def test_hidden_modalities_leave_what_the_others_give(
@@ -103,7 +103,9 @@ def test_the_gallery_shows_nearest_items_with_small_pictures(tmp_path: Any) -> N
     pictures = [f"{number}.png" if number % 2 == 0 else None for number in range(40)]
     frame = pl.DataFrame({"item_id": ITEMS, "text": ["x" * 99 + "\nmore"] * 39 + [None], "image": pictures})
     frame = frame.with_columns(audio=pl.lit(None, dtype=pl.String))
-    found = neighbours(Catalog(frame, tmp_path), circle(np.arange(40.0)), circle(np.arange(40) * 3 % 40))
+    found = neighbours(
+        Catalog(frame, tmp_path), circle(np.arange(40.0)), circle(np.arange(40) * 3 % 40)
+    ).content()
     assert len(found["items"]) == 10
     for entry in found["items"]:
         own = ITEMS.index(entry["item"])
@@ -115,5 +117,8 @@ def test_the_gallery_shows_nearest_items_with_small_pictures(tmp_path: Any) -> N
     picture = Image.open(BytesIO(b64decode(shown.removeprefix("data:image/webp;base64,"))))
     assert picture.size == (96, 48)
     assert (
-        neighbours(Catalog(frame, tmp_path), circle(np.arange(40.0)), circle(np.arange(40) * 3 % 40)) == found
+        neighbours(
+            Catalog(frame, tmp_path), circle(np.arange(40.0)), circle(np.arange(40) * 3 % 40)
+        ).content()
+        == found
     )

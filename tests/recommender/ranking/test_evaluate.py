@@ -14,9 +14,9 @@ from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.errors import InputError
 from qarm.recommender.examples import Examples, evaluation_rows
-from qarm.recommender.ranking.evaluate import Comparison, compare, evaluate, judge
+from qarm.recommender.ranking.evaluate import Comparison, compare, evaluate, evaluate_ranker
+from qarm.recommender.ranking.fitting import train_ranker
 from qarm.recommender.ranking.model import Ranker, score_examples
-from qarm.recommender.ranking.train import train_ranker
 
 MakeExamples = Callable[..., Examples]
 MakeLog = Callable[..., Log]
@@ -50,33 +50,33 @@ def rankers(toy: Toy, halves: tuple[Log, Log]) -> dict[str, Ranker]:
 def test_slices_against_scikit_learn(judged: Examples) -> None:
     scores = np.random.default_rng(1).normal(size=len(judged)) + judged.labels
     found = evaluate(judged, scores)
-    assert [row["slice"] for row in found] == ["all", "warm", "cold"]
+    assert [row.slice for row in found] == ["all", "warm", "cold"]
     cold = np.isin(judged.items, COLD)
     for row, chosen in zip(found, (np.ones(len(cold), dtype=bool), ~cold, cold), strict=True):
         labels, users = judged.labels[chosen], judged.users[chosen]
-        assert row["auc"] == pytest.approx(roc_auc_score(labels, scores[chosen]))
+        assert row.auc == pytest.approx(roc_auc_score(labels, scores[chosen]))
         probability = 1 / (1 + np.exp(-scores[chosen]))
-        assert row["logloss"] == pytest.approx(log_loss(labels, probability))
+        assert row.logloss == pytest.approx(log_loss(labels, probability))
         each = [(users == u, labels[users == u]) for u in range(5)]
         kept = [(roc_auc_score(y, scores[chosen][m]), len(y)) for m, y in each if 0 < y.sum() < len(y)]
         values, sizes = zip(*kept, strict=True)
-        assert row["uauc"] == pytest.approx(np.mean(values))
-        assert row["gauc"] == pytest.approx(np.average(values, weights=sizes))
-        assert (row["rows"], row["users"]) == (chosen.sum(), len(kept))
+        assert row.uauc == pytest.approx(np.mean(values))
+        assert row.gauc == pytest.approx(np.average(values, weights=sizes))
+        assert (row.rows, row.users) == (chosen.sum(), len(kept))
 
 
 def test_a_slice_without_both_labels_has_no_figures(make_examples: MakeExamples) -> None:
     examples = make_examples([([1, 2, 9], [1, 0, 0], [])], cold=[9])
     warm, cold = evaluate(examples, np.array([0.3, 0.1, 0.2]))[1:]
-    assert warm["auc"] == 1.0
-    assert (cold["auc"], cold["uauc"], cold["gauc"], cold["rows"], cold["users"]) == (None, None, None, 1, 0)
-    assert cold["logloss"] == pytest.approx(np.log(1 + np.exp(0.2)))
+    assert warm.auc == 1.0
+    assert (cold.auc, cold.uauc, cold.gauc, cold.rows, cold.users) == (None, None, None, 1, 0)
+    assert cold.logloss == pytest.approx(np.log(1 + np.exp(0.2)))
 
 
 def test_scores_that_are_no_log_odds_have_no_logloss(judged: Examples) -> None:
     found = evaluate(judged, judged.items.astype(np.float64), logits=False)
-    assert [row["logloss"] for row in found] == [None] * 3
-    assert found[0]["auc"] is not None
+    assert [row.logloss for row in found] == [None] * 3
+    assert found[0].auc is not None
 
 
 def test_nan_is_refused(judged: Examples) -> None:
@@ -92,12 +92,10 @@ def test_drawn_negatives_move_the_log_odds_and_no_ranking(
     """Trained on 4 negatives a positive and judged on 5: the odds fall by a factor of 5 / 4."""
     ranker = rankers["id"]
     logits = score_examples(ranker, judged).astype(np.float64)
-    plain, drawn = (judge(ranker, judged, drawn=drawn)[0] for drawn in (False, True))
-    assert {k: v for k, v in plain.items() if k != "logloss"} == {
-        k: v for k, v in drawn.items() if k != "logloss"
-    }
+    plain, drawn = (evaluate_ranker(ranker, judged, drawn=drawn)[0] for drawn in (False, True))
+    assert plain.model_copy(update={"logloss": None}) == drawn.model_copy(update={"logloss": None})
     expected = [log_loss(judged.labels, 1 / (1 + np.exp(-z))) for z in (logits, logits - np.log(5 / 4))]
-    assert [plain["logloss"], drawn["logloss"]] == pytest.approx(expected, rel=5e-3)
+    assert [plain.logloss, drawn.logloss] == pytest.approx(expected, rel=5e-3)
     assert expected[0] != pytest.approx(expected[1], rel=5e-2)
 
 

@@ -22,9 +22,9 @@ from qarm.recommender.batches import batches
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
 from qarm.recommender.item_features import item_table
 from qarm.recommender.ranking import variants as stage
+from qarm.recommender.ranking.fitting import build_ranker
 from qarm.recommender.ranking.model import Ranker, score_examples
-from qarm.recommender.ranking.train import built
-from qarm.recommender.ranking.trainer import Loop
+from qarm.recommender.ranking.trainer import RankerTrainer
 from qarm.schemas.results import Cell, RankerShape, Results
 
 Toy = tuple[Log, Codes, Embeddings]
@@ -154,7 +154,9 @@ def test_scores_by_label(trained: Path, toy: Toy) -> None:
     with pytest.raises(InputError, match="no further label 'buy'; it knows like, share"):
         ranker.score([ids], history, label="buy")
     with pytest.raises(InputError, match="no further label 'like'; it has learned none"):
-        Ranker(replace(ranker.shape, labels=()), ranker.item_ids).score([["g1-0"]], [[]], label="like")
+        Ranker(ranker.shape.model_copy(update={"labels": ()}), ranker.item_ids).score(
+            [["g1-0"]], [[]], label="like"
+        )
 
 
 def test_the_first_column_is_what_the_ranker_says(trained: Path, toy: Toy) -> None:
@@ -168,14 +170,14 @@ def test_the_first_column_is_what_the_ranker_says(trained: Path, toy: Toy) -> No
     np.testing.assert_allclose(score_examples(ranker, rows, label="like")[batch.rows], found, atol=1e-4)
 
 
-def loop_of(toy: Toy) -> tuple[Loop, Examples]:
+def loop_of(toy: Toy) -> tuple[RankerTrainer, Examples]:
     log, codes, _ = toy
     rows = TrainingRows(liked(log), item_ids=codes.item_ids, explicit=False, negatives=2, history=10)
     torch.manual_seed(0)
-    ranker = built(rows, item_table(codes.item_ids, "id"), CONFIG)
+    ranker = build_ranker(rows, item_table(codes.item_ids, "id"), CONFIG)
     with torch.no_grad():
         ranker.further.weight.normal_()
-    return Loop(ranker, rows, rows.events, CONFIG, seed=0, world=Processes()), rows.epoch(0)
+    return RankerTrainer(ranker, rows, rows.events, CONFIG, seed=0, processes=Processes()), rows.epoch(0)
 
 
 def test_the_loss_by_hand(toy: Toy) -> None:

@@ -16,15 +16,15 @@ import torch
 from qarm.errors import ArtifactError, InputError
 from qarm.recommender.batches import Batch, batches
 from qarm.recommender.examples import Examples
-from qarm.recommender.item_fields import Shape
 from qarm.recommender.ranking.model import Ranker, score_examples, set_items
+from qarm.schemas.results import RankerShape
 
 MakeExamples = Callable[..., Examples]
 ITEMS = [f"i{n:02d}" for n in range(10)]
 COLD = [8, 9]
-ID = Shape(items=10, known=8, dim=4, attention=3, hidden=(6, 5), history=8)
-FULL = replace(ID, widths=(4, 3), nearest=2, pool=6, vector=5)
-CROSSED = replace(FULL, cross=3, ids=False)
+ID = RankerShape(items=10, known=8, dim=4, attention=3, hidden=(6, 5), history=8)
+FULL = ID.model_copy(update={"widths": (4, 3), "nearest": 2, "pool": 6, "vector": 5})
+CROSSED = FULL.model_copy(update={"cross": 3, "ids": False})
 
 
 def item_numbers() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -36,7 +36,7 @@ def item_numbers() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     return codes, vectors
 
 
-def built(shape: Shape) -> Ranker:
+def built(shape: RankerShape) -> Ranker:
     torch.manual_seed(0)
     ranker = Ranker(shape, ITEMS)
     with torch.no_grad():
@@ -129,7 +129,7 @@ def test_a_logit_by_hand(history: list[int]) -> None:
 @torch.no_grad()
 def test_attention_by_hand() -> None:
     """dim 1, one unit: scores 2 relu(q + k + 3 q k + 1) + 10 q k + recency."""
-    ranker = Ranker(replace(ID, dim=1, attention=1), ITEMS)
+    ranker = Ranker(ID.model_copy(update={"dim": 1, "attention": 1}), ITEMS)
     for weight, value in (
         (ranker.query.weight, 1.0),
         (ranker.query.bias, 1.0),
@@ -165,7 +165,7 @@ def test_an_empty_history_gets_no_attention() -> None:
 
 
 @pytest.mark.parametrize("shape", [ID, FULL, CROSSED])
-def test_a_row_alone_scores_as_in_its_batch(ragged: Examples, shape: Shape) -> None:
+def test_a_row_alone_scores_as_in_its_batch(ragged: Examples, shape: RankerShape) -> None:
     ranker = built(shape)
     together = score_examples(ranker, ragged)
     assert together.dtype == np.float32
@@ -208,7 +208,7 @@ def test_only_recency_tells_the_order_of_a_history() -> None:
 
 @torch.no_grad()
 def test_scoring_leaves_the_mode_and_drops_nothing(ragged: Examples) -> None:
-    ranker = built(replace(FULL, dropout=0.5, id_dropout=0.5)).train()
+    ranker = built(FULL.model_copy(update={"dropout": 0.5, "id_dropout": 0.5})).train()
     one, two = score_examples(ranker, ragged), score_examples(ranker, ragged)
     assert np.array_equal(one, two)
     assert ranker.training
@@ -236,7 +236,7 @@ def test_cold_items_share_the_row_out_of_vocabulary() -> None:
 def test_dropping_ids_trains_the_row_out_of_vocabulary(
     make_examples: MakeExamples, dropped: float, trains: bool
 ) -> None:
-    ranker = built(replace(ID, id_dropout=dropped)).train()
+    ranker = built(ID.model_copy(update={"id_dropout": dropped})).train()
     warm = make_examples([([1, 2], [1, 0], [3, 4, 5])] * 20)
     ranker(next(batches(warm, 100))).sum().backward()
     row, bias = ranker.item.ids.weight.grad[0], ranker.item.id_bias.weight.grad[0]
@@ -321,7 +321,7 @@ def test_histories_longer_than_the_limit(make_examples: MakeExamples) -> None:
 
 
 @pytest.mark.parametrize("shape", [ID, FULL])
-def test_saved_and_read_back(tmp_path: Path, ragged: Examples, shape: Shape) -> None:
+def test_saved_and_read_back(tmp_path: Path, ragged: Examples, shape: RankerShape) -> None:
     ranker = built(shape).train()
     ranker.prior.fill_(-1.5)
     ranker.save_pretrained(tmp_path)

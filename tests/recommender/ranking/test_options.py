@@ -1,5 +1,6 @@
 """Options of the ranker's item side and attention, and items without codes."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,17 +11,17 @@ import pytest
 import torch
 
 from qarm.config import RankerConfig
+from qarm.core.formats import ranker_shape
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.errors import InputError
-from qarm.recommender.batches import batches
+from qarm.recommender.batches import BUCKETS, batches, gap_buckets
 from qarm.recommender.examples import Examples, TrainingRows
-from qarm.recommender.gaps import BUCKETS, gap_buckets
 from qarm.recommender.item_features import ItemTable, item_table
-from qarm.recommender.item_fields import Shape
+from qarm.recommender.ranking.fitting import build_ranker
 from qarm.recommender.ranking.model import Ranker
-from qarm.recommender.ranking.train import built
+from qarm.schemas.results import RankerShape
 
 Toy = tuple[Log, Codes, Embeddings]
 SETTINGS = RankerConfig(dim=4, hidden=[4], history=10)
@@ -34,7 +35,7 @@ def rows_of(toy: Toy) -> TrainingRows:
 def made(toy: Toy, variant: str = "id+rq+vq", table: ItemTable | None = None, **settings: Any) -> Ranker:
     table = table or item_table(toy[1].item_ids, variant, codes=toy[1], codebooks=BOOKS)
     torch.manual_seed(0)
-    return built(rows_of(toy), table, SETTINGS.model_copy(update=settings))
+    return build_ranker(rows_of(toy), table, SETTINGS.model_copy(update=settings))
 
 
 # ---- code tables ------------------------------------------------------------------------------
@@ -102,17 +103,24 @@ def test_codebooks_must_be_there_and_fit(toy: Toy) -> None:
         made(toy, table=replace(table, codebooks=BOOKS[:1]), start="codebooks")
 
 
-def test_a_shape_is_written_as_before_and_read_back(toy: Toy) -> None:
+def test_a_shape_is_written_whole_and_read_back(toy: Toy) -> None:
     plain = made(toy).shape
-    assert set(plain.content()) == {
-        "items", "known", "widths", "nearest", "pool", "vector", "ids", "cross", "dim", "attention", "hidden",
-        "dropout", "id_dropout", "history",
-    }  # fmt: skip
     shape = made(toy, prefixes=3, nearest_weights=True, time=True).shape
     assert (shape.prefixes, shape.weighted, shape.time) == (3, True, True)
     for one in (plain, shape):
-        content = {k: list(v) if isinstance(v, tuple) else v for k, v in one.content().items()}
-        assert Shape.of(content) == one
+        content = json.loads(json.dumps(one.model_dump(mode="json")))
+        assert content["format"] == 2
+        assert set(content) == set(RankerShape.model_fields)
+        assert ranker_shape(content) == one
+
+
+def test_a_shape_of_format_1_lacks_what_came_later(toy: Toy) -> None:
+    plain = made(toy).shape
+    later = {"format", "prefixes", "weighted", "spare", "time", "labels", "users"}
+    first = {name: value for name, value in plain.model_dump(mode="json").items() if name not in later}
+    assert ranker_shape(first) == plain
+    with pytest.raises(ValueError, match="format 3, need at most 2"):
+        ranker_shape(first | {"format": 3})
 
 
 # ---- time -------------------------------------------------------------------------------------

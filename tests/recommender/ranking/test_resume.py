@@ -14,6 +14,7 @@ import torch
 
 from qarm.config import RankerConfig
 from qarm.core.atomic_io import read_json
+from qarm.core.training_state import RANKER_FILE
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
@@ -22,10 +23,9 @@ from qarm.errors import ArtifactError
 from qarm.recommender.batches import batches
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
 from qarm.recommender.item_features import item_table
+from qarm.recommender.ranking.fitting import FittedRanker, fit_ranker
 from qarm.recommender.ranking.model import Ranker, score_examples
-from qarm.recommender.ranking.train import Fitted, fit_ranker
-from qarm.recommender.ranking.trainer import Loop
-from qarm.recommender.ranking.training_state import FILE
+from qarm.recommender.ranking.trainer import RankerTrainer
 
 Toy = tuple[Log, Codes, Embeddings]
 SETTINGS = RankerConfig(dim=4, hidden=[4], epochs=5, patience=5, batch=256, history=10, lr=0.02)
@@ -48,7 +48,9 @@ def inputs(log: Log, codes: Codes, *, seed: int = 0) -> tuple[TrainingRows, Exam
     return rows, valid, item_table(codes.item_ids, VARIANT, codes=codes, pool=codes.item_ids[:10])
 
 
-def fit(toy: Toy, *, folder: Path | None = None, settings: RankerConfig = SETTINGS, seed: int = 0) -> Fitted:
+def fit(
+    toy: Toy, *, folder: Path | None = None, settings: RankerConfig = SETTINGS, seed: int = 0
+) -> FittedRanker:
     rows, valid, table = inputs(toy[0], toy[1])
     return fit_ranker(rows, valid, table, settings=settings, seed=seed, checkpoint=folder)
 
@@ -59,26 +61,26 @@ def saved(ranker: Ranker, folder: Path) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def whole(toy: Toy) -> Fitted:
+def whole(toy: Toy) -> FittedRanker:
     return fit(toy)
 
 
 @pytest.fixture
 def killed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
     """Makes training die in this epoch, half-way through it; gives the epochs that were begun."""
-    one_pass = Loop._pass
+    one_pass = RankerTrainer._pass
 
     def arm(last: int) -> list[int]:
         begun: list[int] = []
 
-        def dies(self: Loop, state: Any) -> float:
+        def dies(self: RankerTrainer, state: Any) -> float:
             begun.append(state.epoch)
             if state.epoch == last:
                 self._step(next(batches(self.rows.epoch(0), 64, search=self.search)), state.step)
                 raise KeyboardInterrupt
             return one_pass(self, state)
 
-        monkeypatch.setattr(Loop, "_pass", dies)
+        monkeypatch.setattr(RankerTrainer, "_pass", dies)
         return begun
 
     return arm
@@ -89,7 +91,7 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
 
 @pytest.mark.parametrize("last", [1, 3])
 def test_a_killed_training_ends_with_the_same_bytes(
-    toy: Toy, whole: Fitted, killed: Callable[[int], list[int]], tmp_path: Path, last: int
+    toy: Toy, whole: FittedRanker, killed: Callable[[int], list[int]], tmp_path: Path, last: int
 ) -> None:
     killed(last)
     with pytest.raises(KeyboardInterrupt):
@@ -103,7 +105,7 @@ def test_a_killed_training_ends_with_the_same_bytes(
 
 
 def test_a_finished_training_is_read_back(
-    toy: Toy, whole: Fitted, killed: Callable[[int], list[int]], tmp_path: Path
+    toy: Toy, whole: FittedRanker, killed: Callable[[int], list[int]], tmp_path: Path
 ) -> None:
     one = fit(toy, folder=tmp_path)
     begun = killed(-1)
@@ -147,8 +149,8 @@ def test_another_training_starts_anew(
 def test_a_damaged_file_is_named(toy: Toy, tmp_path: Path) -> None:
     short = SETTINGS.model_copy(update={"epochs": 1})
     fit(toy, folder=tmp_path, settings=short)
-    file = tmp_path / FILE
-    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    file = tmp_path / RANKER_FILE
+    assert [path.name for path in tmp_path.iterdir()] == [RANKER_FILE]
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(ArtifactError, match="delete it to start the training anew"):
         fit(toy, folder=tmp_path, settings=short)
@@ -165,14 +167,14 @@ from qarm.data.codes import Codes
 from qarm.core.atomic_io import write_json
 from qarm.data.interactions import Log
 from tests.recommender.ranking.test_resume import SHARED, inputs, saved
-from qarm.recommender.ranking.train import fit_ranker
+from qarm.recommender.ranking.fitting import fit_ranker
 
 folder = Path(sys.argv[2])
 log = Log(pl.read_parquet(folder / "log.parquet"))
 rows, valid, table = inputs(log, Codes.read(folder / "codes.parquet"))
 fitted = fit_ranker(rows, valid, table, settings=SHARED, checkpoint=folder / "checkpoint")
 saved(fitted.ranker, folder / os.environ["RANK"])
-write_json(folder / "epochs.json", fitted.epochs)
+write_json(folder / "epochs.json", [epoch.content() for epoch in fitted.epochs])
 """
 
 
@@ -193,15 +195,15 @@ def test_two_processes_are_one(toy: Toy, tmp_path: Path) -> None:
     both = [Ranker.from_pretrained(tmp_path / rank) for rank in "01"]
     files = [(tmp_path / rank / "model.safetensors").read_bytes() for rank in "01"]
     assert files[0] == files[1]
-    assert (tmp_path / "checkpoint" / FILE).is_file()
+    assert (tmp_path / "checkpoint" / RANKER_FILE).is_file()
     # Adam turns rounding of gradients near zero into steps, so weights are no measure; what they say is.
     rows = inputs(*toy[:2])[1]
     logits = [score_examples(ranker, rows) for ranker in (alone.ranker, both[0])]
     assert np.abs(logits[0] - logits[1]).max() < 1e-3
     assert logits[0].std() > 0.2
     for mine, shared in zip(alone.epochs, read_json(tmp_path / "epochs.json"), strict=True):
-        assert shared["loss"] == pytest.approx(mine["loss"], rel=1e-5)
-        assert shared["valid_auc"] == pytest.approx(mine["valid_auc"], abs=1e-3)
+        assert shared["loss"] == pytest.approx(mine.loss, rel=1e-5)
+        assert shared["valid_auc"] == pytest.approx(mine.valid_auc, abs=1e-3)
 
 
 def test_parts_of_a_batch_hold_each_event_once(toy: Toy) -> None:

@@ -24,6 +24,7 @@ from qarm.encoder.heads import Heads
 from qarm.encoder.towers.finetuning import Tuned, tunable
 from qarm.encoder.towers.tower import Tower, default_device, reads
 from qarm.errors import InputError
+from qarm.schemas.encoder import AlignStep, AlignSummary
 
 __all__ = ["Work", "align", "no_features"]
 
@@ -153,7 +154,7 @@ class Work:
         found: tuple[int, ...] = tower_features(one, {name: self.towers[name]}).values[name].shape[1:]
         return found
 
-    def train(self, learner: Learner, cache: Path | None) -> list[dict[str, Any]]:
+    def train(self, learner: Learner, cache: Path | None) -> list[AlignStep]:
         """Go on from the cache's progress or start; it is removed in the end."""
         here = processes(self.device)
         path = None if cache is None else cache / PROGRESS
@@ -227,13 +228,20 @@ def _settings(given: Mapping[str, Any]) -> EncoderConfig:
         ) from None
 
 
-def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _write_lines(path: Path, rows: Sequence[AlignStep]) -> None:
     with atomic(path) as temporary:
-        lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
+        lines = "".join(json.dumps(row.content(), sort_keys=True) + "\n" for row in rows)
         temporary.write_text(lines, encoding="utf-8")
 
 
-def _summary(rows: Sequence[Mapping[str, Any]], *, pairs: int) -> dict[str, Any]:
+def _summary(rows: Sequence[AlignStep], *, pairs: int) -> AlignSummary:
     first, last = rows[0], rows[-1]
-    kept = {name: last[name] for name in ("loss", "temperature", "valid_loss", "valid_recall@10")}
-    return {"pairs": pairs, "steps": last["step"], **kept, "raw_recall@10": first.get("raw_recall@10")}
+    return AlignSummary(
+        pairs=pairs,
+        steps=last.step,
+        loss=last.loss,
+        temperature=last.temperature,
+        valid_loss=last.valid_loss,
+        valid_recall=last.valid_recall,
+        raw_recall=first.raw_recall,
+    )

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from qarm.encoder.alignment.loss import Positives
 
-__all__ = ["nearest_strangers"]
+__all__ = ["mine_hard_negatives"]
 
 QUERIES = 256
 Ints = npt.NDArray[np.int64]
 
 
 @torch.no_grad()
-def nearest_strangers(vectors: Tensor, known: Positives, *, count: int) -> Ints:
+def mine_hard_negatives(vectors: Tensor, known: Positives, *, count: int) -> Ints:
     """The nearest items of each item that are neither itself nor known positives, int64 [n, count].
 
     Exact, in blocks of 256 queries; where an item has fewer of them, its list ends with -1.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Positives", "contrastive_loss", "negatives_to_mask"]
+__all__ = ["Positives", "contrastive_loss", "mask_false_negatives"]
 
 AT_ONCE = 1 << 24  # pairs, both ways round, that are sorted at a time
 
@@ -89,7 +89,7 @@ def _within(first: npt.NDArray[Any], second: npt.NDArray[Any], low: int, high: i
     return np.concatenate(found, axis=1)
 
 
-def negatives_to_mask(alike: Tensor, queries: Tensor, answers: Tensor) -> Tensor:
+def mask_false_negatives(alike: Tensor, queries: Tensor, answers: Tensor) -> Tensor:
     """Answers of other pairs that are no negatives for a query, bool [b, b].
 
     Masked are the query's item, the query's own answer and the query's known positives, where they
@@ -140,7 +140,7 @@ def contrastive_loss(
     for way, (scores, queries, answers) in enumerate(ways[: 2 if symmetric else 1]):
         if log_q is not None:
             scores = scores - log_q[way][answers]
-        masked = scores.masked_fill(negatives_to_mask(alike, queries, answers), -torch.inf)
+        masked = scores.masked_fill(mask_false_negatives(alike, queries, answers), -torch.inf)
         if way == 0 and hard is not None and len(hard):
             further = left @ vectors.index_select(0, hard).T / temperature
             masked = torch.cat([masked, further.masked_fill(alike[queries][:, hard], -torch.inf)], dim=1)

@@ -19,14 +19,15 @@ from tqdm import tqdm
 
 from qarm.config import EncoderConfig
 from qarm.core.parallel.torchrun import Processes
-from qarm.core.training_state import Progress, restore, write_progress
-from qarm.encoder.alignment.hard_negatives import nearest_strangers
+from qarm.core.training_state import AlignmentState, restore_alignment_state, write_alignment_state
+from qarm.encoder.alignment.hard_negatives import mine_hard_negatives
 from qarm.encoder.alignment.loss import Positives, contrastive_loss
 from qarm.encoder.alignment.model import Chunk, Learner
 from qarm.encoder.alignment.pair_dataset import TrainingPairs
 from qarm.encoder.alignment.shuffle import Shuffle
 from qarm.encoder.feature_cache import ahead
 from qarm.errors import InputError
+from qarm.schemas.encoder import AlignStep
 
 __all__ = ["Trainer", "recall_at", "train"]
 
@@ -82,7 +83,7 @@ def train(
     progress: Path | None = None,
     key: str = "",
     scratch: Path | None = None,
-) -> list[dict[str, Any]]:
+) -> list[AlignStep]:
     """Train a learner in place; a row of figures before and for each epoch.
 
     Args:
@@ -130,7 +131,7 @@ class Trainer:
         )
         self.parameters = learner.parameters() | {"log_temperature": self.log_temperature}
         self.optimizer = torch.optim.AdamW(self._groups())
-        self.strangers: Ints | None = None
+        self.hard_negatives: Ints | None = None
 
     def _groups(self) -> list[dict[str, Any]]:
         """Heads at `lr`, towers at `tower_lr`; matrices decay, vectors and the temperature do not."""
@@ -177,10 +178,14 @@ class Trainer:
 
     # ---- epochs ---------------------------------------------------------------------------------
 
-    def run(self, path: Path | None, key: str) -> list[dict[str, Any]]:
+    def run(self, path: Path | None, key: str) -> list[AlignStep]:
         """All steps from where the file says, or from the start."""
-        found = restore(path, self.parameters, self.optimizer, key=key) if path is not None else None
-        state = found or Progress(0, [self._figures(0, None)], [])
+        found = (
+            restore_alignment_state(path, self.parameters, self.optimizer, key=key)
+            if path is not None
+            else None
+        )
+        state = found or AlignmentState(0, [self._figures(0, None)], [])
         with (
             tqdm(total=self.steps, initial=state.step, disable=None, desc="align", unit="step") as bar,
             ThreadPoolExecutor(DECODERS) as pool,
@@ -191,32 +196,32 @@ class Trainer:
         return state.rows
 
     def _epoch(
-        self, state: Progress, end: int, path: Path | None, key: str, bar: Any, pool: ThreadPoolExecutor
-    ) -> Progress:
-        self._find_strangers(state)
+        self, state: AlignmentState, end: int, path: Path | None, key: str, bar: Any, pool: ThreadPoolExecutor
+    ) -> AlignmentState:
+        self._mine_hard_negatives(state)
         losses = list(state.losses)
         for step, plans in zip(range(state.step, end), self.batches(state.step, end, pool), strict=True):
             losses.append(self.step(plans, step, path))
             bar.update()
             if path is not None and (step + 1) % self.settings.checkpoint_steps == 0 and step + 1 < end:
-                self._write(path, key, Progress(step + 1, state.rows, losses, self.strangers))
-        done = Progress(end, [*state.rows, self._figures(end, float(np.mean(losses)))], [])
+                self._write(path, key, AlignmentState(step + 1, state.rows, losses, self.hard_negatives))
+        done = AlignmentState(end, [*state.rows, self._figures(end, float(np.mean(losses)))], [])
         if path is not None:
             self._write(path, key, done)
         return done
 
-    def _write(self, path: Path, key: str, progress: Progress) -> None:
+    def _write(self, path: Path, key: str, progress: AlignmentState) -> None:
         if self.processes.rank == 0:
-            write_progress(path, progress, self.parameters, self.optimizer, key=key)
+            write_alignment_state(path, progress, self.parameters, self.optimizer, key=key)
         self.processes.wait()
 
-    def _find_strangers(self, state: Progress) -> None:
+    def _mine_hard_negatives(self, state: AlignmentState) -> None:
         """Hard negatives for the epoch, from the vectors as they are at its start."""
-        if state.strangers is not None:
-            self.strangers = state.strangers
+        if state.hard_negatives is not None:
+            self.hard_negatives = state.hard_negatives
         elif self.settings.hard_negatives:
             vectors = self.learner.all_vectors()
-            self.strangers = nearest_strangers(vectors, self.known, count=self.settings.hard_negatives)
+            self.hard_negatives = mine_hard_negatives(vectors, self.known, count=self.settings.hard_negatives)
 
     # ---- batches --------------------------------------------------------------------------------
 
@@ -240,8 +245,8 @@ class Trainer:
         """A batch made ready; with a number, modalities are hidden at random and hard negatives added."""
         ends = np.concatenate([pairs.triggers, pairs.targets]).astype(np.int64)
         hard = np.empty(0, dtype=np.int64)
-        if self.strangers is not None and number is not None:
-            near = self.strangers[np.unique(pairs.triggers)]
+        if self.hard_negatives is not None and number is not None:
+            near = self.hard_negatives[np.unique(pairs.triggers)]
             hard = np.setdiff1d(near[near >= 0], pairs.targets)
         items, places = np.unique(np.concatenate([ends, hard]), return_inverse=True)
         keep = self._keep(items, number)
@@ -369,22 +374,21 @@ class Trainer:
 
     # ---- figures --------------------------------------------------------------------------------
 
-    def _figures(self, step: int, loss: float | None) -> dict[str, Any]:
-        row = {
-            "step": step,
-            "loss": loss,
-            "temperature": float(self.temperature.detach()),
-            "valid_loss": None,
-            f"valid_recall@{RECALL_AT}": None,
-        }
+    def _figures(self, step: int, loss: float | None) -> AlignStep:
+        row = AlignStep(
+            step=step,
+            loss=loss,
+            temperature=float(self.temperature.detach()),
+            valid_loss=None,
+            valid_recall=None,
+        )
         if not len(self.valid):
             return row
-        row["valid_loss"] = self._valid_loss()
+        row.valid_loss = self._valid_loss()
         if step in (0, self.steps) or not self.learner.tuned:  # all items through a live tower take long
-            row[f"valid_recall@{RECALL_AT}"] = recall_at(self.learner.all_vectors(), self.valid, self.known)
+            row.valid_recall = recall_at(self.learner.all_vectors(), self.valid, self.known)
         if step == 0:
-            raw = self.learner.all_vectors(raw=True)
-            row[f"raw_recall@{RECALL_AT}"] = recall_at(raw, self.valid, self.known)
+            row.raw_recall = recall_at(self.learner.all_vectors(raw=True), self.valid, self.known)
         return row
 
     @torch.no_grad()

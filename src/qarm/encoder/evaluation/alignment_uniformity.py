@@ -1,4 +1,4 @@
-"""How vectors lie: close where items were chosen one after the other, spread out over the sphere."""
+"""Alignment and uniformity of vectors (Wang and Isola, 2020), over pairs held out from training."""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
+from qarm.core.item_index import ItemIndex
 from qarm.data.embeddings import Embeddings
 from qarm.data.interaction_matrix import Lists
 from qarm.data.interactions import Log
@@ -47,13 +48,14 @@ def held_out_pairs(
 
 def pair_trial(pairs: pl.DataFrame, item_ids: Sequence[str]) -> Trial:
     """Every pair asks by itself: its trigger is the query and is no candidate, its target the truth."""
-    place = {item: number for number, item in enumerate(item_ids)}
-    triggers, targets = (_alone([place[item] for item in pairs[side]]) for side in pairs.columns[:2])
+    index = ItemIndex(item_ids)
+    triggers, targets = (_alone(index.rows(pairs[side].to_list())) for side in pairs.columns[:2])
     return Trial(list(item_ids), [str(row) for row in range(pairs.height)], triggers, triggers, targets)
 
 
-def _alone(items: list[int]) -> Lists:
-    return Lists(np.arange(len(items) + 1, dtype=np.int64), np.array(items, dtype=np.int32))
+def _alone(items: npt.NDArray[np.int64]) -> Lists:
+    """Lists of one item each."""
+    return Lists(np.arange(len(items) + 1, dtype=np.int64), items.astype(np.int32))
 
 
 def alignment(vectors: Embeddings, pairs: pl.DataFrame) -> float | None:

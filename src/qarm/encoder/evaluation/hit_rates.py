@@ -1,12 +1,13 @@
-"""Hit rates by slice and cut-off, and paired intervals from one set of draws of the users."""
+"""Hit rates by slice and cut-off, with paired intervals over draws of users."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
+
+from qarm.schemas.encoder import HitDifference, HitRate
 
 __all__ = ["HitRates", "hit_rates"]
 
@@ -32,43 +33,43 @@ class HitRates:
     clicks: Ints
     users: Ints
 
-    def table(self) -> list[dict[str, Any]]:
-        """A dict per method and slice: method, slice, hit_rate by cut-off, None where there is no click."""
+    def table(self) -> list[HitRate]:
+        """Hit rates by method, slice and cut-off, None where there is no click."""
         return [
-            {
-                "method": method,
-                "slice": part,
-                "hit_rate": {c: _number(self.rates[0, m, s, k]) for k, c in enumerate(self.cutoffs)},
-            }
+            HitRate(
+                method=method,
+                slice=part,
+                hit_rate={c: _number(self.rates[0, m, s, k]) for k, c in enumerate(self.cutoffs)},
+            )
             for m, method in enumerate(self.methods)
             for s, part in enumerate(self.slices)
         ]
 
-    def differences(self, method: str, against: str) -> Iterator[dict[str, Any]]:
-        """For each slice and cut-off `method` minus `against`, and over it, with 95 % intervals.
+    def differences(self, method: str, against: str) -> Iterator[HitDifference]:
+        """Differences and ratios of two methods for each slice and cut-off, with 95 % intervals.
 
         The 2.5 and 97.5 percentiles over the draws; the same users are drawn for both (Efron 1979).
         None without a draw, or where some draw has nothing to divide by.
         """
         own, base = (self.rates[:, self.methods.index(name)] for name in (method, against))
         with np.errstate(divide="ignore", invalid="ignore"):
-            kinds = {"difference": own - base, "ratio": own / base}
+            difference, ratio = own - base, own / base
         for s, part in enumerate(self.slices):
             for k, cutoff in enumerate(self.cutoffs):
-                entry: dict[str, Any] = {
-                    "method": method,
-                    "against": against,
-                    "slice": part,
-                    "cutoff": cutoff,
-                }
-                for kind, values in kinds.items():
-                    entry[kind] = _number(values[0, s, k])
-                    entry[f"{kind}_interval"] = _interval(values[1:, s, k])
-                yield entry
+                yield HitDifference(
+                    method=method,
+                    against=against,
+                    slice=part,
+                    cutoff=cutoff,
+                    difference=_number(difference[0, s, k]),
+                    difference_interval=_interval(difference[1:, s, k]),
+                    ratio=_number(ratio[0, s, k]),
+                    ratio_interval=_interval(ratio[1:, s, k]),
+                )
 
 
 def hit_rates(
-    places: Mapping[str, Ints],
+    ranks: Mapping[str, Ints],
     users: Ints,
     *,
     slices: Mapping[str, Bools],
@@ -79,7 +80,7 @@ def hit_rates(
     """Share of later clicks whose item stands above a cut-off, over all clicks of a slice.
 
     Args:
-        places: of each method, where every later click's item stands, from 0, int64 [clicks].
+        ranks: of each method, the rank of every later click's item, from 0, int64 [clicks].
         users: number of each click's user, int64 [clicks].
         slices: by name, which clicks belong to it, bool [clicks].
         cutoffs: by name, how many candidates are looked at.
@@ -88,20 +89,20 @@ def hit_rates(
     """
     total = int(users.max(initial=-1)) + 1
     columns = [
-        part & (found < cut)
-        for found in places.values()
+        part & (of_method < cut)
+        for of_method in ranks.values()
         for part in slices.values()
         for cut in cutoffs.values()
     ]
     counts = _per_user([*slices.values(), *columns], users, total)
     sums = np.stack([np.asarray(counts.sum(axis=1)).ravel(), *_drawn(counts, total, draws, seed)])
     clicks, hits = sums[:, : len(slices)], sums[:, len(slices) :]
-    shape = (len(sums), len(places), len(slices), len(cutoffs))
+    shape = (len(sums), len(ranks), len(slices), len(cutoffs))
     with np.errstate(divide="ignore", invalid="ignore"):
         rates = hits.reshape(shape) / clicks[:, None, :, None]
     whose = np.diff(counts[: len(slices)].indptr)
     return HitRates(
-        [*places], [*slices], [*cutoffs], rates, clicks[0].astype(np.int64), whose.astype(np.int64)
+        [*ranks], [*slices], [*cutoffs], rates, clicks[0].astype(np.int64), whose.astype(np.int64)
     )
 
 

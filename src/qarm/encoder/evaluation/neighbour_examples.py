@@ -1,22 +1,23 @@
-"""Ten items and their nearest neighbours, before and after, with small pictures for the report."""
+"""Neighbour examples: ten items and their nearest ones before and after alignment, for the report."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from qarm.core.item_index import ItemIndex
 from qarm.data.catalog import Catalog
 from qarm.data.embeddings import Embeddings
 from qarm.data.media import read_media
 from qarm.data.previews import small_picture, title_of
 from qarm.encoder.evaluation.retrieval import best_items, by_vectors
+from qarm.schemas.encoder import Card, NearItem, Neighbours
 
 __all__ = ["NEAREST", "nearest", "neighbours"]
 
 SHOWN, NEAREST = 10, 5
 
 
-def neighbours(catalog: Catalog, raw: Embeddings, aligned: Embeddings, *, seed: int = 0) -> dict[str, Any]:
+def neighbours(catalog: Catalog, raw: Embeddings, aligned: Embeddings, *, seed: int = 0) -> Neighbours:
     """Content of `embeddings/neighbours.json`.
 
     Args:
@@ -34,13 +35,13 @@ def neighbours(catalog: Catalog, raw: Embeddings, aligned: Embeddings, *, seed: 
     asked = [ids[number] for number in chosen]
     near = {"raw": nearest(raw, ids, asked), "aligned": nearest(aligned, ids, asked)}
     items = [
-        {"item": item, **{name: rows[place] for name, rows in near.items()}}
-        for place, item in enumerate(asked)
+        NearItem(item=item, raw=before, aligned=after)
+        for item, before, after in zip(asked, near["raw"], near["aligned"], strict=True)
     ]
-    named = {entry["item"] for entry in items} | {i for rows in near.values() for row in rows for i in row}
+    named = set(asked) | {i for rows in near.values() for row in rows for i in row}
     frame = catalog.only(sorted(named)).frame
     rows = frame.select("item_id", "text", "image").rows()
-    return {"items": items, "cards": {item: _card(catalog, text, source) for item, text, source in rows}}
+    return Neighbours(items=items, cards={item: _card(catalog, text, source) for item, text, source in rows})
 
 
 def nearest(
@@ -53,8 +54,7 @@ def nearest(
         item_ids: among which to look; of two that are equally near, the earlier comes first.
         asked: some of `item_ids`.
     """
-    place = {item: number for number, item in enumerate(item_ids)}
-    chosen = np.fromiter((place[item] for item in asked), dtype=np.int64, count=len(asked))
+    chosen = ItemIndex(item_ids).rows(asked)
     width = min(count + 1, len(item_ids))
     found, scores = best_items(by_vectors(vectors, item_ids), chosen, width, len(item_ids))
     rows = []
@@ -64,6 +64,6 @@ def nearest(
     return rows
 
 
-def _card(catalog: Catalog, text: str | None, source: str | bytes | None) -> dict[str, str | None]:
+def _card(catalog: Catalog, text: str | None, source: str | bytes | None) -> Card:
     picture = None if source is None else small_picture(read_media(catalog, source))
-    return {"title": title_of(text), "picture": picture}
+    return Card(title=title_of(text), picture=picture)

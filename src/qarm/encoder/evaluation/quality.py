@@ -1,8 +1,7 @@
-"""Vectors before and after alignment, judged by what users did after the split."""
+"""Quality of vectors before and after alignment, on what users did after the split."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,6 +22,7 @@ from qarm.encoder.evaluation.retrieval import (
     places,
     trial,
 )
+from qarm.schemas.encoder import EmbeddingQuality, Geometry, PairRecall, Slice
 
 __all__ = ["ALIGNED", "RAW", "cutoffs_of", "embedding_quality", "joined", "slices_of"]
 
@@ -41,8 +41,8 @@ def embedding_quality(
     *,
     draws: int = 1000,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Figures for `embeddings/quality.json`: do vectors find what users choose after the split?
+) -> EmbeddingQuality:
+    """Figures for `embeddings/quality.json`: how well vectors retrieve what users choose after the split.
 
     A user asks with the items of the 10 latest positives before the test part; each brings the 50
     nearest items that are new to the user, a candidate counts with its best score, and the hit rate at k is
@@ -72,11 +72,11 @@ def embedding_quality(
     shown = held_out_pairs(later, pairs, item_ids, seed=seed)
     answers = pair_trial(shown, item_ids)
     cutoffs = cutoffs_of(len(item_ids))
-    found = {name: places(asked, by_vectors(vectors, item_ids)) for name, vectors in versions.items()}
-    found[ITEM_KNN] = places(asked, by_clicks(split.train, item_ids))
-    found[POPULARITY] = places(asked, by_popularity(split.train, item_ids), each=max(cutoffs.values()))
-    judged = hit_rates(
-        found,
+    ranks = {name: places(asked, by_vectors(vectors, item_ids)) for name, vectors in versions.items()}
+    ranks[ITEM_KNN] = places(asked, by_clicks(split.train, item_ids))
+    ranks[POPULARITY] = places(asked, by_popularity(split.train, item_ids), each=max(cutoffs.values()))
+    rates = hit_rates(
+        ranks,
         asked.askers,
         slices=slices_of(asked, split.train),
         cutoffs=cutoffs,
@@ -85,28 +85,24 @@ def embedding_quality(
     )
     compared = [(ALIGNED, RAW), (ALIGNED, ITEM_KNN), (ALIGNED, POPULARITY)]
     compared += [(name, ALIGNED) for name in versions if name not in (RAW, ALIGNED)]
-    return {
-        "users": len(asked.users),
-        "clicks": len(asked.truth.values),
-        "items": len(item_ids),
-        "queries": QUERIES,
-        "each": EACH,
-        "cutoffs": cutoffs,
-        "slices": {
-            name: {"clicks": int(clicks), "users": int(users)}
-            for name, clicks, users in zip(judged.slices, judged.clicks, judged.users, strict=True)
-        },
-        "hit_rates": judged.table(),
-        "differences": [row for one, other in compared for row in judged.differences(one, other)],
-        "pairs": {
-            "count": shown.height,
-            "recall": {name: _recall(answers, vectors) for name, vectors in versions.items()},
-        },
-        "geometry": {
-            name: {"alignment": alignment(vectors, shown), "uniformity": uniformity(vectors, seed=seed)}
+    sizes = zip(rates.slices, rates.clicks.tolist(), rates.users.tolist(), strict=True)
+    recall = {name: _recall(answers, vectors) for name, vectors in versions.items()}
+    return EmbeddingQuality(
+        users=len(asked.users),
+        clicks=len(asked.truth.values),
+        items=len(item_ids),
+        queries=QUERIES,
+        each=EACH,
+        cutoffs=cutoffs,
+        slices={name: Slice(clicks=clicks, users=users) for name, clicks, users in sizes},
+        hit_rates=rates.table(),
+        differences=[row for one, other in compared for row in rates.differences(one, other)],
+        pairs=PairRecall(count=shown.height, recall=recall),
+        geometry={
+            name: Geometry(alignment=alignment(vectors, shown), uniformity=uniformity(vectors, seed=seed))
             for name, vectors in versions.items()
         },
-    }
+    )
 
 
 def joined(first: Log, second: Log) -> Log:

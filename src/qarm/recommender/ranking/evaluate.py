@@ -1,4 +1,4 @@
-"""Judging rankers on the same rows, by slice."""
+"""Evaluation of rankers on the same rows, by slice."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,8 +14,9 @@ from qarm.errors import InputError
 from qarm.recommender.examples import Examples, evaluation_rows, read_examples
 from qarm.recommender.metrics import measure, prior_of
 from qarm.recommender.ranking.model import Ranker, score_examples
+from qarm.schemas.results import Figures
 
-__all__ = ["SLICES", "Comparison", "compare", "evaluate", "judge"]
+__all__ = ["SLICES", "Comparison", "compare", "evaluate", "evaluate_ranker"]
 
 SLICES = ("all", "warm", "cold")
 FIGURES = ("auc", "uauc", "gauc", "logloss")
@@ -44,11 +45,11 @@ def compare(
     negatives: int = 100,
     seed: int = 0,
 ) -> Comparison:
-    """How well rankers foretell events after their training.
+    """Comparison of rankers on events after their training.
 
     Where the log has positives only, each gets `negatives` items, uniform over the vocabulary, that its
     user touched neither before nor in `future`. A history is everything before the row. The label that
-    decides the ranking is judged; `judge` tells of a further one.
+    decides the ranking is evaluated; `evaluate_ranker` evaluates a further one.
 
     Args:
         rankers: one, or several by name, with one vocabulary and one training log.
@@ -83,14 +84,17 @@ def compare(
     rows = []
     for name, ranker in named.items():
         examples = read_examples(frame, [past, future], item_ids=first.item_ids, history=ranker.shape.history)
-        rows += [{"ranker": name} | row for row in judge(ranker, examples, drawn=drawn)]
+        rows += [
+            {"ranker": name, **figures.content()}
+            for figures in evaluate_ranker(ranker, examples, drawn=drawn)
+        ]
     figures = dict.fromkeys(FIGURES, pl.Float64)  # a column may be all null
     return Comparison(pl.DataFrame(rows, schema_overrides=figures, infer_schema_length=None))
 
 
-def judge(
+def evaluate_ranker(
     ranker: Ranker, examples: Examples, *, drawn: bool, label: str | None = None
-) -> list[dict[str, Any]]:
+) -> list[Figures]:
     """Figures of a ranker by slice.
 
     label: a further label, judged on the rows where it is known, none of which was drawn.
@@ -109,8 +113,8 @@ def judge(
 
 def evaluate(
     examples: Examples, scores: npt.NDArray[np.floating[Any]], *, logits: bool = True
-) -> list[dict[str, Any]]:
-    """A dict per slice: slice, auc, uauc, gauc, logloss, rows, users.
+) -> list[Figures]:
+    """Figures by slice.
 
     Cold rows are those whose candidate has no training event: cold positives against cold negatives.
     logits: False for scores that are not log-odds; their logloss is None.
@@ -120,20 +124,12 @@ def evaluate(
     """
     everything = np.ones(len(examples), dtype=bool)
     chosen = {"all": everything, "warm": ~examples.cold, "cold": examples.cold}
-    return [
-        {
-            "slice": name,
-            **asdict(
-                measure(
-                    examples.users[chosen[name]],
-                    examples.labels[chosen[name]],
-                    scores[chosen[name]],
-                    logits=logits,
-                )
-            ),
-        }
-        for name in SLICES
-    ]
+    figures = []
+    for name in SLICES:
+        rows = chosen[name]
+        metrics = measure(examples.users[rows], examples.labels[rows], scores[rows], logits=logits)
+        figures.append(Figures(slice=name, **asdict(metrics)))
+    return figures
 
 
 def _text(value: object) -> str:

@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qarm.core.atomic_io import atomic, read_json, write_json, write_parquet
+from qarm.core.formats import ranker_shape
 from qarm.core.run_folder import verify
 from qarm.data.interactions import Log
 from qarm.errors import ArtifactError, InputError, shown
-from qarm.recommender.batches import Batch, batches
-from qarm.recommender.cross import Cross, Crossed
+from qarm.recommender.batches import BUCKETS, Batch, batches
 from qarm.recommender.examples import Examples
-from qarm.recommender.gaps import BUCKETS
-from qarm.recommender.history_search import CodeSearch
-from qarm.recommender.item_fields import ItemFields, Shape
+from qarm.recommender.history_search import CodeSearch, Cross, Crossed
+from qarm.recommender.item_fields import ItemFields
 from qarm.recommender.requests import requests
 from qarm.recommender.user_fields import UserFields, user_codes
+from qarm.schemas.results import RankerShape
 
 __all__ = ["Ranker", "score_examples", "set_items"]
 
@@ -59,7 +59,11 @@ class Ranker(nn.Module):
     prior: Tensor
 
     def __init__(
-        self, shape: Shape, item_ids: Sequence[str], *, values: Mapping[str, Sequence[str]] | None = None
+        self,
+        shape: RankerShape,
+        item_ids: Sequence[str],
+        *,
+        values: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
         self.values = {name: list(known) for name, known in (values or {}).items()}
@@ -244,7 +248,7 @@ class Ranker(nn.Module):
         write_parquet(folder / "items.parquet", pl.DataFrame({"item_id": self.item_ids}))
         with atomic(folder / "model.safetensors") as temporary:
             save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, temporary)
-        write_json(folder / "config.json", self.shape.content())
+        write_json(folder / "config.json", self.shape.model_dump(mode="json"))
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "Ranker":
@@ -257,7 +261,7 @@ class Ranker(nn.Module):
         verify(folder)
         content = read_json(folder / "config.json")
         try:
-            shape = Shape.of(content)
+            shape = ranker_shape(content)
             item_ids = pl.read_parquet(folder / "items.parquet")["item_id"].to_list()
             if len(item_ids) != shape.items:
                 raise ValueError(f"{len(item_ids)} items in a ranker of {shape.items}")

@@ -15,21 +15,22 @@ from tqdm import tqdm
 
 from qarm.config import RankerConfig
 from qarm.core.parallel.torchrun import Processes
+from qarm.core.training_state import RankerState, restore_ranker_state, write_ranker_state
 from qarm.recommender.batches import Batch, batches
 from qarm.recommender.examples import Examples, TrainingRows
 from qarm.recommender.metrics import auc, logloss
 from qarm.recommender.ranking.model import Ranker, score_examples
-from qarm.recommender.ranking.training_state import State, restore, write
+from qarm.schemas.results import Epoch
 
-__all__ = ["AVERAGE", "GAIN", "Loop"]
+__all__ = ["AVERAGE", "GAIN", "RankerTrainer"]
 
 AVERAGE = 0.99  # a step's share in the running mean falls by this factor with every later step
 WARM_UP = 10
 GAIN = 1e-5
 
 
-class Loop:
-    """One training of a ranker, in place.
+class RankerTrainer:
+    """Training of one ranker, in place.
 
     Args:
         ranker: as initialised.
@@ -54,10 +55,10 @@ class Loop:
         self.weights = dict(ranker.named_parameters())
         learning = [weight for weight in self.weights.values() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(learning, lr=settings.lr, weight_decay=settings.weight_decay)
-        self.search, self.judging = ranker.search(rows.events.history), ranker.search(valid.history)
+        self.search, self.valid_search = ranker.search(rows.events.history), ranker.search(valid.history)
         self.device = ranker.bias.device
 
-    def run(self, path: Path | None = None, *, key: str = "") -> State:
+    def run(self, path: Path | None = None, *, key: str = "") -> RankerState:
         """All epochs from where the file says, or from the start; the ranker ends as its best epoch.
 
         Args:
@@ -71,24 +72,24 @@ class Loop:
                 state.epoch < self.settings.epochs and state.epoch - 1 - state.best < self.settings.patience
             ):
                 line = self._epoch(state)
-                bar.set_postfix(loss=f"{line['loss']:.4f}", auc=line["valid_auc"])
+                bar.set_postfix(loss=f"{line.loss:.4f}", auc=line.valid_auc)
                 bar.update()
                 if path is not None:
                     self._write(path, state, key)
         self._set(state.kept)
         return state
 
-    def _restored(self, path: Path | None, key: str) -> State:
+    def _restored(self, path: Path | None, key: str) -> RankerState:
         if path is not None:
-            found = restore(path, self.weights, self.optimizer, self.random, key=key)
-            if found is not None:
-                return found
+            state = restore_ranker_state(path, self.weights, self.optimizer, self.random, key=key)
+            if state is not None:
+                return state
         start = self._copied()
-        return State(start, start)
+        return RankerState(start, start)
 
-    def _write(self, path: Path, state: State, key: str) -> None:
+    def _write(self, path: Path, state: RankerState, key: str) -> None:
         if self.processes.rank == 0:
-            write(path, state, self.weights, self.optimizer, self.random, key=key)
+            write_ranker_state(path, state, self.weights, self.optimizer, self.random, key=key)
         self.processes.wait()
 
     def _copied(self) -> dict[str, Tensor]:
@@ -101,14 +102,15 @@ class Loop:
 
     # ---- epochs ---------------------------------------------------------------------------------
 
-    def _epoch(self, state: State) -> dict[str, float | int | None]:
+    def _epoch(self, state: RankerState) -> Epoch:
         """One pass over the rows, judged with the running mean; the weights go on as they are."""
         loss = self._pass(state)
         live = self._copied()
         self._set(state.mean)
-        line = {"epoch": state.epoch, "loss": loss, **self._validate()}
+        valid_auc, valid_logloss = self._validate()
+        line = Epoch(epoch=state.epoch, loss=loss, valid_auc=valid_auc, valid_logloss=valid_logloss)
         state.lines.append(line)
-        reached = line["valid_auc"]
+        reached = line.valid_auc
         if reached is None or reached > state.top + GAIN:
             state.best, state.top = state.epoch, state.top if reached is None else reached
             state.kept = {name: value.clone() for name, value in state.mean.items()}
@@ -116,7 +118,7 @@ class Loop:
         state.epoch += 1
         return line
 
-    def _pass(self, state: State) -> float:
+    def _pass(self, state: RankerState) -> float:
         """Steps over all batches; returns the mean loss."""
         self.ranker.train()
         examples = self.ranker.reading(self.rows.epoch(state.epoch))
@@ -173,24 +175,22 @@ class Loop:
 
     # ---- validation -----------------------------------------------------------------------------
 
-    def _validate(self) -> dict[str, float | None]:
+    def _validate(self) -> tuple[float | None, float | None]:
+        """AUC and logloss of the validation rows; None where there are none."""
         if not len(self.valid):
-            return {"valid_auc": None, "valid_logloss": None}
+            return None, None
         logits = self._scored(self.valid)
-        return {
-            "valid_auc": auc(self.valid.labels, logits),
-            "valid_logloss": logloss(self.valid.labels, logits),
-        }
+        return auc(self.valid.labels, logits), logloss(self.valid.labels, logits)
 
     def _scored(self, examples: Examples) -> np.ndarray:
         """Logits of all rows, each event's computed by one process."""
         if self.processes.size == 1:
-            return score_examples(self.ranker, examples, search=self.judging)
+            return score_examples(self.ranker, examples, search=self.valid_search)
         edges = examples.groups()
         events = np.arange(len(edges) - 1) % self.processes.size == self.processes.rank
         own = np.repeat(events, np.diff(edges))
         logits = torch.zeros(len(examples), device=self.device)
-        found = score_examples(self.ranker, examples.only(own), search=self.judging)
+        found = score_examples(self.ranker, examples.only(own), search=self.valid_search)
         logits[torch.from_numpy(np.flatnonzero(own))] = torch.from_numpy(found).to(self.device)
         total: npt.NDArray[np.float32] = self.processes.add_up(logits).cpu().numpy()
         return total

@@ -1,9 +1,9 @@
-"""The train stage: every variant and seed on the same rows, cell by cell, so that a killed run resumes."""
+"""Variants of the ranker on the same rows: the train stage, cell by cell, so that a killed run resumes."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import polars as pl
 import torch
 
 from qarm.config import RankerConfig
-from qarm.core.atomic_io import read_json, write_json, write_parquet
+from qarm.core.atomic_io import read_model, write_json, write_parquet
 from qarm.core.parallel.torchrun import processes
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
@@ -21,13 +21,13 @@ from qarm.errors import InputError, Problems
 from qarm.recommender.baselines import best_likeness, likeness, popularity
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
 from qarm.recommender.item_features import ItemTable, item_table
-from qarm.recommender.ranking.evaluate import evaluate, judge
+from qarm.recommender.ranking.evaluate import evaluate, evaluate_ranker
+from qarm.recommender.ranking.fitting import FittedRanker, fit_ranker, thin_examples
 from qarm.recommender.ranking.model import Ranker
-from qarm.recommender.ranking.train import fit_ranker, thinned
+from qarm.schemas.base import Figure
+from qarm.schemas.results import Baselines, Cell, LabelFigures, LabelRow, Results, Row
 
 __all__ = ["run_variants", "training_rows"]
-
-Row = dict[str, Any]
 
 
 def run_variants(
@@ -43,8 +43,8 @@ def run_variants(
     codebooks: Sequence[npt.NDArray[np.float32]] | None = None,
     pool_vectors: npt.NDArray[np.float32] | None = None,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Train and judge every variant and seed of `config`, and the baselines.
+) -> dict[str, Figure]:
+    """Figures of every variant and seed of `config`, trained and evaluated, and of the baselines.
 
     Writes `eval.parquet`, `results.json` (a row per variant, seed and slice of the test part; beside them
     `labels`, a row per further label too, where the log has any),
@@ -70,15 +70,24 @@ def run_variants(
         InputError: one label only, items without codes or vectors, numbers that are not finite; every problem
             is listed before anything is trained.
     """
-    known: dict[str, Any] = {"codes": codes, "embeddings": aligned, "raw": raw, "pool": pool}
-    known |= {"scale_by": split.train.items, "missing_codes": config.missing_codes, "codebooks": codebooks}
-    known["pool_vectors"] = pool_vectors
-    tables = _tables(split, catalog_ids, config, known)
+    table_of = partial(
+        item_table,
+        catalog_ids,
+        codes=codes,
+        embeddings=aligned,
+        raw=raw,
+        pool=pool,
+        scale_by=split.train.items,
+        missing_codes=config.missing_codes,
+        codebooks=codebooks,
+        pool_vectors=pool_vectors,
+    )
+    tables = _tables(split, catalog_ids, config, table_of)
     here = processes("cuda" if torch.cuda.is_available() else "cpu")
     path = None if here.rank else folder / "eval.parquet"
     valid, test = _evaluation(split, catalog_ids, config, seed, path=path)
     rows: list[Row] = []
-    further: list[Row] = []
+    further: list[LabelRow] = []
     for number in config.seeds:
         training = training_rows(split, catalog_ids, config, seed=number)
         for variant, table in tables.items():
@@ -90,51 +99,63 @@ def run_variants(
                     continue
                 if number == config.seeds[0]:
                     fitted.ranker.save_pretrained(folder / variant)
-                found = judge(fitted.ranker, test, drawn=bool(training.negatives))
-                content: Row = {"rows": found, "epochs": fitted.epochs, "best": fitted.best}
-                if test.tasks:
-                    content["labels"] = _further(fitted.ranker, test)
-                write_json(cell, content)
+                _write_cell(cell, fitted, test, drawn=bool(training.negatives))
             if here.rank == 0:
                 shutil.rmtree(progress, ignore_errors=True)
-                of = {"variant": variant, "seed": number}
-                rows += [of | row for row in read_json(cell)["rows"]]
-                further += [of | row for row in read_json(cell).get("labels", [])]
+                written = read_model(cell, Cell)
+                rows += [Row(variant=variant, seed=number, **dict(figures)) for figures in written.rows]
+                further += [
+                    LabelRow(variant=variant, seed=number, **dict(figures))
+                    for figures in written.labels or []
+                ]
     if here.rank:
         return {}
     shutil.rmtree(folder / "progress", ignore_errors=True)
     rows += _baselines(training.events, valid, test, raw, folder, seed=config.seeds[0])
-    write_json(folder / "results.json", {"rows": rows} | ({"labels": further} if test.tasks else {}))
-    missing = {len(table.without) for table in tables.values() if table.without}
-    told = {"items_without_codes": missing.pop()} if missing else {}
-    return {"rows": len(valid) + len(test), **told, **_summary(rows)}
+    results = Results(rows=rows)
+    if test.tasks:
+        results.labels = further
+    write_json(folder / "results.json", results)
+    figures: dict[str, Figure] = {"rows": len(valid) + len(test)}
+    if without := {len(table.without) for table in tables.values() if table.without}:
+        figures["items_without_codes"] = without.pop()
+    return figures | _mean_auc(rows)
+
+
+def _write_cell(path: Path, fitted: FittedRanker, test: Examples, *, drawn: bool) -> None:
+    """Write one trained ranker's figures on the test part."""
+    figures = evaluate_ranker(fitted.ranker, test, drawn=drawn)
+    cell = Cell(rows=figures, epochs=fitted.epochs, best=fitted.best)
+    if test.tasks:
+        cell.labels = _label_figures(fitted.ranker, test)
+    write_json(path, cell)
 
 
 def _tables(
-    split: Split, catalog_ids: Sequence[str], config: RankerConfig, known: dict[str, Any]
+    split: Split, catalog_ids: Sequence[str], config: RankerConfig, table_of: Callable[[str], ItemTable]
 ) -> dict[str, ItemTable]:
     """Features of every variant, or one error with what is wrong with them or with the training rows."""
-    found, faults = {}, Problems()
+    tables, problems = {}, Problems()
     for variant in dict.fromkeys((*config.variants, "raw")):  # content-kNN reads raw vectors
         try:
-            found[variant] = item_table(catalog_ids, variant, **known)
+            tables[variant] = table_of(variant)
         except InputError as error:
-            faults.extend(error)
+            problems.extend(error)
     try:
         training_rows(split, catalog_ids, config, seed=config.seeds[0])
     except InputError as error:
-        faults.extend(error)
-    if faults.found:
-        raise InputError(list(dict.fromkeys(faults.found)))
-    return {variant: found[variant] for variant in config.variants}
+        problems.extend(error)
+    if problems.found:
+        raise InputError(list(dict.fromkeys(problems.found)))
+    return {variant: tables[variant] for variant in config.variants}
 
 
-def _further(ranker: Ranker, test: Examples) -> list[Row]:
+def _label_figures(ranker: Ranker, test: Examples) -> list[LabelFigures]:
     """Figures of the further labels by slice, on the rows where each is known."""
     return [
-        {"label": label} | row
+        LabelFigures(label=label, **dict(figures))
         for label in test.tasks
-        for row in judge(ranker, test, drawn=False, label=label)
+        for figures in evaluate_ranker(ranker, test, drawn=False, label=label)
     ]
 
 
@@ -189,22 +210,23 @@ def _baselines(
     """Popularity and content-kNN; they draw nothing, so they stand under the first seed only."""
     cell = folder / "cells" / "baselines.json"
     if not cell.is_file():
-        kind = best_likeness(raw, thinned(valid))
-        found = {
+        kind = best_likeness(raw, thin_examples(valid))
+        rows = {
             "popularity": evaluate(test, popularity(train, test).astype(np.float64), logits=False),
             "content-knn": evaluate(test, likeness(raw, test, kind=kind), logits=False),
         }
-        write_json(cell, {"content-knn": kind, "rows": found})
+        write_json(cell, Baselines(knn=kind, rows=rows))
     return [
-        {"variant": name, "seed": seed} | row
-        for name, rows in read_json(cell)["rows"].items()
-        for row in rows
+        Row(variant=name, seed=seed, **dict(figures))
+        for name, rows in read_model(cell, Baselines).rows.items()
+        for figures in rows
     ]
 
 
-def _summary(rows: list[Row]) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
+def _mean_auc(rows: list[Row]) -> dict[str, Figure]:
+    """Test AUC of each variant over all items, mean over seeds."""
+    values: dict[str, list[float]] = {}
     for row in rows:
-        if row["slice"] == "all" and row["auc"] is not None:
-            found.setdefault(row["variant"], []).append(row["auc"])
-    return {variant: round(float(np.mean(values)), 4) for variant, values in found.items()}
+        if row.slice == "all" and row.auc is not None:
+            values.setdefault(row.variant, []).append(row.auc)
+    return {variant: round(float(np.mean(of_seeds)), 4) for variant, of_seeds in values.items()}

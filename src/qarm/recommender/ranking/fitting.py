@@ -1,4 +1,4 @@
-"""Training one ranker: from rows and features, or from a log and codes; what goes in and what comes out."""
+"""Fitting of one ranker: from rows and item features, or from a log and codes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +13,7 @@ from qarm.config import RankerConfig
 from qarm.core.atomic_io import digest
 from qarm.core.parallel.allocator import kept_memory
 from qarm.core.parallel.torchrun import processes
+from qarm.core.training_state import RANKER_FILE, fingerprint
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
@@ -20,24 +21,23 @@ from qarm.data.splits import split_log
 from qarm.errors import InputError
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
 from qarm.recommender.item_features import ItemTable, item_table
-from qarm.recommender.item_fields import Shape
 from qarm.recommender.metrics import prior_of
 from qarm.recommender.ranking.model import Ranker, set_items
-from qarm.recommender.ranking.trainer import Loop
-from qarm.recommender.ranking.training_state import FILE, fingerprint
+from qarm.recommender.ranking.trainer import RankerTrainer
 from qarm.recommender.user_fields import vocabularies
+from qarm.schemas.results import Epoch, RankerShape
 
-__all__ = ["Fitted", "built", "fit_ranker", "thinned", "train_ranker"]
+__all__ = ["FittedRanker", "build_ranker", "fit_ranker", "thin_examples", "train_ranker"]
 
 VALID_NEGATIVES = 20  # per validation positive; the positives carry the noise, more negatives only cost
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A trained ranker; epochs: epoch, loss, valid_auc and valid_logloss of each; best: the kept one."""
+class FittedRanker:
+    """A trained ranker, the figures of each epoch, and the number of the epoch that was kept."""
 
     ranker: Ranker
-    epochs: list[dict[str, float | int | None]]
+    epochs: list[Epoch]
     best: int
 
 
@@ -49,8 +49,8 @@ def fit_ranker(
     settings: RankerConfig,
     seed: int = 0,
     checkpoint: Path | None = None,
-) -> Fitted:
-    """Train with AdamW on binary cross-entropy; keep the epoch with the best validation AUC.
+) -> FittedRanker:
+    """A ranker trained with AdamW on binary cross-entropy, as of the epoch with the best validation AUC.
 
     Every epoch is judged with the running mean of the weights (Polyak and Juditsky, 1992), and training
     stops when `settings.patience` epochs brought no better one. Without both labels in `valid` it runs
@@ -74,15 +74,15 @@ def fit_ranker(
             f"features of {len(items.item_ids)} items for a vocabulary of {len(rows.events.item_ids)}"
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    valid = thinned(valid)
+    valid = thin_examples(valid)
     with _seeded(seed, device), kept_memory():
-        ranker = built(rows, items, settings).to(device)
+        ranker = build_ranker(rows, items, settings).to(device)
         if items.fixed and ranker.item.code is not None:
             ranker.item.code.requires_grad_(False)
-        loop = Loop(ranker, rows, valid, settings, seed=seed, processes=processes(device.type))
+        trainer = RankerTrainer(ranker, rows, valid, settings, seed=seed, processes=processes(device.type))
         key = "" if checkpoint is None else _key(ranker, rows, valid, items, settings, seed)
-        state = loop.run(None if checkpoint is None else checkpoint / FILE, key=key)
-        return Fitted(ranker.eval(), state.lines, state.best)
+        state = trainer.run(None if checkpoint is None else checkpoint / RANKER_FILE, key=key)
+        return FittedRanker(ranker.eval(), state.lines, state.best)
 
 
 def train_ranker(
@@ -139,7 +139,7 @@ def train_ranker(
     return ranker
 
 
-def built(rows: TrainingRows, items: ItemTable, settings: RankerConfig) -> Ranker:
+def build_ranker(rows: TrainingRows, items: ItemTable, settings: RankerConfig) -> Ranker:
     """The ranker of a variant, not trained yet; weights come from torch's own generator."""
     widths = () if items.rq is None else tuple(int(top) + 1 for top in items.rq.max(axis=0))
     books = _centroids(items, widths) if settings.start == "codebooks" and items.rq is not None else None
@@ -149,7 +149,7 @@ def built(rows: TrainingRows, items: ItemTable, settings: RankerConfig) -> Ranke
     near = _pool_vectors(items) if settings.start == "pool" and items.vq is not None else None
     listed = len(near) if near is not None else 0 if pool is None else len(pool) + spare
     values = {} if about is None else vocabularies(about, rows.events.user_ids)
-    shape = Shape(
+    shape = RankerShape(
         items=len(items.item_ids),
         known=len(rows.trained),
         widths=widths,
@@ -234,7 +234,9 @@ def _key(
     return digest({"arrays": arrays, "kind": kind, "settings": chosen, "seeds": [seed, rows.seed]})
 
 
-def thinned(examples: Examples, *, negatives: int = VALID_NEGATIVES, events: int | None = None) -> Examples:
+def thin_examples(
+    examples: Examples, *, negatives: int = VALID_NEGATIVES, events: int | None = None
+) -> Examples:
     """The first `1 + negatives` rows of every event; drawn negatives stand in random order.
 
     events: as many of them at most, evenly spaced.

@@ -21,8 +21,8 @@ from qarm.errors import InputError
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
 from qarm.recommender.item_features import item_table
 from qarm.recommender.ranking import trainer as loop
+from qarm.recommender.ranking.fitting import FittedRanker, fit_ranker, thin_examples, train_ranker
 from qarm.recommender.ranking.model import Ranker, score_examples
-from qarm.recommender.ranking.train import Fitted, fit_ranker, thinned, train_ranker
 from qarm.recommender.ranking.trainer import GAIN
 
 MakeExamples = Callable[..., Examples]
@@ -67,7 +67,7 @@ class World:
         codes: Codes | None = None,
         vectors: Embeddings | None = None,
         seed: int = 0,
-    ) -> Fitted:
+    ) -> FittedRanker:
         rows = TrainingRows(self.split.train, item_ids=self.items, explicit=False, history=10, seed=seed)
         table = item_table(self.items, variant, codes=codes or self.codes, embeddings=vectors or self.vectors)
         return fit_ranker(rows, self.valid if valid is None else valid, table, settings=settings, seed=seed)
@@ -79,12 +79,12 @@ def world(toy: Toy) -> World:
 
 
 @pytest.fixture(scope="module")
-def by_id(world: World) -> Fitted:
+def by_id(world: World) -> FittedRanker:
     return world.fit("id")
 
 
 @pytest.fixture(scope="module")
-def by_codes(world: World) -> Fitted:
+def by_codes(world: World) -> FittedRanker:
     return world.fit("id+rq+vq")
 
 
@@ -100,7 +100,7 @@ def cold_auc(world: World, ranker: Ranker) -> float:
 # ---- what it learns ---------------------------------------------------------------------------
 
 
-def test_the_planted_taste_is_learned(world: World, by_id: Fitted, by_codes: Fitted) -> None:
+def test_the_planted_taste_is_learned(world: World, by_id: FittedRanker, by_codes: FittedRanker) -> None:
     warm = ~world.test.cold
     for fitted in (by_id, by_codes):
         logits = score_examples(fitted.ranker, world.test)
@@ -108,12 +108,12 @@ def test_the_planted_taste_is_learned(world: World, by_id: Fitted, by_codes: Fit
 
 
 @pytest.mark.parametrize("variant", ["id+rq", "id+vq", "id+frozen"])
-def test_content_finds_cold_items_and_ids_cannot(world: World, by_id: Fitted, variant: str) -> None:
+def test_content_finds_cold_items_and_ids_cannot(world: World, by_id: FittedRanker, variant: str) -> None:
     assert cold_auc(world, world.fit(variant).ranker) > 0.7
     assert cold_auc(world, by_id.ranker) == pytest.approx(0.5, abs=0.08)
 
 
-def test_cold_items_of_one_event_are_equal_by_id(world: World, by_id: Fitted) -> None:
+def test_cold_items_of_one_event_are_equal_by_id(world: World, by_id: FittedRanker) -> None:
     logits, cold = score_examples(by_id.ranker, world.test), world.test.cold
     edges = world.test.groups()
     groups = [logits[a:b][cold[a:b]] for a, b in pairwise(edges)]
@@ -141,9 +141,9 @@ def test_the_row_out_of_vocabulary_is_trained(world: World) -> None:
 # ---- when it stops ----------------------------------------------------------------------------
 
 
-def test_the_best_epoch_is_kept(world: World, by_id: Fitted) -> None:
-    reached = [epoch["valid_auc"] for epoch in by_id.epochs]
-    assert [epoch["epoch"] for epoch in by_id.epochs] == list(range(len(reached)))
+def test_the_best_epoch_is_kept(world: World, by_id: FittedRanker) -> None:
+    reached = [epoch.valid_auc for epoch in by_id.epochs]
+    assert [epoch.epoch for epoch in by_id.epochs] == list(range(len(reached)))
     assert reached[by_id.best] == pytest.approx(max(reached), abs=GAIN)
     assert by_id.best < len(reached) - 1
     logits = score_examples(by_id.ranker, world.valid)
@@ -168,8 +168,8 @@ def test_without_both_labels_every_epoch_runs(world: World) -> None:
     kept = [world.fit("id", settings=settings, valid=valid) for valid in (empty, one_label)]
     for fitted in kept:
         assert (len(fitted.epochs), fitted.best) == (4, 3)
-        assert all(epoch["valid_auc"] is None for epoch in fitted.epochs)
-    assert kept[0].epochs[0]["valid_logloss"] is None
+        assert all(epoch.valid_auc is None for epoch in fitted.epochs)
+    assert kept[0].epochs[0].valid_logloss is None
     assert weights(kept[0].ranker) == weights(kept[1].ranker)
 
 
@@ -178,8 +178,8 @@ def test_validation_only_chooses_the_epoch(world: World) -> None:
     settings = SETTINGS.model_copy(update={"epochs": 5, "patience": 5})
     other = replace(world.valid, labels=np.roll(world.valid.labels, 5))
     one, two = world.fit("id", settings=settings), world.fit("id", settings=settings, valid=other)
-    assert one.epochs[0]["valid_auc"] != two.epochs[0]["valid_auc"]
-    assert [epoch["loss"] for epoch in one.epochs] == [epoch["loss"] for epoch in two.epochs]
+    assert one.epochs[0].valid_auc != two.epochs[0].valid_auc
+    assert [epoch.loss for epoch in one.epochs] == [epoch.loss for epoch in two.epochs]
     few = settings.model_copy(update={"epochs": 1})
     kept = [world.fit("id", settings=few, valid=valid).ranker for valid in (world.valid, other)]
     assert weights(kept[0]) == weights(kept[1])
@@ -191,11 +191,11 @@ def test_the_running_mean_is_judged_and_not_trained_on(world: World, monkeypatch
     monkeypatch.setattr(loop, "AVERAGE", 0.5)
     two = world.fit("id", settings=settings)
     for field, equal in (("loss", True), ("valid_logloss", False)):
-        assert ([e[field] for e in one.epochs] == [e[field] for e in two.epochs]) is equal
+        assert ([getattr(e, field) for e in one.epochs] == [getattr(e, field) for e in two.epochs]) is equal
 
 
-def test_the_loss_falls(by_codes: Fitted) -> None:
-    losses = [epoch["loss"] for epoch in by_codes.epochs]
+def test_the_loss_falls(by_codes: FittedRanker) -> None:
+    losses = [epoch.loss for epoch in by_codes.epochs]
     assert losses[0] < 0.6931
     assert losses[-1] < 0.8 * losses[0]
 
@@ -254,12 +254,12 @@ def test_a_variant_sees_its_features_and_no_others(world: World, variant: str, s
     assert {name for name, found in others.items() if found != plain} == sees
 
 
-def test_variants_share_all_but_their_own_tables(by_id: Fitted, by_codes: Fitted) -> None:
+def test_variants_share_all_but_their_own_tables(by_id: FittedRanker, by_codes: FittedRanker) -> None:
     one, two = by_id.ranker, by_codes.ranker
     extra = set(two.state_dict()) - set(one.state_dict())
     assert {name.rsplit(".", 2)[0] for name in extra} == {"item.code.levels", "item.code", "item.level_bias"}
     assert set(one.state_dict()) <= set(two.state_dict())
-    same = replace(two.shape, widths=(), nearest=0, pool=0)
+    same = two.shape.model_copy(update={"widths": (), "nearest": 0, "pool": 0})
     assert same == one.shape
     assert torch.equal(one.item.known, two.item.known)
     assert torch.equal(one.prior, two.prior)
@@ -271,12 +271,12 @@ def test_frozen_vectors_stay_as_they_came(world: World) -> None:
     assert np.array_equal(fitted.ranker.item.vectors.numpy(), table.vectors)
 
 
-def test_the_prior_is_that_of_the_training_rows(world: World, by_id: Fitted) -> None:
+def test_the_prior_is_that_of_the_training_rows(world: World, by_id: FittedRanker) -> None:
     n = len(world.split.train)
     assert by_id.ranker.prior.item() == pytest.approx(np.log((n + 0.5) / (4 * n + 0.5)), rel=1e-6)
 
 
-def test_only_trained_items_have_an_id_of_their_own(world: World, by_id: Fitted) -> None:
+def test_only_trained_items_have_an_id_of_their_own(world: World, by_id: FittedRanker) -> None:
     own = [item for item, row in zip(world.items, by_id.ranker.item.known.tolist(), strict=True) if row]
     assert own == world.split.train.items
     assert sorted(set(world.items) - set(own)) == world.split.cold_items
@@ -287,7 +287,7 @@ def test_only_trained_items_have_an_id_of_their_own(world: World, by_id: Fitted)
 
 def test_thinned_by_hand(make_examples: MakeExamples) -> None:
     rows = make_examples([([1, 2, 3, 4], [1, 0, 0, 0], [5]), ([6], [1], [7, 8]), ([9, 1, 2], [1, 0, 0], [])])
-    few = thinned(rows, negatives=1)
+    few = thin_examples(rows, negatives=1)
     assert few.items.tolist() == [1, 2, 6, 9, 1]
     assert few.labels.tolist() == [1, 0, 1, 1, 0]
     assert few.groups().tolist() == [0, 2, 3, 5]
@@ -298,10 +298,10 @@ def test_thinned_by_hand(make_examples: MakeExamples) -> None:
         [],
         [],
     ]
-    assert len(thinned(rows, negatives=5)) == len(rows)
-    ends = thinned(rows, negatives=5, events=2)
+    assert len(thin_examples(rows, negatives=5)) == len(rows)
+    ends = thin_examples(rows, negatives=5, events=2)
     assert {*ends.events} == {rows.events[0], rows.events[-1]}
-    assert len(thinned(make_examples([]))) == 0
+    assert len(thin_examples(make_examples([]))) == 0
 
 
 def test_features_must_be_of_the_same_items(world: World) -> None:
