@@ -1,9 +1,9 @@
-"""Fills the README's measured parts: the proof's table, ten rows of each output, a line per file.
+"""Measured parts of the README and of docs/: results, ten rows of each output, a line for each folder.
 
     make demo demo-proof && .venv/bin/python benchmarks/readme.py
 
-What stands between `<!-- name -->` and `<!-- /name -->` is replaced. A file's line in the tree is the
-first line of its docstring, or what the README said before.
+The text between `<!-- name -->` and `<!-- /name -->` is replaced. The line of a folder is the first line
+of its package's docstring, or the line that the README has already.
 """
 
 import argparse
@@ -19,15 +19,17 @@ import polars as pl
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+OUTPUTS = ROOT / "docs" / "outputs.md"
+DEMO = ROOT / "docs" / "demo.md"
 TABLES = {
     "pairs/pairs.parquet": "pairs",
     "embeddings/embeddings.parquet": "vectors after alignment (`raw.parquet`: before)",
     "codes/codes.parquet": "codes",
-    "codes/pool.parquet": "what the numbers in `vq` mean",
-    "recommender/eval.parquet": "the rows that every variant is judged on",
+    "codes/pool.parquet": "item of each number in `vq`",
+    "recommender/eval.parquet": "evaluation rows, the same for every variant",
 }
 SHOWN = 10
-MAIN = ("id", "id+raw", "id+frozen", "id+rq+vq", "id+rq+vq+cross", "id+rq+vq@placebo", "content-kNN")
+CODES, PLACEBO = "id+rq+vq", "id+rq+vq@placebo"
 
 
 def main() -> None:
@@ -38,41 +40,41 @@ def main() -> None:
         "--real", type=Path, nargs="*", default=[], help="runs of `qarm compare` on real data"
     )
     arguments = parser.parse_args()
-    text = README.read_text(encoding="utf-8")
     if (arguments.proof / "proof.md").is_file():
-        text = put(text, "proof", (arguments.proof / "proof.md").read_text(encoding="utf-8").strip())
+        put(DEMO, "proof", (arguments.proof / "proof.md").read_text(encoding="utf-8").strip())
     if arguments.run.is_dir():
-        text = put(text, "rows", "\n\n".join(outputs(arguments.run)))
+        put(OUTPUTS, "rows", "\n\n".join(outputs(arguments.run)))
     if arguments.real:
-        text = put(text, "real", real(arguments.real))
-    README.write_text(put(text, "tree", tree(text)), encoding="utf-8")
+        put(README, "real", real(arguments.real))
+    put(README, "tree", tree(README.read_text(encoding="utf-8")))
 
 
-def put(text: str, name: str, content: str) -> str:
+def put(page: Path, name: str, content: str) -> None:
+    """Replace the part `name` of the page."""
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    before, rest = text.split(start)
-    return f"{before}{start}\n{content}\n{end}{rest.split(end)[1]}"
+    before, rest = page.read_text(encoding="utf-8").split(start)
+    page.write_text(f"{before}{start}\n{content}\n{end}{rest.split(end)[1]}", encoding="utf-8")
 
 
 def real(runs: list[Path]) -> str:
-    """Of each comparison: GAUC of the main variants, and their differences to `id` with the interval."""
+    """A row for each comparison: GAUC of `id`, and differences to it with their intervals."""
     lines = [
-        "| data | variant | GAUC | minus `id`, 95 % interval | minus `id`, cold items |",
-        "|---|---|---:|---:|---:|",
+        "| data | GAUC of `id` | codes: `id+rq+vq` minus `id` | cold items | placebo minus `id` |",
+        "|---|---:|---:|---:|---:|",
     ]
     for run in runs:
-        found = json.loads((run / "compare" / "results.json").read_text())
-        kind = found["means"][0]["negatives"]
+        results = json.loads((run / "compare" / "results.json").read_text())
+        negatives = results["means"][0]["negatives"]
         gains = {
             (d["method"], d["slice"]): f"{d['mean']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]"
-            for d in found["differences"]
-            if (d["negatives"], d["measure"], d["against"]) == (kind, "gauc", "id")
+            for d in results["differences"]
+            if (d["negatives"], d["measure"], d["against"]) == (negatives, "gauc", "id")
         }
-        means = {(m["method"], m["slice"]): m["gauc"] for m in found["means"] if m["negatives"] == kind}
-        for method in MAIN:
-            if (method, "all") in means:
-                shown = [gains.get((method, part), "") for part in ("all", "cold")]
-                lines.append(f"| {run.name} | {method} | {means[method, 'all']:.4f} | {' | '.join(shown)} |")
+        means = {
+            (m["method"], m["slice"]): m["gauc"] for m in results["means"] if m["negatives"] == negatives
+        }
+        cells = [gains[CODES, "all"], gains[CODES, "cold"], gains[PLACEBO, "all"]]
+        lines.append(f"| {run.name} | {means['id', 'all']:.4f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -101,24 +103,27 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-def tree(readme: str) -> str:
-    known = dict(re.findall(r"^(\S+)\s{2,}(\S.*)$", readme.split("<!-- tree -->")[1], flags=re.M))
+def folders() -> set[str]:
+    """Folders with a file, but those of tests/ that mirror a folder of src/qarm/."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    found = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    files = sorted((name for name in found.split() if (ROOT / name).is_file()), key=place)
-    width = max(map(len, files)) + 2
-    return "\n".join(["```", *(f"{name.ljust(width)}{described(name, known)}" for name in files), "```"])
+    listing = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    names = {Path(name).parent.as_posix() for name in listing.split() if (ROOT / name).is_file()} - {"."}
+    mirrored = {name.replace("src/qarm/", "tests/", 1) for name in names if name.startswith("src/qarm/")}
+    return names - mirrored
 
 
-def place(name: str) -> tuple[bool, tuple[str, ...]]:
-    """Files of the top folder first."""
-    return "/" in name, Path(name).parts
+def tree(readme: str) -> str:
+    known = dict(re.findall(r"^(\S+)/\s{2,}(\S.*)$", readme.split("<!-- tree -->")[1], flags=re.M))
+    names = sorted(folders(), key=lambda name: Path(name).parts)
+    width = max(map(len, names)) + 3
+    return "\n".join(["```", *(f"{name + '/':{width}}{described(name, known)}" for name in names), "```"])
 
 
 def described(name: str, known: dict[str, str]) -> str:
-    if not name.endswith(".py"):
+    package = ROOT / name / "__init__.py"
+    if not package.is_file():
         return known[name]
-    docstring = ast.get_docstring(ast.parse((ROOT / name).read_text(encoding="utf-8")))
+    docstring = ast.get_docstring(ast.parse(package.read_text(encoding="utf-8")))
     return (docstring or known[name]).split("\n")[0].rstrip(".")
 
 

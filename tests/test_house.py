@@ -1,5 +1,6 @@
-"""The house keeps its shape: the README's tree, the public doors, quick starts, no stray words."""
+"""Structure of the repository: the README's list of folders, public names, start times, no machine paths."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -26,15 +27,42 @@ def project_files() -> set[str]:
 
 
 def readme_tree() -> dict[str, str]:
-    block = (ROOT / "README.md").read_text().split("## Every file", 1)[1].split("```")[1]
+    """Description of each folder in the README."""
+    block = (ROOT / "README.md").read_text().split("## Every folder", 1)[1].split("```")[1]
     lines = (re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in block.splitlines() if line.strip())
     return {path: rest[0] if rest else "" for path, *rest in lines}
 
 
-def test_the_readme_has_one_line_per_file() -> None:
+def test_the_readme_has_one_line_per_folder() -> None:
+    """But for folders of tests/ that mirror one of src/qarm/, as the README says."""
     tree = readme_tree()
-    assert set(tree) == project_files()
+    folders = {f"{Path(name).parent.as_posix()}/" for name in project_files()} - {"./"}
+    mirrored = {name.replace("src/qarm/", "tests/") for name in folders if name.startswith("src/qarm/")} - {
+        "tests/"
+    }
+    assert set(tree) == folders - mirrored
     assert all(tree.values())
+
+
+def test_a_package_is_described_by_its_docstring() -> None:
+    for folder, description in readme_tree().items():
+        package = ROOT / folder / "__init__.py"
+        if package.is_file():
+            docstring = ast.get_docstring(ast.parse(package.read_text(encoding="utf-8"))) or ""
+            assert docstring.split("\n")[0] == f"{description}.", folder
+
+
+def test_the_readme_is_short() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.count("\n") <= 250
+    assert len(text.encode()) <= 20_000
+
+
+def test_no_folder_of_the_package_has_more_than_sixteen_modules() -> None:
+    package = ROOT / "src" / "qarm"
+    for folder in (package, *(path for path in package.rglob("*") if path.is_dir())):
+        modules = sorted(path.name for path in folder.glob("*.py") if path.name != "__init__.py")
+        assert len(modules) <= 16, (folder, modules)
 
 
 def test_every_public_name_resolves_and_is_documented() -> None:

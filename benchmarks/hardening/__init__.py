@@ -1,1 +1,1 @@
-"""Harnesses of `make harden`; the product knows nothing of them."""
+"""Harnesses of `make harden`; no module of the package imports them."""
