@@ -14,13 +14,12 @@ from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError
 from qarm.serving.app import build_app
-from qarm.serving.bundle_manager import Editions
-from qarm.serving.code_store import Store
-from qarm.serving.journal import Journal
+from qarm.serving.bundle_manager import BundleManager
+from qarm.serving.code_store import Store, StoreQueue
+from qarm.serving.encoder_process import Coded, EncoderDiedError, check_media_of
 from qarm.serving.limits import Limits
 from qarm.serving.metrics import Metrics
 from qarm.serving.service import Service
-from qarm.serving.worker import Coded, WorkerDiedError, check_media_of
 
 TOKEN = "a-token-for-the-tests"  # noqa: S105
 DIM, LEVELS = 4, 3
@@ -98,7 +97,7 @@ class FakeWorker:
         assert self.go.wait(20)
         time.sleep(self.seconds)
         if any(row.get("title") == "die" for row in rows):
-            raise WorkerDiedError("it ended")
+            raise EncoderDiedError("it ended")
         if any(row.get("title") == "bug" for row in rows):
             raise RuntimeError("secret of the house")
         return [self._one(row) for row in rows]
@@ -149,10 +148,10 @@ class Fakes:
         first = fake_bundle(self.bundles / "one")
         self.workers: dict[str, list[FakeWorker]] = {}
         self.limits, metrics = limits or Limits(), Metrics()
-        editions = Editions(
+        editions = BundleManager(
             load=load, worker=self._made, limits=self.limits, metrics=metrics, folder=self.bundles
         )
-        store = Journal(Store(folder / "store"))
+        store = StoreQueue(Store(folder / "store"))
         self.service = Service(editions, store, limits=self.limits, metrics=metrics)
         self.app: FastAPI = build_app(self.service, first, token=token)
 

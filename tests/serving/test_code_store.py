@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from qarm.errors import ArtifactError
-from qarm.serving.code_store import NewCode, Store, Taken, content_digest
-from qarm.serving.journal import Journal
+from qarm.serving.code_store import ContentConflict, NewCode, Store, StoreQueue, content_digest
 
 
 def new(item_id: str, *, rq: tuple[int, ...] = (1, 2, 3), bundle: str = "a", content: str = "x") -> NewCode:
@@ -57,7 +56,7 @@ def test_the_same_again_changes_nothing_and_other_content_is_refused_whole(store
         ]
     )
     assert same(again[0], new("n1"))  # as it was first, whatever was made this time
-    assert isinstance(refused, Taken)
+    assert isinstance(refused, ContentConflict)
     assert refused.item_ids == ["n1"]
     assert [row.item_id for row in fine] == ["n3"]
     assert store.find("n2", "a") is None
@@ -161,7 +160,7 @@ def test_appends_that_come_together_share_a_flush(store: Store, monkeypatch: pyt
     monkeypatch.setattr(store, "append", counted)
 
     async def run() -> list[object]:
-        journal = Journal(store)
+        journal = StoreQueue(store)
         asked = [journal.append([new(f"n{n}")]) for n in range(20)]
         asked.append(journal.append([new("n0", content="other")]))
         found = await asyncio.gather(*asked, return_exceptions=True)
@@ -172,6 +171,6 @@ def test_appends_that_come_together_share_a_flush(store: Store, monkeypatch: pyt
 
     found = asyncio.run(run())
     assert [rows[0].item_id for rows in found[:20]] == [f"n{n}" for n in range(20)]
-    assert isinstance(found[20], Taken)
+    assert isinstance(found[20], ContentConflict)
     assert sum(calls) == 21
     assert len(calls) <= 3

@@ -23,7 +23,7 @@ from qarm.quantizer.coder import encode, new_vectors
 from qarm.serving.code_store import Store
 
 README = Path(__file__).parent.parent.parent / "README.md"
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[2]
 STARTED = re.compile(r"(http://127\.0\.0\.1:\d+)\s*$")
 
 

@@ -5,7 +5,7 @@ import asyncio
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from qarm.serving.bundle_manager import Edition
+from qarm.serving.bundle_manager import LoadedBundle
 from qarm.serving.openapi import body_of, problems
 from qarm.serving.problems import Problem
 from qarm.serving.request_parsing import read_json_body
@@ -32,7 +32,7 @@ def admin_routes(service: Service, *, token: bool) -> APIRouter:
     router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(allowed)])
     editions = service.editions
 
-    async def told(edition: Edition) -> Response:
+    async def told(edition: LoadedBundle) -> Response:
         names = await asyncio.to_thread(editions.names)
         previous = None if editions.previous is None else editions.previous.name
         return reply(

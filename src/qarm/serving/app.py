@@ -87,24 +87,23 @@ def build_service(
         ArtifactError: the store cannot be used.
     """
     from qarm.serving.bundle import Bundle
-    from qarm.serving.bundle_manager import Editions
-    from qarm.serving.code_store import Store
-    from qarm.serving.journal import Journal
+    from qarm.serving.bundle_manager import BundleManager
+    from qarm.serving.code_store import Store, StoreQueue
+    from qarm.serving.encoder_process import EncoderProcess
     from qarm.serving.metrics import Metrics
     from qarm.serving.service import Service
-    from qarm.serving.worker import ChildWorker
 
     metrics = Metrics()
-    editions = Editions(
+    editions = BundleManager(
         load=Bundle.load,
-        worker=lambda folder: ChildWorker(folder, limits=limits, threads=threads),
+        worker=lambda folder: EncoderProcess(folder, limits=limits, threads=threads),
         limits=limits,
         metrics=metrics,
         folder=bundles,
     )
     if not bundle.is_dir():
         raise InputError(f"{bundle}: no such folder; make one with: qarm export RUN --out {bundle}")
-    return Service(editions, Journal(Store(store)), limits=limits, metrics=metrics)
+    return Service(editions, StoreQueue(Store(store)), limits=limits, metrics=metrics)
 
 
 def build_app(service: "Service", bundle: Path, *, token: str | None = None) -> "FastAPI":
@@ -115,7 +114,7 @@ def build_app(service: "Service", bundle: Path, *, token: str | None = None) -> 
     from qarm.serving import schemas as wire
     from qarm.serving.admin import admin_routes
     from qarm.serving.explorer import explorer_routes
-    from qarm.serving.middleware import BodyGate, LastNet, TokenGate
+    from qarm.serving.middleware import BodyLimitMiddleware, ErrorMiddleware, TokenMiddleware
     from qarm.serving.routes import routes
 
     @asynccontextmanager
@@ -141,10 +140,10 @@ def build_app(service: "Service", bundle: Path, *, token: str | None = None) -> 
     app.include_router(explorer_routes(lambda: service.editions.current.bundle))
     named = (wire.NewItem, wire.ItemBatch, wire.ScoreRequest, wire.BundleName, wire.ProblemDocument)
     openapi.describe(app, named, token=token is not None)
-    app.add_middleware(BodyGate, limits=service.limits)
-    app.add_middleware(TokenGate, token=token)
+    app.add_middleware(BodyLimitMiddleware, limits=service.limits)
+    app.add_middleware(TokenMiddleware, token=token)
     app.add_middleware(
-        LastNet, limits=service.limits, metrics=service.metrics
+        ErrorMiddleware, limits=service.limits, metrics=service.metrics
     )  # the last one added stands outermost
     return app
 

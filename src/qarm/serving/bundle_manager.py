@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from qarm.errors import InputError, QarmError
-from qarm.serving.batching import Batcher
+from qarm.serving.encoder_process import Worker
+from qarm.serving.encoder_queue import EncoderQueue
 from qarm.serving.limits import Limits
 from qarm.serving.metrics import Metrics
 from qarm.serving.problems import Problem
-from qarm.serving.worker import Worker
 
 if TYPE_CHECKING:
     from qarm.serving.bundle import Bundle
 
-__all__ = ["Edition", "Editions"]
+__all__ = ["BundleManager", "LoadedBundle"]
 
 MANIFEST = "manifest.json"
 
 
-class Edition:
+class LoadedBundle:
     """A loaded bundle with its encoder; users: requests that may still ask it."""
 
-    def __init__(self, folder: Path, bundle: "Bundle", batcher: Batcher) -> None:
+    def __init__(self, folder: Path, bundle: "Bundle", batcher: EncoderQueue) -> None:
         self.folder, self.bundle, self.batcher = folder, bundle, batcher
         self.users = 0
         self._unused = asyncio.Event()
@@ -59,7 +59,7 @@ class Edition:
         return rows.height, rows.slice(first, count).to_dicts()
 
 
-class Editions:
+class BundleManager:
     """One edition answers at a time. A request takes it once and stays with it.
 
     Args:
@@ -79,14 +79,14 @@ class Editions:
     ) -> None:
         self._load, self._worker = load, worker
         self.limits, self.metrics, self.folder = limits, metrics, folder
-        self._current: Edition | None = None
+        self._current: LoadedBundle | None = None
         self.previous: Path | None = None
         self._swapping = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
         metrics.watch(lambda: 0 if self._current is None else self._current.batcher.waiting)
 
     @property
-    def current(self) -> Edition:
+    def current(self) -> LoadedBundle:
         """The edition that answers.
 
         Raises:
@@ -97,7 +97,7 @@ class Editions:
         return self._current
 
     @contextmanager
-    def use(self) -> Iterator[Edition]:
+    def use(self) -> Iterator[LoadedBundle]:
         """The edition that answers, which stays able to while the block runs, whatever is swapped in."""
         edition = self.current
         edition.users += 1
@@ -112,7 +112,7 @@ class Editions:
             return []
         return sorted(path.name for path in self.folder.iterdir() if (path / MANIFEST).is_file())
 
-    async def swap_to_name(self, name: str) -> Edition:
+    async def swap_to_name(self, name: str) -> LoadedBundle:
         """Swap in the bundle of that name; the name is looked up among those that are there, never opened.
 
         Raises:
@@ -125,7 +125,7 @@ class Editions:
             )
         return await self.swap(self.folder / found[name])
 
-    async def back(self) -> Edition:
+    async def back(self) -> LoadedBundle:
         """Swap in the bundle that answered before this one.
 
         Raises:
@@ -135,7 +135,7 @@ class Editions:
             raise Problem(409, "no-earlier-bundle", "this is the first bundle since the service was started")
         return await self.swap(self.previous)
 
-    async def swap(self, folder: Path) -> Edition:
+    async def swap(self, folder: Path) -> LoadedBundle:
         """Load a bundle beside the one that answers, then let it answer; the old one ends what it has begun.
 
         Raises:
@@ -167,12 +167,12 @@ class Editions:
         self._current = await self._opened(folder.resolve())
         self.metrics.serves(self.current.bundle.version, len(self.current.bundle.item_ids))
 
-    async def _opened(self, folder: Path) -> Edition:
+    async def _opened(self, folder: Path) -> LoadedBundle:
         bundle = await asyncio.to_thread(self._load, folder)
-        batcher = Batcher(self._worker(folder), limits=self.limits, metrics=self.metrics)
+        batcher = EncoderQueue(self._worker(folder), limits=self.limits, metrics=self.metrics)
         await batcher.start()
         try:
-            edition = await asyncio.to_thread(Edition, folder, bundle, batcher)
+            edition = await asyncio.to_thread(LoadedBundle, folder, bundle, batcher)
         except BaseException:
             await batcher.close()
             raise

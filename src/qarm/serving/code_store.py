@@ -1,12 +1,14 @@
-"""The codes of new items, appended to an embedded database that survives a kill and never changes a row."""
+"""Code store: codes of new items in an embedded database that only appends and survives a kill."""
 
+import asyncio
 import hashlib
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,7 @@ import numpy.typing as npt
 from qarm.errors import ArtifactError, shown
 from qarm.quantizer.code_prefix import prefix_text, text_range
 
-__all__ = ["NewCode", "Store", "Taken", "content_digest"]
+__all__ = ["ContentConflict", "NewCode", "Store", "StoreQueue", "content_digest"]
 
 FILE = "codes.sqlite"
 FORMAT = 1
@@ -60,7 +62,7 @@ class NewCode:
     facts: Mapping[str, str | None]
 
 
-class Taken(Exception):  # noqa: N818 - a state of affairs, told as status 409
+class ContentConflict(Exception):  # noqa: N818 - a state of affairs, told as status 409
     """Items whose ids are stored with another content."""
 
     def __init__(self, item_ids: Sequence[str]) -> None:
@@ -95,20 +97,20 @@ class Store:
         self._reader.close()
         self._writer.close()
 
-    def append(self, requests: Sequence[Sequence[NewCode]]) -> list[list[NewCode] | Taken]:
+    def append(self, requests: Sequence[Sequence[NewCode]]) -> list[list[NewCode] | ContentConflict]:
         """Add the items of several requests, flushed to the disk at once.
 
         An item that is stored for this bundle with the same content stays as it is and counts as added. A
         request with an item whose id has another content adds nothing.
 
         Returns:
-            for each request what is stored of its items, in order, or `Taken`.
+            for each request what is stored of its items, in order, or `ContentConflict`.
         """
         with self._writer:
             self._writer.execute("BEGIN IMMEDIATE")
             return [self._append(rows) for rows in requests]
 
-    def _append(self, rows: Sequence[NewCode]) -> list[NewCode] | Taken:
+    def _append(self, rows: Sequence[NewCode]) -> list[NewCode] | ContentConflict:
         self._writer.execute("SAVEPOINT request")
         self._writer.executemany(
             "INSERT INTO codes (item_id, bundle, version, content, code, rq, vq, vector, facts)"
@@ -121,7 +123,7 @@ class Store:
         if taken:
             self._writer.execute("ROLLBACK TO request")
         self._writer.execute("RELEASE request")
-        return Taken(taken) if taken else stored
+        return ContentConflict(taken) if taken else stored
 
     def find(self, item_id: str, bundle: str) -> NewCode | None:
         """What is stored of an item for a bundle."""
@@ -201,3 +203,82 @@ def _code(row: tuple[Any, ...]) -> NewCode:
         np.frombuffer(vector, dtype="<f4"),
         json.loads(facts),
     )
+
+
+Made = TypeVar("Made")
+
+
+class StoreQueue:
+    """Access to a store off the event loop: appends that wait together share one flush, reads do not wait."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
+        self._waiting: list[tuple[Sequence[NewCode], asyncio.Future[list[NewCode] | ContentConflict]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def append(self, rows: Sequence[NewCode]) -> list[NewCode]:
+        """Rows as they are stored, when they are on the disk.
+
+        Raises:
+            ContentConflict: an id is stored with other content.
+        """
+        answer: asyncio.Future[list[NewCode] | ContentConflict] = asyncio.get_running_loop().create_future()
+        self._waiting.append((rows, answer))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._flush())
+        found = await answer
+        if isinstance(found, ContentConflict):
+            raise found
+        return found
+
+    async def _flush(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            jobs, self._waiting = self._waiting, []
+            try:
+                found = await loop.run_in_executor(
+                    self._writing, self.store.append, [rows for rows, _ in jobs]
+                )
+            except Exception as error:  # noqa: BLE001 - goes to everyone who waits
+                for _, answer in jobs:
+                    if not answer.done():
+                        answer.set_exception(error)
+                continue
+            for (_, answer), one in zip(jobs, found, strict=True):
+                if not answer.done():
+                    answer.set_result(one)
+
+    async def find(self, item_id: str, bundle: str) -> NewCode | None:
+        """What is stored of an item for a bundle, else what was last stored of it."""
+        return await self._read(self._find, item_id, bundle)
+
+    async def known(self, item_ids: Sequence[str], bundle: str) -> list[NewCode | None]:
+        """What is stored of items for a bundle."""
+        return await self._read(lambda: [self.store.find(item, bundle) for item in item_ids])
+
+    async def under(
+        self, prefix: Sequence[int], bundle: str, *, first: int, count: int
+    ) -> tuple[int, list[str]]:
+        """How many items of a bundle are under a prefix, and a page of them."""
+        return await self._read(self._under, prefix, bundle, first, count)
+
+    async def close(self) -> None:
+        """Wait for what is being written, then close the store."""
+        if self._task is not None:
+            await self._task
+        await self._read(lambda: None)
+        self._writing.shutdown()
+        self._reading.shutdown()
+        self.store.close()
+
+    def _find(self, item_id: str, bundle: str) -> NewCode | None:
+        return self.store.find(item_id, bundle) or self.store.latest(item_id)
+
+    def _under(self, prefix: Sequence[int], bundle: str, first: int, count: int) -> tuple[int, list[str]]:
+        found = self.store.under(prefix, bundle, first=first, count=count) if count > 0 else []
+        return self.store.count(prefix, bundle), found
+
+    async def _read(self, function: Callable[..., Made], *given: Any) -> Made:
+        return await asyncio.get_running_loop().run_in_executor(self._reading, function, *given)

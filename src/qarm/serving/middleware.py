@@ -11,12 +11,12 @@ from qarm.serving.limits import Limits
 from qarm.serving.metrics import Metrics
 from qarm.serving.problems import Problem, answer, hidden
 
-__all__ = ["BodyGate", "LastNet", "TokenGate"]
+__all__ = ["BodyLimitMiddleware", "ErrorMiddleware", "TokenMiddleware"]
 
 GUARDED = ("/v1/", "/metrics")
 
 
-class LastNet:
+class ErrorMiddleware:
     """Outermost: counts and times requests, turns away too many, answers 500 for what nothing else caught."""
 
     def __init__(self, app: ASGIApp, *, limits: Limits, metrics: Metrics) -> None:
@@ -50,7 +50,7 @@ class LastNet:
             self.metrics.request(scope, status or 500, time.perf_counter() - started)
 
 
-class TokenGate:
+class TokenMiddleware:
     """Lets requests to `/v1/` and `/metrics` pass that bring the token; all of them where there is none."""
 
     def __init__(self, app: ASGIApp, *, token: str | None) -> None:
@@ -82,7 +82,7 @@ class TokenGate:
         return bool(scheme.lower() == b"bearer" and same)
 
 
-class BodyGate:
+class BodyLimitMiddleware:
     """Refuses bodies that are too large, too slow, or too many at a time."""
 
     def __init__(self, app: ASGIApp, *, limits: Limits) -> None:
@@ -118,7 +118,7 @@ class BodyGate:
 class _Body:
     """`receive` of one request, counted."""
 
-    def __init__(self, gate: BodyGate, receive: Receive) -> None:
+    def __init__(self, gate: BodyLimitMiddleware, receive: Receive) -> None:
         self.gate, self.receive, self.size, self.whole = gate, receive, 0, False
         self.until = time.monotonic() + gate.limits.body_seconds
 

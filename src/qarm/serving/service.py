@@ -10,14 +10,13 @@ import numpy.typing as npt
 
 from qarm.errors import InputError, shown
 from qarm.quantizer.code_prefix import prefix_text
-from qarm.serving.bundle_manager import Edition, Editions
-from qarm.serving.code_store import NewCode, Taken, content_digest
-from qarm.serving.journal import Journal
+from qarm.serving.bundle_manager import BundleManager, LoadedBundle
+from qarm.serving.code_store import ContentConflict, NewCode, StoreQueue, content_digest
+from qarm.serving.encoder_process import Coded
 from qarm.serving.limits import Limits
 from qarm.serving.metrics import Metrics
 from qarm.serving.problems import Problem
 from qarm.serving.schemas import NewItem
-from qarm.serving.worker import Coded
 
 __all__ = ["Service"]
 
@@ -28,9 +27,11 @@ Answer = dict[str, Any]
 
 
 class Service:
-    """Routes call it; every answer is a dict as in `wire`."""
+    """Routes call it; every answer is a dict as in `schemas`."""
 
-    def __init__(self, editions: Editions, journal: Journal, *, limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self, editions: BundleManager, journal: StoreQueue, *, limits: Limits, metrics: Metrics
+    ) -> None:
         self.editions, self.journal = editions, journal
         self.limits, self.metrics = limits, metrics
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ranker")
@@ -53,7 +54,7 @@ class Service:
         with self.editions.use() as edition:
             return await self._code(edition, items, store=store)
 
-    async def _code(self, edition: Edition, items: Sequence[NewItem], *, store: bool) -> Answer:
+    async def _code(self, edition: LoadedBundle, items: Sequence[NewItem], *, store: bool) -> Answer:
         version = edition.bundle.version
         digests = {i.item_id: content_digest(i.text, i.image, i.audio) for i in items if i.item_id and store}
         known = await self._known(edition, digests)
@@ -82,7 +83,7 @@ class Service:
             ],
         }
 
-    async def _known(self, edition: Edition, digests: Mapping[str, bytes]) -> dict[str, NewCode]:
+    async def _known(self, edition: LoadedBundle, digests: Mapping[str, bytes]) -> dict[str, NewCode]:
         """Items that are stored already; a published id, or one with other content, is refused."""
         published = [item for item in digests if item in edition.bundle]
         if published:
@@ -100,7 +101,9 @@ class Service:
             raise _taken(other)
         return stored
 
-    async def _coded(self, edition: Edition, items: Sequence[NewItem], new: Sequence[NewItem]) -> list[Coded]:
+    async def _coded(
+        self, edition: LoadedBundle, items: Sequence[NewItem], new: Sequence[NewItem]
+    ) -> list[Coded]:
         rows = [
             {"item_id": item.item_id, **item.text, "image": item.image or None, "audio": item.audio or None}
             for item in new
@@ -119,7 +122,7 @@ class Service:
     async def _append(self, rows: Sequence[NewCode]) -> list[NewCode]:
         try:
             found = await self.journal.append(rows)
-        except Taken as error:  # by a request that ran beside this one
+        except ContentConflict as error:  # by a request that ran beside this one
             raise _taken(error.item_ids) from None
         self.metrics.stored.inc(len(found))
         return found
@@ -159,7 +162,7 @@ class Service:
         }
 
     async def _nearest(
-        self, edition: Edition, item_id: str, vector: npt.NDArray[np.float32], count: int
+        self, edition: LoadedBundle, item_id: str, vector: npt.NDArray[np.float32], count: int
     ) -> list[Answer]:
         table = edition.bundle.vectors.vectors
         if count < 1 or vector.shape[0] != table.shape[1]:  # stored for a bundle of another dimension
@@ -233,7 +236,7 @@ class Service:
             "items": [{"item_id": i, "score": score} for i, score in pairs],
         }
 
-    async def _short(self, edition: Edition, function: Any, *given: Any) -> Any:
+    async def _short(self, edition: LoadedBundle, function: Any, *given: Any) -> Any:
         """Call here what is short; what grows with a large bundle goes to a thread."""
         if len(edition.bundle.item_ids) <= AT_ONCE:
             return function(*given)

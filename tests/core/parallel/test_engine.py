@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from qarm.core.atomic_io import write_parquet
-from qarm.core.parallel.engine import Run, engine
+from qarm.core.parallel.engine import BucketRunner, engine
 from qarm.data.interactions import Log
 from qarm.errors import InputError, MissingExtraError
 from qarm.pairs.mining import mine_pairs
@@ -27,7 +27,7 @@ def name(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def run(name: Any) -> Run:
+def run(name: Any) -> BucketRunner:
     return engine(name)
 
 
@@ -37,7 +37,9 @@ def scaled() -> Callable[[np.ndarray, int], int]:
     return lambda shared, bucket: int(shared[bucket]) * 10
 
 
-def test_results_come_in_the_order_of_the_buckets(run: Run, scaled: Callable[[np.ndarray, int], int]) -> None:
+def test_results_come_in_the_order_of_the_buckets(
+    run: BucketRunner, scaled: Callable[[np.ndarray, int], int]
+) -> None:
     shared, buckets = np.arange(100), [*range(99, 0, -3)]
     for workers in (1, 3):
         found = list(run(scaled, buckets, shared=shared, workers=workers))
@@ -45,7 +47,7 @@ def test_results_come_in_the_order_of_the_buckets(run: Run, scaled: Callable[[np
     assert list(run(scaled, [], shared=shared, workers=2)) == []
 
 
-def test_a_buckets_error_is_raised(run: Run) -> None:
+def test_a_buckets_error_is_raised(run: BucketRunner) -> None:
     with pytest.raises(ZeroDivisionError):
         list(run(lambda shared, bucket: shared / bucket, [1, 0, 2], shared=6, workers=2))
 

@@ -8,8 +8,7 @@ import pytest
 
 from qarm.encoder.alignment import pair_dataset as lessons
 from qarm.encoder.alignment.loss import Positives
-from qarm.encoder.alignment.pair_dataset import TrainingPairs, read_pairs
-from qarm.encoder.alignment.shuffle import Shuffle
+from qarm.encoder.alignment.pair_dataset import Shuffle, TrainingPairs, read_pairs
 from qarm.errors import InputError
 
 ITEMS = [f"i{n}" for n in range(40)]

@@ -1,11 +1,13 @@
-"""How a pure function is run over buckets: here in threads, or on a Ray cluster; the results are the same."""
+"""Engines: a pure function over buckets, in local threads or on a Ray cluster, with equal results."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Literal, Protocol, TypeVar, get_args
 
 from qarm.errors import InputError
 
-__all__ = ["EngineName", "Run", "engine"]
+__all__ = ["BucketRunner", "EngineName", "engine", "run_in_threads"]
 
 EngineName = Literal["local", "ray"]
 Shared = TypeVar("Shared")
@@ -13,8 +15,8 @@ Bucket = TypeVar("Bucket")
 Result = TypeVar("Result")
 
 
-class Run(Protocol):
-    """Calls `function(shared, bucket)` for every bucket and gives the results in the buckets' order."""
+class BucketRunner(Protocol):
+    """Results of `function(shared, bucket)` for every bucket, in the buckets' order."""
 
     def __call__(
         self,
@@ -26,7 +28,7 @@ class Run(Protocol):
     ) -> Iterator[Result]: ...
 
 
-def engine(name: EngineName) -> Run:
+def engine(name: EngineName) -> BucketRunner:
     """The engine of that name.
 
     Raises:
@@ -34,11 +36,27 @@ def engine(name: EngineName) -> Run:
         MissingExtraError: it is "ray", which is not installed.
     """
     if name == "local":
-        from qarm.core.parallel import threads as local
-
-        return local.run
+        return run_in_threads
     if name == "ray":
         from qarm.core.parallel import ray
 
         return ray.run
     raise InputError(f"got engine={name!r}, need one of {', '.join(get_args(EngineName))}")
+
+
+def run_in_threads(
+    function: Callable[[Shared, Bucket], Result],
+    buckets: Sequence[Bucket],
+    *,
+    shared: Shared,
+    workers: int,
+) -> Iterator[Result]:
+    """`function(shared, bucket)` for every bucket, in order, `workers` at once.
+
+    When a bucket fails, those not yet begun are dropped and its error is raised.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            yield from pool.map(partial(function, shared), buckets)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -23,8 +23,7 @@ from qarm.core.training_state import AlignmentState, restore_alignment_state, wr
 from qarm.encoder.alignment.hard_negatives import mine_hard_negatives
 from qarm.encoder.alignment.loss import Positives, contrastive_loss
 from qarm.encoder.alignment.model import Chunk, Learner
-from qarm.encoder.alignment.pair_dataset import TrainingPairs
-from qarm.encoder.alignment.shuffle import Shuffle
+from qarm.encoder.alignment.pair_dataset import Shuffle, TrainingPairs
 from qarm.encoder.feature_cache import ahead
 from qarm.errors import InputError
 from qarm.schemas.encoder import AlignStep

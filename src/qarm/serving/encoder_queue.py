@@ -1,4 +1,4 @@
-"""Requests wait together and go to the encoder together; too many are turned away at the door."""
+"""Encoder queue: waiting requests go to the encoder in batches; beyond a limit they get status 503."""
 
 import asyncio
 from collections import deque
@@ -9,12 +9,12 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from qarm.errors import InputError, QarmError
+from qarm.serving.encoder_process import Coded, EncoderDiedError, Row, Worker
 from qarm.serving.limits import Limits
 from qarm.serving.metrics import Metrics
 from qarm.serving.problems import Problem
-from qarm.serving.worker import Coded, Row, Worker, WorkerDiedError
 
-__all__ = ["Batcher"]
+__all__ = ["EncoderQueue"]
 
 Made = TypeVar("Made")
 RETRY = {"Retry-After": "1"}
@@ -26,7 +26,7 @@ class _Job:
     answer: "asyncio.Future[list[Coded | InputError]]"
 
 
-class Batcher:
+class EncoderQueue:
     """Feeds one worker. While it works on a batch, what comes in gathers to the next one.
 
     Everything runs on the event loop but the worker, which has a thread of its own.
@@ -112,7 +112,7 @@ class Batcher:
         started = perf_counter()
         try:
             found = await self._off_loop(self.worker.code, rows)
-        except WorkerDiedError as error:
+        except EncoderDiedError as error:
             await self._again(jobs, error)
             return
         except Exception as error:  # noqa: BLE001 - goes to those who asked; the others must not wait for ever
@@ -125,7 +125,7 @@ class Batcher:
             if not job.answer.done():
                 job.answer.set_result(own)
 
-    async def _again(self, jobs: list[_Job], error: WorkerDiedError) -> None:
+    async def _again(self, jobs: list[_Job], error: EncoderDiedError) -> None:
         """Start the worker anew, after those who asked have been told."""
         self.ready = False
         _fail(

@@ -1,4 +1,4 @@
-"""The encoder in a process of its own: reads stay fast, and media that crash a decoder crash only it."""
+"""Encoder process: coding in a child process, so that reads stay fast and a bad medium crashes only it."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ from qarm.serving.limits import Limits, check_media_of
 if TYPE_CHECKING:
     from qarm.serving.bundle import Bundle
 
-__all__ = ["ChildWorker", "Coded", "Row", "Worker", "WorkerDiedError", "code_rows", "main"]
+__all__ = ["Coded", "EncoderDiedError", "EncoderProcess", "Row", "Worker", "code_rows", "main"]
 
 STARTED = f"from {__name__} import main; main"  # under its own name, so that both ends have the same classes
 NICENESS = 5  # whoever reads goes first
@@ -39,7 +39,7 @@ class Coded:
     version: int
 
 
-class WorkerDiedError(Exception):
+class EncoderDiedError(Exception):
     """The encoder's process ended, or took too long, and was ended."""
 
 
@@ -53,14 +53,14 @@ class Worker(Protocol):
         """Codes of items, or what is wrong with each.
 
         Raises:
-            WorkerDiedError: it has to be started again.
+            EncoderDiedError: it has to be started again.
         """
 
     def stop(self) -> None:
         """End; also from another thread in the midst of `start`, which then fails. `start` begins anew."""
 
 
-class ChildWorker:
+class EncoderProcess:
     """A worker in another process, which opens the bundle itself.
 
     Args:
@@ -98,7 +98,7 @@ class ChildWorker:
         try:
             pipe.send((self.folder, self.limits, self.threads))
             answer = self._answer(START_SECONDS)
-        except (WorkerDiedError, OSError) as error:
+        except (EncoderDiedError, OSError) as error:
             raise ArtifactError(f"{self.folder}: the encoder's process did not start: {error}") from None
         if isinstance(answer, QarmError):
             self.stop()
@@ -106,12 +106,12 @@ class ChildWorker:
 
     def code(self, rows: Sequence[Row]) -> list[Coded | InputError]:
         if self._pipe is None:
-            raise WorkerDiedError("it is stopped")
+            raise EncoderDiedError("it is stopped")
         try:
             self._pipe.send(list(rows))
         except OSError:
             self.stop()
-            raise WorkerDiedError("it ended") from None
+            raise EncoderDiedError("it ended") from None
         found = self._answer(self.limits.code_seconds)
         if isinstance(found, QarmError):
             raise found
@@ -126,7 +126,7 @@ class ChildWorker:
         except (EOFError, OSError):
             reason = "it ended"
         self.stop()
-        raise WorkerDiedError(reason)
+        raise EncoderDiedError(reason)
 
     def stop(self) -> None:
         with self._ending:

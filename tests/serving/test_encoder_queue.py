@@ -10,16 +10,16 @@ from httpx2 import ASGITransport, AsyncClient
 from tests.serving.fakes import Fakes, FakeWorker, expected
 
 from qarm.errors import ArtifactError
-from qarm.serving.batching import Batcher
+from qarm.serving.encoder_queue import EncoderQueue
 from qarm.serving.limits import Limits
 from qarm.serving.metrics import Metrics
 from qarm.serving.problems import Problem
 
 
-def with_batcher(work: Callable[[Batcher, FakeWorker], Awaitable[Any]], **limits: Any) -> Any:
+def with_batcher(work: Callable[[EncoderQueue, FakeWorker], Awaitable[Any]], **limits: Any) -> Any:
     async def run() -> Any:
         worker = FakeWorker()
-        batcher = Batcher(worker, limits=Limits(**limits), metrics=Metrics())
+        batcher = EncoderQueue(worker, limits=Limits(**limits), metrics=Metrics())
         await batcher.start()
         try:
             return await work(batcher, worker)
@@ -42,7 +42,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 
 def test_requests_that_wait_go_together_and_get_their_own() -> None:
-    async def work(batcher: Batcher, worker: FakeWorker) -> None:
+    async def work(batcher: EncoderQueue, worker: FakeWorker) -> None:
         worker.go.clear()
         first = asyncio.create_task(batcher.code([row("first")]))
         await until(worker.begun.is_set)
@@ -59,7 +59,7 @@ def test_requests_that_wait_go_together_and_get_their_own() -> None:
 
 
 def test_a_full_queue_turns_away() -> None:
-    async def work(batcher: Batcher, worker: FakeWorker) -> None:
+    async def work(batcher: EncoderQueue, worker: FakeWorker) -> None:
         worker.go.clear()
         tasks = [asyncio.create_task(batcher.code([row("a")] * 2))]
         await until(worker.begun.is_set)
@@ -75,7 +75,7 @@ def test_a_full_queue_turns_away() -> None:
 
 
 def test_who_has_gone_away_is_not_coded() -> None:
-    async def work(batcher: Batcher, worker: FakeWorker) -> None:
+    async def work(batcher: EncoderQueue, worker: FakeWorker) -> None:
         worker.go.clear()
         first = asyncio.create_task(batcher.code([row("a")]))
         await until(worker.begun.is_set)
@@ -91,7 +91,7 @@ def test_who_has_gone_away_is_not_coded() -> None:
 
 
 def test_a_dead_worker_is_started_anew_and_others_go_on() -> None:
-    async def work(batcher: Batcher, worker: FakeWorker) -> None:
+    async def work(batcher: EncoderQueue, worker: FakeWorker) -> None:
         with pytest.raises(Problem, match="try again") as told:
             await batcher.code([row("die")])
         assert told.value.status == 503
@@ -109,7 +109,7 @@ def test_a_worker_that_does_not_start_is_told() -> None:
 
     async def run() -> None:
         worker = Broken()
-        batcher = Batcher(worker, limits=Limits(), metrics=Metrics())
+        batcher = EncoderQueue(worker, limits=Limits(), metrics=Metrics())
         with pytest.raises(ArtifactError, match="no bundle"):
             await batcher.start()
         assert worker.stopped
@@ -118,7 +118,7 @@ def test_a_worker_that_does_not_start_is_told() -> None:
 
 
 def test_closing_answers_what_waits() -> None:
-    async def work(batcher: Batcher, worker: FakeWorker) -> None:
+    async def work(batcher: EncoderQueue, worker: FakeWorker) -> None:
         worker.seconds = 0.05
         tasks = [asyncio.create_task(batcher.code([row(str(n))])) for n in range(5)]
         await until(lambda: batcher.waiting)
@@ -145,7 +145,7 @@ def test_closing_does_not_wait_for_a_worker_that_is_being_started() -> None:
 
     async def run() -> None:
         worker = Slow()
-        batcher = Batcher(worker, limits=Limits(), metrics=Metrics())
+        batcher = EncoderQueue(worker, limits=Limits(), metrics=Metrics())
         await batcher.start()
         with pytest.raises(Problem):
             await batcher.code([row("die")])
