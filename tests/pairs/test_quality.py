@@ -58,6 +58,7 @@ def test_overlap_forgets_the_direction(log: Log) -> None:
 def test_popularity_groups_go_from_rare_to_frequent(log: Log) -> None:
     # By clicks, then id: b 1, c 1, e 1, d 2, a 3.
     rare, frequent = pair_quality(PAIRS, log, groups=2).content()["popularity"]
+    assert isinstance(rare["items"], int)  # written as 3, not as 3.0
     assert rare == {
         "items": 3,
         "log": 3 / 8,

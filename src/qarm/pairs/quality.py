@@ -130,11 +130,11 @@ def _overlap(sources: dict[str, pl.DataFrame]) -> PairOverlap:
 
 def _popularity(
     sources: dict[str, pl.DataFrame], clicks: pl.DataFrame, counts: pl.DataFrame, groups: int
-) -> list[dict[str, float | None]]:
+) -> list[dict[str, int | float | None]]:
     """A row per group of equally many items, the rarest first; `pair_quality` says what each field means."""
     grouped = counts.with_columns(group=pl.int_range(pl.len()) * groups // pl.len())
     held = clicks.select("user_id", "item_id").join(grouped.select("item_id", "group"), on="item_id")
-    rows: list[dict[str, float | None]] = [
+    rows: list[dict[str, int | float | None]] = [
         {"items": items, "log": _ratio(size, clicks.height)}
         for items, size in _by_group(grouped, pl.len(), pl.col("clicks").sum())
     ]

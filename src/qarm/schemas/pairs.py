@@ -74,5 +74,5 @@ class PairQuality(Schema):
     sources: dict[str, PairSource]
     per_item: Spread
     overlap: PairOverlap
-    popularity: list[dict[str, float | None]]
+    popularity: list[dict[str, Count | float | None]]
     rejected: dict[str, dict[str, Count]] | None = None
