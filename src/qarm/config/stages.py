@@ -115,7 +115,9 @@ class FilterConfig(Section):
 
 
 class EncoderConfig(Section):
-    """`text` and `image` name a packaged encoder or a folder; null leaves the modality out. `model` names
+    """Encoder of the items and its alignment.
+
+    `text` and `image` name a packaged encoder or a folder; null leaves the modality out. `model` names
     one checkpoint that reads whole items, instead of the three towers.
 
     Training takes `epochs`, but at least `min_steps` and at most `max_steps` steps of `accumulate` batches.

@@ -36,6 +36,7 @@ class Catalog:
 
     @property
     def item_ids(self) -> list[str]:
+        """Item ids, in the order of the rows."""
         return self.frame["item_id"].to_list()
 
     def counts(self) -> dict[str, int]:

@@ -41,10 +41,12 @@ class Codes:
         return frame if self.suffix is None else frame.with_columns(pl.Series("suffix", self.suffix))
 
     def write(self, path: Path) -> None:
+        """Parquet file of the codes: `item_id`, `rq`, `vq`, `suffix`, `version`."""
         write_parquet(path, self.frame())
 
     @classmethod
     def read(cls, path: Path) -> "Codes":
+        """Codes of a file that `write` made."""
         frame = pl.read_parquet(path)
         vq = frame["vq"].to_numpy().astype(np.int32) if "vq" in frame.columns else None
         rq = frame["rq"].to_numpy().astype(np.int32)

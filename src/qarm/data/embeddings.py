@@ -33,11 +33,13 @@ class Embeddings:
         ]
 
     def write(self, path: Path) -> None:
+        """Parquet file of the vectors: `item_id`, `embedding`."""
         vectors = pl.Series("embedding", self.vectors, dtype=pl.Array(pl.Float32, self.vectors.shape[1]))
         write_parquet(path, pl.DataFrame({"item_id": self.item_ids, "embedding": vectors}))
 
     @classmethod
     def read(cls, path: Path) -> "Embeddings":
+        """Vectors of a file that `write` made."""
         frame = pl.read_parquet(path, columns=["item_id", "embedding"])
         vectors = frame["embedding"].to_numpy()
         return cls(frame["item_id"].to_list(), np.ascontiguousarray(vectors, dtype=np.float32))

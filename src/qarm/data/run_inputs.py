@@ -72,6 +72,7 @@ class Run:
 
     @cached_property
     def split(self) -> Split:
+        """Training, validation and test part of the interactions."""
         return split_log(self.tables[1], **self.config.split.model_dump(), seed=self.config.seed)
 
     @cached_property
@@ -81,6 +82,7 @@ class Run:
 
     @cached_property
     def cache(self) -> Path:
+        """Folder of the tower features."""
         return self.config.encoder.cache or self.folder / "cache"
 
     @cached_property
@@ -116,8 +118,9 @@ class Run:
         return manifest.outputs[file] if file else digest(manifest.outputs)
 
     def settings(self, sections: tuple[str, ...]) -> Settings:
-        """Sections of the config as JSON, without what no result depends on: folders, and for stages before
-        the ranker's what only the ranker reads.
+        """Sections of the config as JSON, without the keys that do not change the stage's result.
+
+        These are folders and, for stages before the ranker's, keys that only the ranker reads.
         """
         content: Settings = self.config.model_dump(mode="json", exclude=FOLDERS)
         if "ranker" not in sections:

@@ -25,6 +25,7 @@ class Users:
 
     @property
     def features(self) -> list[str]:
+        """Names of the feature columns."""
         return [name for name in self.frame.columns if name != ID]
 
     def of(self, user_ids: Sequence[str]) -> pl.DataFrame:

@@ -41,6 +41,7 @@ class CodeTree:
 
     @property
     def levels(self) -> int:
+        """Number of levels of the RQ code."""
         return int(self._rows.shape[1])
 
     def __len__(self) -> int:

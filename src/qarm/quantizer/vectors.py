@@ -159,6 +159,7 @@ class ResidualRows:
 
     @property
     def dim(self) -> int:
+        """Number of dimensions of a row."""
         return int(self.values.shape[1])
 
     @property
@@ -195,9 +196,11 @@ class LiftedRows(ResidualRows):
 
     @property
     def dim(self) -> int:
+        """Number of dimensions of a row."""
         return super().dim + 1
 
     def take(self, rows: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Rows [n, d + 1], with a last coordinate of zero."""
         return padded(super().take(rows))
 
 

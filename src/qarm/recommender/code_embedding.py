@@ -67,6 +67,7 @@ class CodeEmbedding(nn.Module):
 
     @property
     def out_dim(self) -> int:
+        """Number of dimensions of the vector of an item."""
         return self.fields * self.dim
 
     def parts(self, codes: Tensor) -> Tensor:

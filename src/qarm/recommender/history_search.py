@@ -160,7 +160,9 @@ MASKED = -1e9
 
 
 class Crossed(NamedTuple):
-    """history: [g, c, d], what the matches say; products: [g, c, fields] with the candidate, by field;
+    """Events of the long history that share codes with a candidate, summed up.
+
+    history: [g, c, d], attended matches; products: [g, c, fields] with the candidate, by field;
     counts: [g, c, 3], log of one more than the events of each kind; logit: [g, c], their linear part.
     """
 

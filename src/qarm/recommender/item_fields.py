@@ -61,6 +61,7 @@ class ItemFields(nn.Module):
 
     @property
     def fields(self) -> int:
+        """Number of fields of an item."""
         return self.shape.ids + (self.code.fields if self.code else 0) + (self.project is not None)
 
     def content(self, items: Tensor) -> tuple[Tensor, Tensor]:

@@ -152,6 +152,8 @@ class Results(Schema):
 
 
 class Mean(Schema):
+    """Mean of a variant's figures on a slice over the seeds."""
+
     variant: str
     slice: str
     seeds: Count
@@ -164,6 +166,8 @@ class Mean(Schema):
 
 
 class Difference(Schema):
+    """Mean difference of two variants in a metric, paired by seed, with its t-interval."""
+
     variant: str
     against: str
     slice: str

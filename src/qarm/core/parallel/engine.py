@@ -25,7 +25,8 @@ class BucketRunner(Protocol):
         *,
         shared: Shared,
         workers: int,
-    ) -> Iterator[Result]: ...
+    ) -> Iterator[Result]:
+        """Results of `function(shared, bucket)`, in the order of the buckets."""
 
 
 def engine(name: EngineName) -> BucketRunner:

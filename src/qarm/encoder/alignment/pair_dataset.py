@@ -38,6 +38,7 @@ class TrainingPairs:
         return len(self.triggers)
 
     def take(self, rows: Any) -> "TrainingPairs":
+        """Pairs of these rows."""
         return TrainingPairs(self.triggers[rows], self.targets[rows], self.weights[rows])
 
     def parts(self) -> Iterator["TrainingPairs"]:

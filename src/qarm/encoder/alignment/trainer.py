@@ -173,6 +173,7 @@ class Trainer:
 
     @property
     def temperature(self) -> Tensor:
+        """Learned temperature, kept within its limits; float []."""
         return self.log_temperature.exp().clamp(COLDEST, HOTTEST)
 
     # ---- epochs ---------------------------------------------------------------------------------

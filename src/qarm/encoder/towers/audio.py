@@ -56,6 +56,7 @@ class LogMel:
         return np.stack(inputs)
 
     def save(self, folder: Path) -> None:
+        """Files of the tower in the folder: its settings."""
         folder.mkdir(parents=True)
         write_json(folder / "config.json", SETTINGS)
 

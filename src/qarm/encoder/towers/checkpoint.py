@@ -93,6 +93,7 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
+        """Hash of the checkpoint's files."""
         contents = {p.relative_to(self.folder).as_posix(): sha256_file(p) for p in _kept(self.folder)}
         return digest({"revision": REVISION, "files": contents})
 
@@ -191,6 +192,7 @@ class Checkpoint:
         return made
 
     def save(self, folder: Path) -> None:
+        """Files of the tower in the folder: copies of the checkpoint's."""
         for path in _kept(self.folder):
             with atomic(folder / path.relative_to(self.folder)) as temporary:
                 shutil.copyfile(path, temporary)

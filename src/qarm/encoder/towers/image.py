@@ -59,6 +59,7 @@ class ImageTower:
 
     @cached_property
     def fingerprint(self) -> str:
+        """Hash of the weights and the size of the pictures."""
         return digest({"revision": REVISION, "size": SIZE, "weights": tensors_digest(self._weights)})
 
     @cached_property
@@ -103,11 +104,13 @@ class ImageTower:
 
     @property
     def network(self) -> torch.nn.Module:
+        """Network that computes the features."""
         net: torch.nn.Module = self.net
         return net
 
     @property
     def adaptable(self) -> None:
+        """Transformer for LoRA; the network has none."""
         return None
 
     def fresh(self) -> "ImageTower":
@@ -134,6 +137,7 @@ class ImageTower:
         return self._with({name: t.detach().cpu().clone() for name, t in self.net.state_dict().items()})
 
     def save(self, folder: Path) -> None:
+        """Files of the tower in the folder: its weights."""
         with atomic(folder / "model.safetensors") as temporary:
             save_file(dict(self._weights), temporary)
 

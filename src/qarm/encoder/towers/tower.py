@@ -75,6 +75,7 @@ def reads(name: str, tower: Tower) -> tuple[str, ...]:
 
 
 def default_device() -> str:
+    """Name of the device for the towers: `cuda` where there is a GPU, else `cpu`."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
