@@ -94,6 +94,7 @@ class Store:
             ) from None
 
     def close(self) -> None:
+        """End of the store's connections to its file."""
         self._reader.close()
         self._writer.close()
 

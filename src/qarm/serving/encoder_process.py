@@ -77,6 +77,7 @@ class EncoderProcess:
 
     @property
     def pid(self) -> int | None:
+        """Id of the process; None when it is stopped."""
         return None if self._child is None else self._child.pid
 
     def start(self) -> None:
@@ -105,6 +106,7 @@ class EncoderProcess:
             raise answer
 
     def code(self, rows: Sequence[Row]) -> list[Coded | InputError]:
+        """Codes of the rows, or the error of each row that cannot be coded."""
         if self._pipe is None:
             raise EncoderDiedError("it is stopped")
         try:
@@ -129,6 +131,7 @@ class EncoderProcess:
         raise EncoderDiedError(reason)
 
     def stop(self) -> None:
+        """End of the process; nothing happens when it is stopped already."""
         with self._ending:
             pipe, child, self._pipe, self._child = self._pipe, self._child, None, None
         if pipe is not None:

@@ -49,15 +49,19 @@ class Shown(Protocol):
     codes: Codes
 
     @property
-    def text_fields(self) -> list[str]: ...
+    def text_fields(self) -> list[str]:
+        """Names of the items' text fields."""
 
     def __contains__(self, item_id: str) -> bool: ...
 
-    def place(self, item_id: str) -> int: ...
+    def place(self, item_id: str) -> int:
+        """Row of the item."""
 
-    def facts(self, item_id: str) -> Mapping[str, str | None]: ...
+    def facts(self, item_id: str) -> Mapping[str, str | None]:
+        """Text, picture and sound of the item."""
 
-    def nearest_raw(self, item_id: str) -> list[str]: ...
+    def nearest_raw(self, item_id: str) -> list[str]:
+        """Items nearest to the item before alignment."""
 
 
 class About(BaseModel):

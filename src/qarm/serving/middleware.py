@@ -24,6 +24,7 @@ class ErrorMiddleware:
         self.running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Entry point of ASGI."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -58,6 +59,7 @@ class TokenMiddleware:
         self._digest = None if token is None else _digest(token.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Entry point of ASGI."""
         guarded = scope["type"] == "http" and scope["path"].startswith(GUARDED)
         if guarded and self._digest is not None and not self._brought(scope):
             await _refuse(
@@ -90,6 +92,7 @@ class BodyLimitMiddleware:
         self.held = 0  # bytes of all bodies that are being read or worked on
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Entry point of ASGI."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self.app(scope, receive, send)
             return

@@ -69,6 +69,8 @@ class ItemBatch(_Strict):
 
 
 class CodedItem(BaseModel):
+    """Codes and vector of an item of the request."""
+
     item_id: ItemId | None
     rq: RQ
     vq: VQ
@@ -80,6 +82,8 @@ class CodedItem(BaseModel):
 
 
 class CodesAnswer(BaseModel):
+    """Codes of the request's items, in its order."""
+
     bundle: BundleVersion
     version: Version
     items: list[CodedItem]
@@ -91,6 +95,8 @@ class Neighbour(BaseModel):
 
 
 class ItemAnswer(BaseModel):
+    """An item: its codes and its neighbours."""
+
     item_id: ItemId
     bundle: BundleVersion
     version: Version
@@ -108,12 +114,16 @@ class Listed(BaseModel):
 
 
 class ItemList(BaseModel):
+    """A page of items."""
+
     total: int
     items: list[Listed]
     next: Annotated[int | None, Field(description="offset of the next page")]
 
 
 class PrefixAnswer(BaseModel):
+    """A page of the items under a code prefix."""
+
     prefix: RQ
     bundle: BundleVersion
     total: int
@@ -134,15 +144,21 @@ class Scored(BaseModel):
 
 
 class ScoreAnswer(BaseModel):
+    """Scores of the candidates."""
+
     bundle: BundleVersion
     items: Annotated[list[Scored], Field(description="in the order of the candidates")]
 
 
 class BundleName(_Strict):
+    """Name of a bundle."""
+
     name: Annotated[str, Field(min_length=1, examples=["2024-06-01"])]
 
 
 class BundleList(BaseModel):
+    """Bundles that the service knows, and the one in use."""
+
     current: str
     bundle: BundleVersion
     previous: str | None
@@ -150,6 +166,8 @@ class BundleList(BaseModel):
 
 
 class Status(BaseModel):
+    """State of the service."""
+
     status: str
 
 

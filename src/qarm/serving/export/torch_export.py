@@ -60,6 +60,7 @@ class PortableHead(nn.Module):
         self.eval()
 
     def forward(self, features: tuple[Tensor, ...], present: Tensor) -> Tensor:
+        """Aligned vectors float32 [n, d] of the towers' features; present: bool [n, modalities]."""
         values = dict(zip(self.heads.modalities, features, strict=True))
         found: Tensor = self.heads(Batch(values, present))
         return found
@@ -83,6 +84,7 @@ class PortableCodes(nn.Module):
             self.register_buffer(f"prices_{level}", torch.from_numpy(prices))
 
     def forward(self, vectors: Tensor) -> Tensor:
+        """RQ codes int64 [n, levels] of vectors float32 [n, d]."""
         residual, found = vectors, []
         for level in range(self.levels):
             book, prices = (self.get_buffer(f"{name}_{level}") for name in ("level", "prices"))
