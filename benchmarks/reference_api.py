@@ -1,4 +1,8 @@
-"""The page docs/api.md: signatures and docstrings of the public names, as they stand in the source."""
+"""Page docs/api.md: signatures and docstrings of the public names, as they stand in the source.
+
+Own code instead of griffe, which splits a `Returns` of several lines and refuses a line for two arguments
+(docs/log.md, 2026-11-28).
+"""
 
 import ast
 import inspect
