@@ -35,7 +35,7 @@ NEED = 1.5
 CHECKPOINT = "all-minilm-l6-v2"
 
 
-def lessons(data: Path) -> tuple[Catalog, pl.DataFrame]:
+def datasets(data: Path) -> tuple[Catalog, pl.DataFrame]:
     """Items with a text and their pairs."""
     names = pl.read_parquet_schema(data / "items.parquet").keys()
     text = [name for name in ("title", "description") if name in names]
@@ -59,8 +59,8 @@ class Ours:
             tune="full", fusion="none", image=None, audio=None, batch=batch, chunk=chunk, precision="float32"
         )
         work = Work(catalog, pairs, {"text": TextTower(CHECKPOINT)}, settings, 0, scratch)
-        learner = work.learner(no_features(catalog), {"text": work.tuned("text")})
-        self.trainer = Trainer(learner, *work.lessons, settings, 0, Processes(), None)
+        model = work.model(no_features(catalog), {"text": work.tuned("text")})
+        self.trainer = Trainer(model, *work.datasets, settings, 0, Processes(), None)
         self.done = 0
 
     def steps(self, count: int) -> None:
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        catalog, pairs = lessons(options.data or build_world(Path(scratch) / "world").folder)
+        catalog, pairs = datasets(options.data or build_world(Path(scratch) / "world").folder)
         shape = (catalog, pairs, options.batch, options.chunk)
         print(f"{pairs.height:,} pairs of {len(catalog):,} items, {torch.get_num_threads()} threads")
         sides = {"qarm": Ours(*shape, Path(scratch)), "sentence-transformers": Theirs(*shape, Path(scratch))}

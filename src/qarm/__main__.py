@@ -1,4 +1,4 @@
-"""`python -m qarm` is `qarm`."""
+"""Entry point of `python -m qarm`, the same as `qarm`."""
 
 from qarm.cli import main
 

@@ -1,4 +1,4 @@
-"""The command line: parses arguments, prints one line a stage, turns errors into exit codes."""
+"""Command line: arguments, a line for each stage, exit codes from errors."""
 
 import json
 import os
@@ -388,5 +388,5 @@ def serve(
         token=read_token(token_file),
         threads=threads,
         limits=limits,
-        told=lambda address: print(f"serving {bundle} at {address}", flush=True),
+        announce=lambda address: print(f"serving {bundle} at {address}", flush=True),
     )

@@ -1,4 +1,4 @@
-"""The whole story in order: check, mine, align, embed, quantize, train, report.
+"""Pipeline: check, mine, align, embed, quantize, train and report, in this order.
 
 Each stage reads what earlier stages wrote, works in a folder that nobody sees until it is finished,
 and is skipped when its inputs and settings are those of the last time.
@@ -98,7 +98,7 @@ def _align(run: Run, work: Path) -> Mapping[str, Figure]:
 
     encoder = align(
         run.known,
-        _sensible_pairs(run, work),
+        _filtered_pairs(run, work),
         **run.config.encoder.model_dump(exclude={"cache"}),
         seed=run.config.seed,
         cache=run.cache,
@@ -108,19 +108,19 @@ def _align(run: Run, work: Path) -> Mapping[str, Figure]:
     return {} if encoder.summary is None else encoder.summary.model_dump(by_alias=True)
 
 
-def _sensible_pairs(run: Run, work: Path) -> Any:
+def _filtered_pairs(run: Run, work: Path) -> Any:
     """The mined pairs' file, or where a pair filter is set, what that lets pass."""
     import polars as pl
 
-    from qarm.encoder.alignment.llm_pair_filter import LanguageModelJudge, filter_pairs
+    from qarm.encoder.alignment.llm_pair_filter import LanguageModelPairScorer, filter_pairs
 
     path, chosen = run.folder / "pairs" / "pairs.parquet", run.config.encoder.filter
     if chosen.model is None:
         return path
-    judge = LanguageModelJudge(chosen.model, prompt=chosen.prompt, batch=chosen.batch)
+    scorer = LanguageModelPairScorer(chosen.model, prompt=chosen.prompt, batch=chosen.batch)
     rejected = work / "rejected_pairs.parquet"
     return filter_pairs(
-        pl.read_parquet(path), run.catalog, judge, threshold=chosen.threshold, rejected=rejected
+        pl.read_parquet(path), run.catalog, scorer, threshold=chosen.threshold, rejected=rejected
     )
 
 
@@ -129,7 +129,7 @@ def _embed(run: Run, work: Path) -> Mapping[str, Figure]:
 
     from qarm.encoder.embed import embed
     from qarm.encoder.encoder import Encoder
-    from qarm.encoder.evaluation.modality_ablation import hidden_versions
+    from qarm.encoder.evaluation.modality_ablation import ablated_versions
     from qarm.encoder.evaluation.neighbour_examples import neighbours
     from qarm.encoder.evaluation.quality import embedding_quality
 
@@ -138,7 +138,9 @@ def _embed(run: Run, work: Path) -> Mapping[str, Figure]:
     raw = embed(encoder, run.catalog, cache=run.cache, engine=run.engine, version="raw")
     vectors.write(work / "embeddings.parquet")
     raw.write(work / "raw.parquet")
-    versions = {"raw": raw, "aligned": vectors} | dict(hidden_versions(encoder, run.catalog, cache=run.cache))
+    versions = {"raw": raw, "aligned": vectors} | dict(
+        ablated_versions(encoder, run.catalog, cache=run.cache)
+    )
     pairs = pl.read_parquet(run.folder / "pairs" / "pairs.parquet")
     quality = embedding_quality(versions, run.split, pairs, run.catalog.item_ids, seed=run.config.seed)
     write_json(work / "quality.json", quality)

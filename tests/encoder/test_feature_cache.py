@@ -10,7 +10,7 @@ import pytest
 
 from qarm.data.catalog import Catalog
 from qarm.encoder import feature_cache as module
-from qarm.encoder.feature_cache import feature_shards, open_shelves, tower_features
+from qarm.encoder.feature_cache import feature_shards, open_feature_caches, tower_features
 from qarm.errors import ArtifactError, InputError
 
 
@@ -116,12 +116,12 @@ def test_a_damaged_cache_file_is_named(catalog: Catalog, fake: Any, tmp_path: Pa
 
 def test_shards_need_not_be_kept(catalog: Catalog, fake: Any) -> None:
     tower = fake("text")
-    shelves = open_shelves({"text": tower}, None)
-    tower_features(catalog.only(["i0", "i1", "i5"]), {"text": tower}, shelves=shelves)
-    found = list(feature_shards(catalog, {"text": tower}, shelves, keep=False))
+    caches = open_feature_caches({"text": tower}, None)
+    tower_features(catalog.only(["i0", "i1", "i5"]), {"text": tower}, caches=caches)
+    found = list(feature_shards(catalog, {"text": tower}, caches, keep=False))
     assert [len(shard) for shard in found] == [4, 4, 2]
     whole = tower_features(catalog, {"text": fake("text")})
     assert np.array_equal(np.concatenate([s.values["text"] for s in found]), whole.values["text"])
     assert tower.encoded == 10
-    tower_features(catalog, {"text": tower}, shelves=shelves)
+    tower_features(catalog, {"text": tower}, caches=caches)
     assert tower.encoded == 17  # the seven new ones had not been kept

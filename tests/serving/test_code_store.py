@@ -99,7 +99,7 @@ def test_a_kill_after_the_answer_loses_nothing(tmp_path: Path) -> None:
         "for n in range(int(sys.argv[3]), 10**6):\n"
         "    store.append([[new(f'n{n}')]]); print(f'n{n}', flush=True)\n"
     )
-    told: list[str] = []
+    acknowledged: list[str] = []
     for round_ in range(3):
         command = [
             sys.executable,
@@ -110,12 +110,12 @@ def test_a_kill_after_the_answer_loses_nothing(tmp_path: Path) -> None:
             str(round_ * 10**5),
         ]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
-            told += [running.stdout.readline().strip() for _ in range(20)]
+            acknowledged += [running.stdout.readline().strip() for _ in range(20)]
             os.kill(running.pid, signal.SIGKILL)
-            told += running.stdout.read().split("\n")[:-1]
+            acknowledged += running.stdout.read().split("\n")[:-1]
     store = Store(tmp_path)
-    assert len(told) >= 60
-    assert all(same(store.find(item, "a"), new(item)) for item in told)
+    assert len(acknowledged) >= 60
+    assert all(same(store.find(item, "a"), new(item)) for item in acknowledged)
     assert store.append([[new("after")]])[0]
     store.close()
 

@@ -92,9 +92,9 @@ def test_who_has_gone_away_is_not_coded() -> None:
 
 def test_a_dead_worker_is_started_anew_and_others_go_on() -> None:
     async def work(batcher: EncoderQueue, worker: FakeWorker) -> None:
-        with pytest.raises(Problem, match="try again") as told:
+        with pytest.raises(Problem, match="try again") as acknowledged:
             await batcher.code([row("die")])
-        assert told.value.status == 503
+        assert acknowledged.value.status == 503
         await until(lambda: batcher.ready)
         assert worker.starts == 2
         assert len(await batcher.code([row("fine")])) == 1

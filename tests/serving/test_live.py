@@ -187,17 +187,17 @@ server.run(sockets=[socket])
 def test_a_kill_after_the_answer_loses_no_code(tmp_path: Path) -> None:
     """Of thirty answered items each is there, whole, when the process has died."""
     running = started([sys.executable, "-c", SERVER, str(tmp_path), str(HERE)], tmp_path)
-    told: list[dict[str, Any]] = []
+    acknowledged: list[dict[str, Any]] = []
     with Client(base_url=running.address, timeout=60) as client:
         for number in range(30):
             item = {"item_id": f"n{number}", "text": {"title": f"t{number}"}}
-            told += client.post("/v1/codes", json=item).json()["items"]
+            acknowledged += client.post("/v1/codes", json=item).json()["items"]
     running.process.kill()
     running.process.wait()
     running.process.stdout.close()
     store = Store(tmp_path / "store")
-    assert len(told) == 30
-    for item in told:
+    assert len(acknowledged) == 30
+    for item in acknowledged:
         assert item["stored"]
         found = store.find(item["item_id"], "version-of-one")
         assert found.rq.tolist() == item["rq"]

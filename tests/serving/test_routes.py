@@ -1,4 +1,4 @@
-"""Every route, over a bundle that can be followed by hand; what is wrong is told as a problem document."""
+"""Every route, over a bundle that can be followed by hand; errors are problem documents."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""The run folder: its lock, and stage folders that are finished or not there, with a manifest of hashes."""
+"""Run folder: its lock, and stage folders that are complete or absent, with a manifest of hashes."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Reading a catalogue: one row per item with its text, its picture and its sound."""
+"""Catalogue: one row per item with its text, its picture and its sound, read and checked."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Who has which item: the distinct positive (user, item) pairs of a log, indexed from both sides."""
+"""Interaction matrix: the distinct positive (user, item) pairs of a log, indexed from both sides."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The click log: read from any table, checked at the border, sorted by user and time."""
+"""Interaction log: events from any table, checked, sorted by user and time."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping

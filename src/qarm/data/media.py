@@ -1,4 +1,4 @@
-"""Reading pictures and sounds as they come: any common format, any rate, never trusted."""
+"""Media: pictures and sounds of any common format and rate, decoded and checked; never trusted."""
 
 import struct
 import warnings

@@ -1,4 +1,4 @@
-"""Items in groups by how often they were chosen, the rarest first."""
+"""Popularity groups: items in groups by their number of clicks, the rarest first."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""A title, a small picture and a short sound of an item, for pages that carry everything in themselves."""
+"""Previews of an item: title, small picture and short sound, embedded in pages."""
 
 from base64 import b64encode
 from io import BytesIO

@@ -1,4 +1,4 @@
-"""One config and one run folder: the tables, their split, and the hash of everything a stage reads."""
+"""Inputs of a run: the tables, their split, and the hash of everything that a stage reads."""
 
 from functools import cached_property
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Cutting a log into training, validation and test parts, by time or within each user."""
+"""Splits of a log into training, validation and test parts, by time or within each user."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, get_args

@@ -1,4 +1,4 @@
-"""Who the users are: a table of categorical features, read and checked."""
+"""Users table: categorical features of users, read and checked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The demo world: a generated catalogue and click log whose truth is planted, and so known.
+"""Demo world: a generated catalogue and click log with a known ground truth.
 
 Every item has factors in four sources: what its text, picture and sound show, and what nothing
 shows. A user's tastes weigh those factors, or the groups around which items lie, and choices follow

@@ -1,4 +1,4 @@
-"""A synthesised tone that shows the audio factors, among loudness, length, onset and background."""
+"""Audio of the demo world: a synthesised tone that shows the audio factors, and noise."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""Writing a demo world to disk: tables, pictures, sounds and the truth behind them."""
+"""Build of a demo world on disk: tables, pictures, sounds and the ground truth."""
 
 import shutil
 import wave

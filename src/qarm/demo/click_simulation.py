@@ -1,4 +1,4 @@
-"""Who chooses what and when: utilities, exponential races and a calendar."""
+"""Click simulation: utilities, choices by exponential races, and a calendar."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What the demo world hides: where items lie, what users like, and how much each source counts."""
+"""Ground truth of the demo world: item factors, users' tastes, and the weight of each modality."""
 
 import math
 from dataclasses import asdict, dataclass

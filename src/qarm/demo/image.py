@@ -1,4 +1,4 @@
-"""A drawn picture that shows the image factors, among position, shape, size, light and noise."""
+"""Images of the demo world: a drawing that shows the image factors, and noise."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Scoring with the planted truth: what a recommender that knew everything would say."""
+"""Oracle: scores by the ground truth, an upper bound for every recommender."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A product title and description that show the text factors, among words that mean nothing."""
+"""Text of the demo world: a title and description that show the text factors, and words without meaning."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Vectors of a whole catalogue: on this machine, on a Ray cluster, or shared among torchrun's processes."""
+"""Embedding of a whole catalogue: locally, on a Ray cluster, or shared among torchrun's processes."""
 
 import atexit
 import hashlib

@@ -1,4 +1,4 @@
-"""The encoder: towers, trained heads over them, and the folder that holds both."""
+"""Item encoder: towers, trained heads over them, and the folder that holds both."""
 
 import copy
 import shutil
@@ -16,7 +16,7 @@ from qarm.core.atomic_io import atomic, read_json, sha256_file, write_json
 from qarm.core.run_folder import verify
 from qarm.data.catalog import Catalog
 from qarm.data.embeddings import Embeddings
-from qarm.encoder.feature_cache import Shelf, feature_shards, open_shelves, readable
+from qarm.encoder.feature_cache import FeatureCache, feature_shards, open_feature_caches, readable
 from qarm.encoder.heads import Batch, Heads, as_batch
 from qarm.encoder.model_card import model_card
 from qarm.encoder.towers.audio import LOGMEL, LogMel
@@ -87,13 +87,13 @@ class Encoder:
         *,
         originals: Mapping[str, Callable[[], Tower]] | None = None,
         summary: AlignSummary | None = None,
-        shelves: Mapping[str, Shelf] | None = None,
+        caches: Mapping[str, FeatureCache] | None = None,
     ) -> None:
         self.towers = dict(towers)
         self.heads = heads.eval()
         self.originals = dict(originals or {})
         self.summary = summary
-        self._shelves = dict(shelves) if shelves is not None else None
+        self._shelves = dict(caches) if caches is not None else None
         # In double precision an item's vector, rounded to single, is the same in any batch.
         self._exact = copy.deepcopy(heads).cpu().double().eval()
 
@@ -138,8 +138,8 @@ class Encoder:
     ) -> Embeddings:
         self._check_modalities(catalog)
         own = self._shelves if cache is None and towers == self.towers else None
-        shelves = own if own is not None else open_shelves(towers, cache)
-        shards = feature_shards(catalog, towers, shelves, keep=cache is not None)
+        caches = own if own is not None else open_feature_caches(towers, cache)
+        shards = feature_shards(catalog, towers, caches, keep=cache is not None)
         names = self.heads.modalities
         with torch.inference_mode():
             vectors = [function(as_batch(shard, names)).float().numpy() for shard in shards]

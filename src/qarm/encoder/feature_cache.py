@@ -1,4 +1,4 @@
-"""Tower outputs, computed once for each content and kept, so that stages share them and a kill resumes."""
+"""Feature cache: outputs of towers, computed once for each content, shared by stages, resumable."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,13 +22,13 @@ from qarm.errors import ArtifactError, InputError, Problems
 
 __all__ = [
     "SHARD",
+    "FeatureCache",
     "Features",
-    "Shelf",
     "ahead",
     "content_of",
     "feature_shards",
     "load_item",
-    "open_shelves",
+    "open_feature_caches",
     "readable",
     "tower_features",
 ]
@@ -56,7 +56,7 @@ class Features:
         return len(self.item_ids)
 
 
-class Shelf:
+class FeatureCache:
     """One tower's features by the hash of the content: in files under a folder, else in memory."""
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -103,11 +103,11 @@ class Shelf:
             raise ArtifactError(f"{path}: damaged cache file ({error}); delete it") from None
 
 
-def open_shelves(towers: Mapping[str, Tower], cache: Path | None) -> dict[str, Shelf]:
-    """A shelf for each tower, under `cache` when there is one."""
+def open_feature_caches(towers: Mapping[str, Tower], cache: Path | None) -> dict[str, FeatureCache]:
+    """A feature_cache for each tower, under `cache` when there is one."""
     if cache is None:
-        return {modality: Shelf() for modality in towers}
-    return {m: Shelf(cache / f"{m}-{tower.fingerprint[:16]}") for m, tower in towers.items()}
+        return {modality: FeatureCache() for modality in towers}
+    return {m: FeatureCache(cache / f"{m}-{tower.fingerprint[:16]}") for m, tower in towers.items()}
 
 
 def tower_features(
@@ -115,20 +115,20 @@ def tower_features(
     towers: Mapping[str, Tower],
     *,
     cache: Path | None = None,
-    shelves: Mapping[str, Shelf] | None = None,
+    caches: Mapping[str, FeatureCache] | None = None,
 ) -> Features:
     """Features of all items of a catalogue; content that is in the cache is not encoded again.
 
     Args:
         towers: name to encoder: text, image or audio, or a name of one that reads several (`towers.reads`).
         cache: folder of the features, keyed by tower and content; None computes them in memory.
-        shelves: opened shelves to use and fill instead of `cache`.
+        caches: opened caches to use and fill instead of `cache`.
 
     Raises:
         InputError: pictures or sounds that cannot be read, all those of a shard at once.
     """
-    shelves = open_shelves(towers, cache) if shelves is None else shelves
-    shards = list(feature_shards(catalog, towers, shelves))
+    caches = open_feature_caches(towers, cache) if caches is None else caches
+    shards = list(feature_shards(catalog, towers, caches))
     values = {m: [s.values[m] for s in shards if m in s.values] for m in towers}
     present = {m: np.concatenate([s.present[m] for s in shards]) for m in towers}
     return Features(
@@ -139,16 +139,20 @@ def tower_features(
 
 
 def feature_shards(
-    catalog: Catalog, towers: Mapping[str, Tower], shelves: Mapping[str, Shelf], *, keep: bool = True
+    catalog: Catalog,
+    towers: Mapping[str, Tower],
+    caches: Mapping[str, FeatureCache],
+    *,
+    keep: bool = True,
 ) -> Iterator[Features]:
     """Features of 256 items at a time, in order; reading and decoding run one shard ahead.
 
-    `keep=False` leaves the shelves as they are. A shard's `present` names every tower.
+    `keep=False` leaves the caches as they are. A shard's `present` names every tower.
     """
     starts = range(0, len(catalog), SHARD)
     with tqdm(total=len(catalog), disable=None, desc="encode items", unit="item") as bar:
-        for shard in ahead(lambda start: _Shard(catalog, start, towers, shelves), starts):
-            values = {m: shard.features(m, towers[m], shelves[m], keep=keep) for m in towers if shard.keys[m]}
+        for shard in ahead(lambda start: _Shard(catalog, start, towers, caches), starts):
+            values = {m: shard.features(m, towers[m], caches[m], keep=keep) for m in towers if shard.keys[m]}
             yield Features(shard.item_ids, values, shard.present)
             bar.update(len(shard.item_ids))
 
@@ -157,7 +161,11 @@ class _Shard:
     """What one shard needs before its towers run: contents read and hashed, new ones decoded."""
 
     def __init__(
-        self, catalog: Catalog, start: int, towers: Mapping[str, Tower], shelves: Mapping[str, Shelf]
+        self,
+        catalog: Catalog,
+        start: int,
+        towers: Mapping[str, Tower],
+        caches: Mapping[str, FeatureCache],
     ) -> None:
         part = replace(catalog, frame=catalog.frame[start : start + SHARD])
         self.item_ids: list[str] = part.item_ids
@@ -168,7 +176,7 @@ class _Shard:
         with ThreadPoolExecutor() as pool:
             for name, tower in towers.items():
                 rows = part.frame.filter(self.present[name]).rows(named=True)
-                found = list(pool.map(_loader(catalog, name, tower, shelves[name]), rows))
+                found = list(pool.map(_loader(catalog, name, tower, caches[name]), rows))
                 for made in found:
                     if isinstance(made, InputError):
                         problems.extend(made)
@@ -177,16 +185,16 @@ class _Shard:
                 self.loaded[name] = {key: ready for key, ready in good if ready is not None}
         problems.raise_any()
 
-    def features(self, modality: str, tower: Tower, shelf: Shelf, *, keep: bool) -> Array:
+    def features(self, modality: str, tower: Tower, feature_cache: FeatureCache, *, keep: bool) -> Array:
         keys, new = self.keys[modality], self.loaded[modality]
         if not new:
-            return shelf.take(keys)
+            return feature_cache.take(keys)
         values = tower.encode(list(new.values()))
         if keep:
-            shelf.add([*new], values)
-            return shelf.take(keys)
+            feature_cache.add([*new], values)
+            return feature_cache.take(keys)
         rows = {key: row for row, key in enumerate(new)}
-        return np.stack([values[rows[k]] if k in rows else shelf.take([k])[0] for k in keys])
+        return np.stack([values[rows[k]] if k in rows else feature_cache.take([k])[0] for k in keys])
 
 
 def readable(catalog: Catalog, name: str, tower: Tower) -> npt.NDArray[np.bool_]:
@@ -242,7 +250,7 @@ def _key(content: Any) -> bytes:
 
 
 def _loader(
-    catalog: Catalog, name: str, tower: Tower, shelf: Shelf
+    catalog: Catalog, name: str, tower: Tower, feature_cache: FeatureCache
 ) -> Callable[[Mapping[str, Any]], tuple[bytes, Any] | InputError]:
     """A function from a catalogue row to the content's key and its input if it is new, or the problem."""
 
@@ -250,7 +258,7 @@ def _loader(
         try:
             content = content_of(catalog, name, tower, row)
             key = _key(content)
-            return key, None if key in shelf else load_item(catalog, name, tower, row, content)
+            return key, None if key in feature_cache else load_item(catalog, name, tower, row, content)
         except InputError as error:
             return error
 

@@ -1,4 +1,4 @@
-"""The trainable part over the towers: projections, a small sound network, and their fusion."""
+"""Heads over the towers: projections, a small sound network, and their fusion."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

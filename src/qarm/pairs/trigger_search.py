@@ -1,4 +1,4 @@
-"""For every click, the most similar of the user's latest items before it."""
+"""Trigger search: for every click, the most similar of the user's latest items before it."""
 
 from itertools import pairwise
 from typing import NamedTuple

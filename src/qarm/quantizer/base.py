@@ -1,4 +1,4 @@
-"""What every quantiser of vectors shares: item ids kept, codes checked, one contract."""
+"""Base class of quantisers: one contract, item ids kept, codes checked."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path

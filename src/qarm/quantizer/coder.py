@@ -1,4 +1,4 @@
-"""Codes for new items, from the frozen encoder, codebooks and pool of a finished run or of a bundle."""
+"""Coder of new items, from the frozen encoder, codebooks and pool of a run or a bundle."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What to do about items that share a full code: number them apart, or move some to a free code."""
+"""Collisions of full codes: suffixes that tell items apart, or reassignment to a free code."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""The nearest rows by cosine: an exact search, and an inverted-file one for pools beyond its reach."""
+"""Nearest rows by cosine: exact search, and an inverted file for large pools."""
 
 from dataclasses import dataclass
 from typing import Any

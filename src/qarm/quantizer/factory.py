@@ -1,4 +1,4 @@
-"""From vectors to the codes of a run: the quantiser that the config names, and its collision policy."""
+"""Factory of a run's codes: the quantiser that the config names, and its collision policy."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Res-KmeansFSQ: residual k-means levels, then finite scalar quantisation of what they leave (QARM V2)."""
+"""Res-KmeansFSQ: residual k-means levels, then finite scalar quantisation of the residual (QARM V2)."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The VQ code: the list of the nearest items of a pool, by cosine, never the item itself."""
+"""VQ code: the list of an item's nearest items in a pool, by cosine, never the item itself."""
 
 from collections.abc import Iterable
 from pathlib import Path

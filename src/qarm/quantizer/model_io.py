@@ -1,4 +1,4 @@
-"""A quantiser on disk: config.json and model.safetensors, bound together by a hash, no pickle."""
+"""Quantiser files: config.json and model.safetensors, bound together by a hash, no pickle."""
 
 import json
 from collections.abc import Mapping

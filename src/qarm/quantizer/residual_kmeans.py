@@ -1,4 +1,4 @@
-"""The RQ code: residual k-means, one codebook per level."""
+"""RQ code: residual k-means, one codebook per level."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

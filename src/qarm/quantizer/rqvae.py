@@ -1,4 +1,4 @@
-"""RQ-VAE: residual codes of a learned latent, trained by gradient; the rival of residual k-means."""
+"""RQ-VAE: residual codes of a learned latent, trained by gradient; a rival of residual k-means."""
 
 from pathlib import Path
 from typing import Any

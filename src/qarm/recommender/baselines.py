@@ -1,4 +1,4 @@
-"""Rankers that learn nothing: popularity, item-kNN, and the likeness of content to the history."""
+"""Baselines without training: popularity, item-kNN, and similarity of content to the history."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""Codes as trainable ids: a table per level, and one for the pool of the VQ list."""
+"""Code embedding: a trainable table per level, and one for the pool of the VQ list."""
 
 from collections.abc import Sequence
 from pathlib import Path

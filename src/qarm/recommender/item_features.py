@@ -1,4 +1,4 @@
-"""What a variant knows of the items besides their ids: codes and vectors, row by row of the vocabulary."""
+"""Item features of a variant: codes and vectors, by row of the vocabulary."""
 
 import math
 from collections.abc import Sequence

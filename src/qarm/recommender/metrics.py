@@ -1,4 +1,4 @@
-"""Ranking metrics, exact and aware of ties: AUC, its mean over users, and logloss."""
+"""Ranking metrics, exact under ties: AUC, its mean over users, and logloss."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Drawing what a user did not touch: seeded per positive, without repeats, in compiled loops."""
+"""Negative sampling: seeded draws of items without a user's event, without repeats, compiled."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Requests as examples: candidates, and what their user did and is."""
+"""Requests as examples: candidates, and their user's history and features."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""A user as the ranker sees it: a vector per categorical feature."""
+"""User fields: a vector per categorical feature of a user."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""The code tree: prefixes with their sizes and example items, and cards of the examples shown first."""
+"""Code tree of the report: prefixes with their sizes, example items, and cards of the first ones."""
 
 from qarm.data.catalog import Catalog
 from qarm.data.media import read_media

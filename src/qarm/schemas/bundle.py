@@ -1,4 +1,4 @@
-"""The JSON files of a bundle and of exported codes: what is in them, and the hash of every file."""
+"""Bundles and exported codes: contents, and the hash of every file."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""The code tree, and what the static explorer shows of items."""
+"""Code tree, and the items of the static explorer."""
 
 from qarm.schemas.base import Count, Schema
 

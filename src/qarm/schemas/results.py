@@ -1,4 +1,4 @@
-"""Rankers and their results."""
+"""Shape, training and results of rankers."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""The admin's routes: which bundles there are, swapping one in, and the one before back."""
+"""Admin routes: list of bundles, swap, and rollback."""
 
 import asyncio
 
@@ -32,7 +32,7 @@ def admin_routes(service: Service, *, token: bool) -> APIRouter:
     router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(allowed)])
     editions = service.editions
 
-    async def told(edition: LoadedBundle) -> Response:
+    async def answer_with(edition: LoadedBundle) -> Response:
         names = await asyncio.to_thread(editions.names)
         previous = None if editions.previous is None else editions.previous.name
         return reply(
@@ -47,7 +47,7 @@ def admin_routes(service: Service, *, token: bool) -> APIRouter:
     @router.get("/bundles", summary="Bundles", responses={200: {"model": BundleList}, **problems(403, 503)})
     async def bundles() -> Response:
         """The bundle in use, the one before, and those that may be swapped in."""
-        return await told(editions.current)
+        return await answer_with(editions.current)
 
     @router.post(
         "/bundle",
@@ -57,7 +57,9 @@ def admin_routes(service: Service, *, token: bool) -> APIRouter:
     )
     async def swap(request: Request) -> Response:
         """Answers when the bundle is in use; what has begun ends with the old one."""
-        return await told(await editions.swap_to_name((await read_json_body(request, BundleName)).name))
+        return await answer_with(
+            await editions.swap_to_name((await read_json_body(request, BundleName)).name)
+        )
 
     @router.post(
         "/rollback",
@@ -66,6 +68,6 @@ def admin_routes(service: Service, *, token: bool) -> APIRouter:
     )
     async def rollback() -> Response:
         """Swap the bundle before this one in again."""
-        return await told(await editions.back())
+        return await answer_with(await editions.back())
 
     return router

@@ -1,4 +1,4 @@
-"""The app, and the process that serves it until it is told to stop."""
+"""Service app, and the process that serves it until it is stopped."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ PACKAGES = {
 }
 TITLE = "qarm"
 ABOUT = "Codes for new items, known items, and scores. Errors are RFC 9457 problem documents."
-END_SECONDS = 20  # for requests that have begun when the service is told to stop
+END_SECONDS = 20  # for requests that have begun when the service is asked to stop
 IDLE_SECONDS = 75  # longer than proxies keep a connection, so that they close it, not we
 
 
@@ -46,7 +46,7 @@ def serve(
     token: str | None = None,
     threads: int = 2,
     limits: "Limits | None" = None,
-    told: Callable[[str], None] = print,
+    announce: Callable[[str], None] = print,
 ) -> None:
     """Serve a bundle until SIGTERM or SIGINT; SIGHUP loads the bundle's path again.
 
@@ -57,7 +57,7 @@ def serve(
         bundles: folder of bundles that the admin's routes may swap in.
         token: that requests must bring.
         threads: of the encoder.
-        told: is given the address, once the service is ready.
+        announce: is given the address, once the service is ready.
 
     Raises:
         InputError: an argument is wrong.
@@ -75,7 +75,7 @@ def serve(
         raise InputError(f"--bundles {bundles}: no such folder; give the one whose subfolders are bundles")
     home = store or bundle.absolute().with_name(f"{bundle.name}.store")
     service = build_service(bundle, home, bundles=bundles, threads=threads, limits=limits or Limits())
-    asyncio.run(_serve(service, bundle, host=host, port=port, token=token, told=told))
+    asyncio.run(_serve(service, bundle, host=host, port=port, token=token, announce=announce))
 
 
 def build_service(
@@ -149,12 +149,18 @@ def build_app(service: "Service", bundle: Path, *, token: str | None = None) -> 
 
 
 async def _serve(
-    service: "Service", bundle: Path, *, host: str, port: int, token: str | None, told: Callable[[str], None]
+    service: "Service",
+    bundle: Path,
+    *,
+    host: str,
+    port: int,
+    token: str | None,
+    announce: Callable[[str], None],
 ) -> None:
     import uvicorn
 
     class Server(uvicorn.Server):
-        """Stops as it is told below; uvicorn's own way would end the process before the store is closed."""
+        """Stops as `_serve` says; uvicorn's own way would end the process before the store is closed."""
 
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -163,7 +169,7 @@ async def _serve(
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             for one in sockets or ():  # they listen from now on
-                told(f"http://{host}:{one.getsockname()[1]}")
+                announce(f"http://{host}:{one.getsockname()[1]}")
 
     app = build_app(service, bundle, token=token)
     config = uvicorn.Config(

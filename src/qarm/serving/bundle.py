@@ -1,4 +1,4 @@
-"""A bundle in memory: codes for new items, neighbours, items under a code prefix, scores."""
+"""Bundle in memory: codes for new items, neighbours, items under a code prefix, scores."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""The bundle that answers, the one before it, and the swap between two without a dropped request."""
+"""Bundle manager: the current bundle, the one before, and swaps without a dropped request."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""The explorer on a service: its page, the code tree, cards of items, pictures and sounds by their hash."""
+"""Explorer of the service: its page, the code tree, cards of items, pictures and sounds by hash."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a page shows of an item: its text columns, and where its picture and sound lie in the bundle."""
+"""Item metadata of a bundle: text columns, and the paths of picture and sound."""
 
 import hashlib
 from collections.abc import Sequence

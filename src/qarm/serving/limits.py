@@ -1,4 +1,4 @@
-"""How much one request may ask for, and how much the service holds at a time."""
+"""Limits of a request, and of what the service holds at a time."""
 
 import warnings
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Figures for Prometheus: requests by route, the encoder's queue and batches, the store, the bundle."""
+"""Prometheus metrics: requests by route, encoder queue and batches, store, bundle."""
 
 from collections.abc import Callable
 

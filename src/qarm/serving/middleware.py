@@ -1,4 +1,4 @@
-"""What stands before every route: figures, the token, the size of bodies, and the last net under errors."""
+"""Middleware before every route: metrics, token, body limit, and the last error handler."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""What OpenAPI says of the routes beyond their signatures: bodies, examples, problems, the token."""
+"""OpenAPI description beyond signatures: bodies, examples, problems, the token."""
 
 from collections.abc import Mapping
 from typing import Any

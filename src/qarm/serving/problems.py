@@ -1,4 +1,4 @@
-"""What goes wrong, told as RFC 9457 problem documents; a traceback stays in the log."""
+"""Problem documents (RFC 9457) for errors; a traceback stays in the log."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Bodies of requests to values: JSON and forms, checked at the border; no path and no address is opened."""
+"""Request parsing: JSON and forms to checked values; no path and no address is opened."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar

@@ -1,4 +1,4 @@
-"""The routes of the service: thin, each a call of `Service`."""
+"""Routes of the service, each a call of `Service`."""
 
 import json
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""What goes over the wire: the models of requests and answers, as OpenAPI shows them."""
+"""Request and answer models of the service, as OpenAPI shows them."""
 
 import base64
 import binascii

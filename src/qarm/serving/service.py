@@ -1,4 +1,4 @@
-"""What the routes do, without HTTP: code and keep new items, look items up, search, score."""
+"""Service logic without HTTP: code and store new items, look up, search, score."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

@@ -15,7 +15,7 @@ from qarm.config import EncoderConfig
 from qarm.data.catalog import Catalog
 from qarm.encoder.alignment.align import align
 from qarm.encoder.alignment.loss import Positives
-from qarm.encoder.alignment.model import Learner
+from qarm.encoder.alignment.model import AlignmentModel
 from qarm.encoder.alignment.pair_dataset import TrainingPairs
 from qarm.encoder.alignment.trainer import recall_at
 from qarm.encoder.alignment.trainer import train as train_learner
@@ -178,12 +178,12 @@ def train(world: World, fake: Any, **settings: Any) -> Heads:
     features = tower_features(catalog, {m: fake(m) for m in ("text", "image")})
     torch.manual_seed(0)
     heads = Heads({"text": (28,), "image": (5,)}, dim=8, hidden=8, dropout=0.0)
-    learner = Learner(heads, catalog, features, {}, device="cpu")
-    learner.fit_scales()
+    model = AlignmentModel(heads, catalog, features, {}, device="cpu")
+    model.fit_scales()
     triggers, targets = (frame[name].str.slice(1).cast(pl.Int64).to_numpy() for name in frame.columns)
     pairs = TrainingPairs(triggers, targets, np.ones(len(frame), dtype=np.float32))
     settings = EncoderConfig.model_validate(FEW | settings)
-    train_learner(learner, pairs, pairs.take(slice(0, 0)), settings, seed=0)
+    train_learner(model, pairs, pairs.take(slice(0, 0)), settings, seed=0)
     return heads
 
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from qarm.data.catalog import Catalog
-from qarm.encoder.alignment.llm_pair_filter import LanguageModelJudge, filter_pairs
+from qarm.encoder.alignment.llm_pair_filter import LanguageModelPairScorer, filter_pairs
 from qarm.errors import InputError
 
 WORDS = ["<pad>", "<unk>", "yes", "no", "red", "hat", "blue", "shoe", "A", "B", ":", "?"]
@@ -60,17 +60,17 @@ def test_any_callable_filters_and_what_it_rejects_is_kept(
 ) -> None:
     asked: list[tuple[str, str]] = []
 
-    def judge(texts: Any) -> list[float]:
+    def scorer(texts: Any) -> list[float]:
         asked.extend(texts)
         return [0.9 if trigger.split()[1] == target.split()[1] else 0.1 for trigger, target in texts]
 
-    kept = filter_pairs(pairs, shop, judge, batch=2, rejected=tmp_path / "rejected.parquet")
+    kept = filter_pairs(pairs, shop, scorer, batch=2, rejected=tmp_path / "rejected.parquet")
     assert asked == [("red hat", "blue hat"), ("blue hat", "red hat"), ("red hat", "blue shoe")]
     assert kept.equals(pairs.filter(pl.col("target_id") != "c"))
     rejected = pl.read_parquet(tmp_path / "rejected.parquet")
     assert rejected.drop("filter_score").equals(pairs.filter(pl.col("target_id") == "c"))
     assert rejected["filter_score"].to_list() == pytest.approx([0.1])
-    assert filter_pairs(pairs, shop, judge, threshold=0.05).equals(pairs)
+    assert filter_pairs(pairs, shop, scorer, threshold=0.05).equals(pairs)
 
 
 @pytest.mark.parametrize("answer", [[0.5], [0.5, 2.0, 0.1], [float("nan")] * 3])
@@ -80,9 +80,9 @@ def test_odd_answers_are_refused(shop: Catalog, pairs: pl.DataFrame, answer: lis
 
 
 def test_a_score_is_the_share_of_yes(model: Path) -> None:
-    judge = LanguageModelJudge(model, prompt=PROMPT, batch=2)
+    scorer = LanguageModelPairScorer(model, prompt=PROMPT, batch=2)
     pairs = [("red hat", "blue hat"), ("red", "shoe"), ("blue hat red hat", "shoe")]
-    found = judge(pairs)
+    found = scorer(pairs)
     net = GPT2LMHeadModel.from_pretrained(model)
     for (trigger, target), score in zip(pairs, found, strict=True):
         words = PROMPT.format(trigger=trigger, target=target).split()
@@ -90,18 +90,18 @@ def test_a_score_is_the_share_of_yes(model: Path) -> None:
             logits = net(torch.tensor([[WORDS.index(word) for word in words]])).logits[0, -1]
         yes, no = logits[2].exp(), logits[3].exp()
         assert score == pytest.approx(float(yes / (yes + no)), abs=1e-5)
-    assert np.allclose(judge(pairs[1:2]), found[1], atol=1e-5)
+    assert np.allclose(scorer(pairs[1:2]), found[1], atol=1e-5)
 
 
 def test_the_prompt_is_a_file_that_one_can_change(model: Path, tmp_path: Path) -> None:
     (tmp_path / "prompt.txt").write_text(PROMPT)
     pairs = [("red {target}", "blue")]
-    one = LanguageModelJudge(model, prompt=tmp_path / "prompt.txt")
+    one = LanguageModelPairScorer(model, prompt=tmp_path / "prompt.txt")
     assert one._prompt(*pairs[0]) == "A : red {target} B : blue ?"
     with pytest.raises(InputError, match=r"lacks \{target\}; put the texts there"):
-        LanguageModelJudge(model, prompt="only {trigger}")
+        LanguageModelPairScorer(model, prompt="only {trigger}")
     with pytest.raises(InputError, match="not readable as text"):
-        LanguageModelJudge(model, prompt=tmp_path / "none.txt")
+        LanguageModelPairScorer(model, prompt=tmp_path / "none.txt")
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match="not a usable language model"):
-        LanguageModelJudge(tmp_path)(pairs)
+        LanguageModelPairScorer(tmp_path)(pairs)

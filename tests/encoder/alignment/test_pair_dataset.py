@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from qarm.encoder.alignment import pair_dataset as lessons
+from qarm.encoder.alignment import pair_dataset as datasets
 from qarm.encoder.alignment.loss import Positives
 from qarm.encoder.alignment.pair_dataset import Shuffle, TrainingPairs, read_pairs
 from qarm.errors import InputError
@@ -46,7 +46,7 @@ def test_a_file_gives_what_the_frame_gives(tmp_path: Path, monkeypatch: pytest.M
     frame = drawn(300)
     frame.write_parquet(tmp_path / "pairs.parquet")
     whole = read_pairs(frame, ITEMS, folder=tmp_path, seed=0)
-    monkeypatch.setattr(lessons, "ROWS", 64)  # ten stretches
+    monkeypatch.setattr(datasets, "ROWS", 64)  # ten stretches
     mapped = read_pairs(tmp_path / "pairs.parquet", ITEMS, folder=tmp_path / "scratch", seed=0)
     assert isinstance(mapped[0].triggers, np.memmap)
     for one, other in zip(whole, mapped, strict=True):
@@ -69,7 +69,7 @@ def test_sources_are_weighted(tmp_path: Path) -> None:
 def test_rows_of_a_file_are_named_from_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frame = drawn(50).with_columns(weight=pl.when(pl.int_range(pl.len()) == 70).then(-1.0).otherwise(1.0))
     frame.write_parquet(tmp_path / "pairs.parquet")
-    monkeypatch.setattr(lessons, "ROWS", 32)
+    monkeypatch.setattr(datasets, "ROWS", 32)
     with pytest.raises(InputError, match="not a positive number in rows 70"):
         read_pairs(tmp_path / "pairs.parquet", ITEMS, folder=tmp_path, seed=0)
     with pytest.raises(InputError, match="no such file; mine pairs first"):

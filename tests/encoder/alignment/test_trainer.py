@@ -19,7 +19,7 @@ from qarm.encoder.alignment import trainer as training
 from qarm.encoder.alignment.align import align
 from qarm.encoder.alignment.hard_negatives import mine_hard_negatives
 from qarm.encoder.alignment.loss import Positives
-from qarm.encoder.alignment.model import Learner
+from qarm.encoder.alignment.model import AlignmentModel
 from qarm.encoder.alignment.pair_dataset import TrainingPairs, read_pairs
 from qarm.encoder.feature_cache import tower_features
 from qarm.encoder.heads import Heads
@@ -38,15 +38,15 @@ def trainer(world: World, fake: Any, tmp_path: Path, **settings: Any) -> Any:
     with torch.no_grad():
         for parameter in heads.parameters():  # nothing is zero, so that every gradient counts
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    learner = Learner(heads, catalog, features, {}, device="cpu")
-    learner.fit_scales()
+    model = AlignmentModel(heads, catalog, features, {}, device="cpu")
+    model.fit_scales()
     pairs, valid = read_pairs(frame, catalog.item_ids, folder=tmp_path, seed=0)
     chosen = EncoderConfig.model_validate(FEW | settings)
-    return training.Trainer(learner, pairs, valid, chosen, 0, training.Processes(), None)
+    return training.Trainer(model, pairs, valid, chosen, 0, training.Processes(), None)
 
 
 def gradients(made: Any, plan: training.Plan) -> dict[str, torch.Tensor]:
-    made.learner.train(True)
+    made.model.train(True)
     made.optimizer.zero_grad()
     made._backward(plan, 0, share=1.0)
     return {name: p.grad.clone() for name, p in made.parameters.items() if p.grad is not None}
@@ -56,14 +56,14 @@ def test_cached_gradients_are_the_plain_ones(
     world: World, fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = trainer(world, fake, tmp_path)
-    made.learner.heads.dropout = 0.0
-    for part in made.learner.heads.modules():
+    made.model.heads.dropout = 0.0
+    for part in made.model.heads.modules():
         if isinstance(part, torch.nn.Dropout):
             part.p = 0.0
     whole = gradients(made, made.plan(made.pairs.take(np.arange(48)), 0))
     assert made.settings.kept_chunks == 4  # the last ones go through once, the others twice
     monkeypatch.setattr(
-        made.learner,
+        made.model,
         "chunks",
         lambda items: [np.arange(i, min(i + 7, len(items))) for i in range(0, len(items), 7)],
     )
@@ -80,15 +80,15 @@ def test_the_second_pass_drops_what_the_first_dropped(
     world: World, fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = trainer(world, fake, tmp_path, kept_chunks=0)
-    monkeypatch.setattr(made.learner, "chunks", lambda items: np.array_split(np.arange(len(items)), 3))
+    monkeypatch.setattr(made.model, "chunks", lambda items: np.array_split(np.arange(len(items)), 3))
     seen: list[torch.Tensor] = []
-    forward = made.learner.vectors
+    forward = made.model.vectors
 
     def watched(chunk: Any) -> torch.Tensor:
         seen.append(forward(chunk))
         return seen[-1]
 
-    monkeypatch.setattr(made.learner, "vectors", watched)
+    monkeypatch.setattr(made.model, "vectors", watched)
     gradients(made, made.plan(made.pairs.take(np.arange(48)), 0))
     assert len(seen) == 6
     for first, second in zip(seen[:3], seen[:2:-1], strict=True):
@@ -102,7 +102,7 @@ def test_accumulated_batches_count_alike(world: World, fake: Any, tmp_path: Path
     made = trainer(world, fake, tmp_path)
     plans = [made.plan(made.pairs.take(rows), k) for k, rows in enumerate((np.arange(30), np.arange(30, 60)))]
     apart = []
-    made.learner.train(True)
+    made.model.train(True)
     for k, plan in enumerate(plans):
         made.optimizer.zero_grad()
         made._backward(plan, k, share=0.5)
@@ -249,8 +249,8 @@ from tests.encoder.conftest import FakeTower, numbers
 from pathlib import Path
 from qarm.encoder.alignment.align import align
 from qarm.data.catalog import Catalog
-from qarm.encoder.alignment import model as learner
-learner.Learner.chunks = lambda self, items: np.array_split(np.arange(len(items)), 5)
+from qarm.encoder.alignment import model as model
+model.AlignmentModel.chunks = lambda self, items: np.array_split(np.arange(len(items)), 5)
 random = np.random.default_rng(0)
 values = random.normal(size=(40, 6))
 frame = pl.DataFrame({{"item_id": [f"i{{k}}" for k in range(40)], "text": [numbers(v) for v in values],
@@ -291,7 +291,7 @@ def test_an_items_batch_place_is_found_by_hand(make_catalog: Callable[..., Catal
     features = tower_features(catalog, {"text": fake("text")})
     heads = Heads({"text": (2,)}, dim=4, hidden=4, dropout=0.0)
     made = training.Trainer(
-        Learner(heads, catalog, features, {}, device="cpu"),
+        AlignmentModel(heads, catalog, features, {}, device="cpu"),
         TrainingPairs(np.array([3, 1, 3]), np.array([1, 0, 4]), np.ones(3, dtype=np.float32)),
         TrainingPairs(np.empty(0, dtype=int), np.empty(0, dtype=int), np.empty(0, dtype=np.float32)),
         EncoderConfig(),

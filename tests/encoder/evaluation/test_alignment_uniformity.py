@@ -9,7 +9,12 @@ import pytest
 from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.encoder.evaluation import alignment_uniformity as geometry
-from qarm.encoder.evaluation.alignment_uniformity import alignment, held_out_pairs, pair_trial, uniformity
+from qarm.encoder.evaluation.alignment_uniformity import (
+    alignment,
+    held_out_pairs,
+    pair_retrieval_task,
+    uniformity,
+)
 from qarm.encoder.evaluation.retrieval import by_vectors, places
 
 SQUARE = Embeddings(["a", "b", "c", "d"], np.array([[1, 0], [0, 2], [-1, 0], [0, -1]], dtype=np.float32))
@@ -60,6 +65,6 @@ def test_held_out_pairs_follow_one_another_and_were_not_trained_on(monkeypatch: 
 
 
 def test_a_pair_asks_by_itself() -> None:
-    asked = pair_trial(frame("ab ac"), SQUARE.item_ids)
+    asked = pair_retrieval_task(frame("ab ac"), SQUARE.item_ids)
     # from a: b and d are equally near, c is farthest
     assert places(asked, by_vectors(SQUARE, SQUARE.item_ids), each=4).tolist() == [0, 2]

@@ -15,7 +15,7 @@ from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.data.splits import Split, split_log
 from qarm.encoder.alignment.align import align
-from qarm.encoder.evaluation.modality_ablation import hidden_versions, only_modalities
+from qarm.encoder.evaluation.modality_ablation import ablated_versions, only_modalities
 from qarm.encoder.evaluation.neighbour_examples import neighbours
 from qarm.encoder.evaluation.quality import embedding_quality
 from qarm.schemas.encoder import EmbeddingQuality
@@ -84,7 +84,7 @@ def test_hidden_modalities_leave_what_the_others_give(
     catalog, pairs = world
     towers = {m: fake(m) for m in ("text", "image")}
     encoder = align(catalog, pairs, towers=towers, dim=8, hidden=8, batch=64, epochs=1, min_steps=1)
-    versions = dict(hidden_versions(encoder, catalog))
+    versions = dict(ablated_versions(encoder, catalog))
     assert list(versions) == [f"{v}, {m} alone" for m in ("image", "text") for v in ("raw", "aligned")]
     assert len(versions["raw, image alone"]) == 78  # two items have no picture
     raw = encoder.raw(catalog).vectors
@@ -92,7 +92,7 @@ def test_hidden_modalities_leave_what_the_others_give(
     both = raw[:, 5:] / np.linalg.norm(raw[:, 5:], axis=1, keepdims=True)
     assert np.allclose(alone, both, atol=1e-6)
     other = catalog.frame.with_columns(pl.col("image").shift(1))
-    changed = dict(hidden_versions(encoder, Catalog(other, catalog.folder)))
+    changed = dict(ablated_versions(encoder, Catalog(other, catalog.folder)))
     assert np.array_equal(changed["aligned, text alone"].vectors, versions["aligned, text alone"].vectors)
     assert only_modalities(make_catalog(np.ones((2, 3))), ["audio"]) is None
 

@@ -12,8 +12,8 @@ from qarm.data.interactions import Log
 from qarm.encoder.evaluation import retrieval
 from qarm.encoder.evaluation.retrieval import (
     NOWHERE,
+    RetrievalTask,
     Scorer,
-    Trial,
     by_clicks,
     by_popularity,
     by_vectors,
@@ -39,7 +39,7 @@ def clicks(text: str) -> Log:
     return log_of(rows)
 
 
-def lists(asked: Trial, name: str) -> list[str]:
+def lists(asked: RetrievalTask, name: str) -> list[str]:
     part = getattr(asked, name)
     ends = zip(part.starts, part.starts[1:], strict=False)
     return ["".join(asked.item_ids[i] for i in part.values[a:b]) for a, b in ends]
@@ -103,7 +103,7 @@ def test_clicks_and_popularity_by_hand() -> None:
     assert by_popularity(log, ITEMS)(np.array([3])).tolist() == [[2.0, 3.0, 1.0, 0.0, 0.0]]
 
 
-def twin(asked: Trial, scorer: Scorer, each: int) -> list[int]:
+def twin(asked: RetrievalTask, scorer: Scorer, each: int) -> list[int]:
     """The docstring in plain Python, one user at a time, over every item."""
     total, found = len(asked.item_ids), []
     for user in range(len(asked.users)):

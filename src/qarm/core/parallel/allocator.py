@@ -1,4 +1,4 @@
-"""What a training step frees stays with the process for the next step: glibc's allocator, told to keep it."""
+"""Memory allocator: glibc keeps what a training step frees for the next step."""
 
 import ctypes
 import platform

@@ -1,4 +1,4 @@
-"""The one typed door to numba: kernels that release the interpreter and are cached on disk."""
+"""Numba compilation with types: kernels that release the interpreter lock and are cached on disk."""
 
 from collections.abc import Callable
 from typing import TypeVar, cast

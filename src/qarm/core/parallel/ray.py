@@ -1,4 +1,4 @@
-"""A Ray cluster: the one that RAY_ADDRESS names, or else one started on this machine."""
+"""Ray engine: the cluster that RAY_ADDRESS names, or else one started on this machine."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence

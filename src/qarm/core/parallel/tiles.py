@@ -1,4 +1,4 @@
-"""Tiles of rows on all threads: each thread runs its own tiles from start to end, in its own cache."""
+"""Tiles of rows on all threads: each thread computes whole tiles in its cache."""
 
 import itertools
 import threading

@@ -1,4 +1,4 @@
-"""Alignment: teaching an encoder, by pairs, that what behaves alike lies close."""
+"""Alignment: fine-tuning of an encoder on pairs, so that items that behave alike lie close."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from qarm.core.atomic_io import atomic, digest, sha256_file
 from qarm.core.parallel.torchrun import processes
 from qarm.core.scratch import Scratch
 from qarm.data.catalog import MODALITIES, Catalog
-from qarm.encoder.alignment.model import Learner
+from qarm.encoder.alignment.model import AlignmentModel
 from qarm.encoder.alignment.pair_dataset import read_pairs
 from qarm.encoder.alignment.trainer import train
 from qarm.encoder.encoder import Encoder, open_towers
-from qarm.encoder.feature_cache import Features, open_shelves, readable, tower_features
+from qarm.encoder.feature_cache import Features, open_feature_caches, readable, tower_features
 from qarm.encoder.heads import Heads
 from qarm.encoder.towers.finetuning import Tuned, tunable
 from qarm.encoder.towers.tower import Tower, default_device, reads
@@ -72,22 +72,22 @@ def align(
     """
     chosen = _settings(settings)
     used = _towers(catalog, chosen, towers)
-    shelves = open_shelves(used, cache)
+    caches = open_feature_caches(used, cache)
     with Scratch() as scratch:
         work = Work(catalog, pairs, used, chosen, seed, scratch.path)
         tuned = {n: work.tuned(n) for n in used if tunable(used[n], chosen.tune)}
         frozen = {name: tower for name, tower in used.items() if name not in tuned}
-        features = tower_features(catalog, frozen, shelves=shelves) if frozen else no_features(catalog)
-        learner = work.learner(features, tuned)
-        rows = work.train(learner, cache)
+        features = tower_features(catalog, frozen, caches=caches) if frozen else no_features(catalog)
+        model = work.model(features, tuned)
+        rows = work.train(model, cache)
     if metrics_path is not None:
         _write_lines(metrics_path, rows)
     return Encoder(
         {name: tuned[name].finished() if name in tuned else used[name] for name in used},
-        learner.heads.cpu(),
+        model.heads.cpu(),
         originals={name: partial(used.__getitem__, name) for name in tuned},
         summary=_summary(rows, pairs=work.pairs),
-        shelves=shelves if cache is None and not tuned else None,
+        caches=caches if cache is None and not tuned else None,
     )
 
 
@@ -107,8 +107,8 @@ class Work:
         self.towers = towers
         self.device = default_device()
         weights = settings.source_weights.model_dump(exclude_none=True)
-        self.lessons = read_pairs(pairs, catalog.item_ids, folder=scratch, seed=seed, source_weights=weights)
-        self.pairs = len(self.lessons[0]) + len(self.lessons[1])
+        self.datasets = read_pairs(pairs, catalog.item_ids, folder=scratch, seed=seed, source_weights=weights)
+        self.pairs = len(self.datasets[0]) + len(self.datasets[1])
         self.scratch = None if isinstance(pairs, pl.DataFrame) else scratch
         self._source = pairs
 
@@ -120,7 +120,7 @@ class Work:
             torch.manual_seed(self.seed)
             return Tuned(tower, tune=chosen.tune, layers=chosen.tune_layers, rank=chosen.lora_rank)
 
-    def learner(self, features: Features, tuned: Mapping[str, Tuned]) -> Learner:
+    def model(self, features: Features, tuned: Mapping[str, Tuned]) -> AlignmentModel:
         """New heads over the features of frozen towers and over those that learn."""
         shapes = {name: values.shape[1:] for name, values in features.values.items()}
         shapes |= {name: self._shape(tuned[name], name) for name in tuned}
@@ -135,7 +135,7 @@ class Work:
                 fusion=chosen.fusion,
                 anchor=chosen.anchor,
             )
-        learner = Learner(
+        model = AlignmentModel(
             heads.to(self.device),
             self.catalog,
             features,
@@ -144,8 +144,8 @@ class Work:
             precision=chosen.precision,
             chunk=chosen.chunk,
         )
-        learner.fit_scales()
-        return learner
+        model.fit_scales()
+        return model
 
     def _shape(self, tuned: Tuned, name: str) -> tuple[int, ...]:
         """Of one item's feature, by trying the first that has one."""
@@ -154,13 +154,13 @@ class Work:
         found: tuple[int, ...] = tower_features(one, {name: self.towers[name]}).values[name].shape[1:]
         return found
 
-    def train(self, learner: Learner, cache: Path | None) -> list[AlignStep]:
+    def train(self, model: AlignmentModel, cache: Path | None) -> list[AlignStep]:
         """Go on from the cache's progress or start; it is removed in the end."""
         here = processes(self.device)
         path = None if cache is None else cache / PROGRESS
         rows = train(
-            learner,
-            *self.lessons,
+            model,
+            *self.datasets,
             self.settings,
             seed=self.seed,
             processes=here,

@@ -1,4 +1,4 @@
-"""Hard negatives: what lies near a trigger now and is not known to behave like it."""
+"""Hard negatives: unlabelled items that lie near a trigger now."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""The pair filter (QARM V2): something reads both items of a pair and says whether the pair makes sense."""
+"""Pair filter by a language model (QARM V2): it reads both items and scores whether the pair makes sense."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -16,7 +16,7 @@ from qarm.data.catalog import Catalog
 from qarm.encoder.towers.tower import default_device
 from qarm.errors import InputError
 
-__all__ = ["PROMPT", "Judge", "LanguageModelJudge", "filter_pairs"]
+__all__ = ["PROMPT", "Judge", "LanguageModelPairScorer", "filter_pairs"]
 
 PROMPT = """Two items of one catalogue were often chosen by the same people.
 
@@ -36,25 +36,25 @@ Judge = Callable[[Sequence[tuple[str, str]]], Sequence[float] | Floats]
 def filter_pairs(
     pairs: pl.DataFrame,
     catalog: Catalog,
-    judge: Judge,
+    scorer: Judge,
     *,
     threshold: float = 0.5,
     batch: int = 1024,
     rejected: Path | None = None,
 ) -> pl.DataFrame:
-    """Pairs that a judge lets pass.
+    """Pairs that a scorer lets pass.
 
     A pair of which an item has no text is kept unjudged; two directions of a pair are judged apart, several
     sources of one direction once.
 
     Args:
         pairs: trigger_id and target_id of the catalogue's items; other columns stay.
-        judge: called with up to `batch` pairs of texts; must answer with as many scores from 0 to 1.
+        scorer: called with up to `batch` pairs of texts; must answer with as many scores from 0 to 1.
         threshold: pairs that score less are rejected.
         rejected: Parquet file for what was rejected, with its `score` as `filter_score`.
 
     Raises:
-        InputError: the judge answers with too few or too many scores, or with something that is no share.
+        InputError: the scorer answers with too few or too many scores, or with something that is no share.
     """
     texts = dict(catalog.frame.select("item_id", "text").rows())
     sides = ["trigger_id", "target_id"]
@@ -64,7 +64,7 @@ def filter_pairs(
     scores: list[float] = []
     for first in range(0, asked.height, batch):
         part = [(texts[a], texts[b]) for a, b in asked[first : first + batch].rows()]
-        scores += _checked(judge(part), len(part))
+        scores += _checked(scorer(part), len(part))
     judged = asked.with_columns(filter_score=pl.Series(scores, dtype=pl.Float32))
     joined = pairs.join(judged, on=sides, how="left", maintain_order="left")
     bad = pl.col("filter_score").fill_null(1.0) < threshold
@@ -90,7 +90,7 @@ def _text(path: Path) -> str:
         raise InputError(f"encoder.filter.prompt = {str(path)!r}: not readable as text ({error})") from None
 
 
-class LanguageModelJudge:
+class LanguageModelPairScorer:
     """Asks a causal language model; the score is the share of "yes" in what it would say next, of yes and no.
 
     Args:

@@ -1,4 +1,4 @@
-"""The batch-contrastive loss, and which of a batch's items may count as negatives."""
+"""Batch-contrastive loss, with false negatives masked."""
 
 from collections.abc import Iterator
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""From item numbers to vectors with a gradient: cached features of frozen towers, live ones of others."""
+"""Alignment model: vectors with a gradient, from cached features of frozen towers and from live towers."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ from qarm.encoder.heads import Batch, Heads, flat
 from qarm.encoder.towers.finetuning import Tuned
 from qarm.encoder.towers.tower import reads
 
-__all__ = ["Chunk", "Learner", "Precision"]
+__all__ = ["AlignmentModel", "Chunk", "Precision"]
 
 CHUNK = 1024  # items at a time where only heads run
 MOST_SCALED = 4096  # items that a live tower's scale is taken from
@@ -42,7 +42,7 @@ class Chunk:
     keep: Bools
 
 
-class Learner:
+class AlignmentModel:
     """Heads over towers, some of which may learn too.
 
     Args:

@@ -1,4 +1,4 @@
-"""What alignment learns from: pairs as item numbers, checked, from memory or streamed from Parquet."""
+"""Pair dataset: pairs as item numbers, checked, from memory or streamed from Parquet; their random order."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -66,7 +66,7 @@ def read_pairs(
     seed: int,
     source_weights: Mapping[str, float] | None = None,
 ) -> tuple[TrainingPairs, TrainingPairs]:
-    """Pairs to learn from and pairs to judge by, as positions in `item_ids`, checked.
+    """Pairs to learn from and pairs to scorer by, as positions in `item_ids`, checked.
 
     A frame becomes arrays. A Parquet file is read a stretch at a time into files under `folder`, 12 bytes a
     pair, which are mapped, so that memory does not grow with the number of pairs. A twentieth is held out,

@@ -1,4 +1,4 @@
-"""Training on pairs: batches, gradients, schedule, validation, and going on after an interruption.
+"""Trainer of the alignment: batches, gradient caching, schedule, validation, resuming.
 
 Everything random follows from the seed and the number of the step, so a training that was cut short goes on
 with the same batches and the same dropout, on one process or on several.
@@ -22,7 +22,7 @@ from qarm.core.parallel.torchrun import Processes
 from qarm.core.training_state import AlignmentState, restore_alignment_state, write_alignment_state
 from qarm.encoder.alignment.hard_negatives import mine_hard_negatives
 from qarm.encoder.alignment.loss import Positives, contrastive_loss
-from qarm.encoder.alignment.model import Chunk, Learner
+from qarm.encoder.alignment.model import AlignmentModel, Chunk
 from qarm.encoder.alignment.pair_dataset import Shuffle, TrainingPairs
 from qarm.encoder.feature_cache import ahead
 from qarm.errors import InputError
@@ -72,7 +72,7 @@ class Plan:
 
 
 def train(
-    learner: Learner,
+    model: AlignmentModel,
     pairs: TrainingPairs,
     valid: TrainingPairs,
     settings: EncoderConfig,
@@ -83,10 +83,10 @@ def train(
     key: str = "",
     scratch: Path | None = None,
 ) -> list[AlignStep]:
-    """Train a learner in place; a row of figures before and for each epoch.
+    """Train a model in place; a row of figures before and for each epoch.
 
     Args:
-        pairs, valid: to learn from and to judge by, as item numbers.
+        pairs, valid: to learn from and to scorer by, as item numbers.
         settings: the training's.
         seed: of batches and dropout.
         processes: this process among torchrun's; each encodes its share of a batch's items, and all see all
@@ -98,18 +98,18 @@ def train(
     Raises:
         InputError: the loss is no finite number any more; `progress` holds the last good weights.
     """
-    training = Trainer(learner, pairs, valid, settings, seed, processes or Processes(), scratch)
-    devices = [torch.cuda.current_device()] if learner.device == "cuda" else []
+    training = Trainer(model, pairs, valid, settings, seed, processes or Processes(), scratch)
+    devices = [torch.cuda.current_device()] if model.device == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         return training.run(progress, key)
 
 
 class Trainer:
-    """One training of a learner: its batches, steps and figures; arguments as of `train`."""
+    """One training of a model: its batches, steps and figures; arguments as of `train`."""
 
     def __init__(
         self,
-        learner: Learner,
+        model: AlignmentModel,
         pairs: TrainingPairs,
         valid: TrainingPairs,
         settings: EncoderConfig,
@@ -117,18 +117,23 @@ class Trainer:
         processes: Processes,
         scratch: Path | None,
     ) -> None:
-        self.learner, self.settings, self.seed, self.processes = learner, settings, seed, processes
+        self.model, self.settings, self.seed, self.processes = (
+            model,
+            settings,
+            seed,
+            processes,
+        )
         self.pairs, self.valid = pairs, valid
-        self.known = Positives(pairs.triggers, pairs.targets, items=learner.size, folder=scratch)
+        self.known = Positives(pairs.triggers, pairs.targets, items=model.size, folder=scratch)
         self.log_q = self._log_q() if settings.log_q else None
         self.batch = min(settings.batch, len(pairs))
         self.per_epoch = max(1, len(pairs) // (self.batch * settings.accumulate))
         wanted = max(settings.min_steps, settings.epochs * self.per_epoch)
         self.steps = min(settings.max_steps, wanted)
         self.log_temperature = torch.nn.Parameter(
-            torch.tensor(math.log(settings.temperature), device=learner.device)
+            torch.tensor(math.log(settings.temperature), device=model.device)
         )
-        self.parameters = learner.parameters() | {"log_temperature": self.log_temperature}
+        self.parameters = model.parameters() | {"log_temperature": self.log_temperature}
         self.optimizer = torch.optim.AdamW(self._groups())
         self.hard_negatives: Ints | None = None
 
@@ -150,7 +155,7 @@ class Trainer:
         """
         counts = np.stack(
             [
-                sum(np.bincount(side, minlength=self.learner.size) for side in sides)
+                sum(np.bincount(side, minlength=self.model.size) for side in sides)
                 for sides in (
                     (part.targets for part in self.pairs.parts()),
                     (part.triggers for part in self.pairs.parts()),
@@ -159,7 +164,7 @@ class Trainer:
         )
         shares = np.maximum(counts, 1) / len(self.pairs)
         logs = self.settings.log_q * np.log(shares)
-        return torch.from_numpy(logs.astype(np.float32)).to(self.learner.device)
+        return torch.from_numpy(logs.astype(np.float32)).to(self.model.device)
 
     def _share_of_rate(self, step: int) -> float:
         """Share of the learning rate: a linear warm-up, then the schedule."""
@@ -220,7 +225,7 @@ class Trainer:
         if state.hard_negatives is not None:
             self.hard_negatives = state.hard_negatives
         elif self.settings.hard_negatives:
-            vectors = self.learner.all_vectors()
+            vectors = self.model.all_vectors()
             self.hard_negatives = mine_hard_negatives(vectors, self.known, count=self.settings.hard_negatives)
 
     # ---- batches --------------------------------------------------------------------------------
@@ -250,17 +255,15 @@ class Trainer:
             hard = np.setdiff1d(near[near >= 0], pairs.targets)
         items, places = np.unique(np.concatenate([ends, hard]), return_inverse=True)
         keep = self._keep(items, number)
-        chunks = self.learner.chunks(items)
+        chunks = self.model.chunks(items)
         own = self.processes.share(len(chunks))
-        ready = [
-            (k, self.learner.ready(chunks[k], items[chunks[k]], keep[chunks[k]], pool=pool)) for k in own
-        ]
+        ready = [(k, self.model.ready(chunks[k], items[chunks[k]], keep[chunks[k]], pool=pool)) for k in own]
         triggers, targets = places[: len(ends)].reshape(2, -1)
         return Plan(pairs, items, triggers, targets, places[len(ends) :], ready, len(chunks) == 1)
 
     def _keep(self, items: Ints, number: int | None) -> npt.NDArray[np.bool_]:
         """Parts that stay, bool [items, parts]; no item loses all it has."""
-        there = self.learner.there(items)
+        there = self.model.there(items)
         if number is None:
             return np.ones_like(there)
         drawn = np.random.default_rng([self.seed, 3, number]).random(there.shape)
@@ -272,7 +275,7 @@ class Trainer:
 
     def step(self, plans: list[Plan], step: int, path: Path | None = None) -> float:
         """One update from the batches of a step; returns their loss."""
-        self.learner.train(True)
+        self.model.train(True)
         self.optimizer.zero_grad()
         values = [
             self._backward(plan, step * len(plans) + k, share=1 / len(plans)) for k, plan in enumerate(plans)
@@ -288,7 +291,7 @@ class Trainer:
     def _advice(self, value: float, step: int, path: Path | None) -> str:
         kept = f"; the last good weights are in {path}" if path is not None and path.is_file() else ""
         rates = f"encoder.lr = {self.settings.lr:g}"
-        if self.learner.tuned:
+        if self.model.tuned:
             rates += f" and encoder.tower_lr = {self.settings.tower_lr:g}"
         return (
             f"the loss is {value} at step {step}; lower {rates} "
@@ -306,7 +309,7 @@ class Trainer:
         if plan.whole and self.processes.size == 1:
             ((_, chunk),) = plan.chunks
             torch.manual_seed(self._dropout_seed(number, 0))
-            loss = self._loss(plan, self.learner.vectors(chunk))
+            loss = self._loss(plan, self.model.vectors(chunk))
             (share * loss).backward()  # type: ignore[no-untyped-call]
             return float(loss.detach())
         vectors, kept = self._gathered(plan, number, keep=self.settings.kept_chunks)
@@ -339,7 +342,7 @@ class Trainer:
 
         Those of this process's last `keep` chunks come with theirs as well, by number of the chunk.
         """
-        table = torch.zeros(len(plan.items), self.learner.heads.length, device=self.learner.device)
+        table = torch.zeros(len(plan.items), self.model.heads.length, device=self.model.device)
         kept = {}
         for place, (k, chunk) in enumerate(plan.chunks):
             with torch.set_grad_enabled(place >= len(plan.chunks) - keep):
@@ -352,7 +355,7 @@ class Trainer:
     def _forward(self, chunk: Chunk, number: int | None, k: int) -> Tensor:
         if number is not None:
             torch.manual_seed(self._dropout_seed(number, k))
-        return self.learner.vectors(chunk)
+        return self.model.vectors(chunk)
 
     def _dropout_seed(self, number: int, chunk: int) -> int:
         return int(np.random.SeedSequence([self.seed, 4, number, chunk]).generate_state(1, np.uint64)[0] >> 1)
@@ -385,15 +388,15 @@ class Trainer:
         if not len(self.valid):
             return row
         row.valid_loss = self._valid_loss()
-        if step in (0, self.steps) or not self.learner.tuned:  # all items through a live tower take long
-            row.valid_recall = recall_at(self.learner.all_vectors(), self.valid, self.known)
+        if step in (0, self.steps) or not self.model.tuned:  # all items through a live tower take long
+            row.valid_recall = recall_at(self.model.all_vectors(), self.valid, self.known)
         if step == 0:
-            row.raw_recall = recall_at(self.learner.all_vectors(raw=True), self.valid, self.known)
+            row.raw_recall = recall_at(self.model.all_vectors(raw=True), self.valid, self.known)
         return row
 
     @torch.no_grad()
     def _valid_loss(self) -> float:
-        self.learner.train(False)
+        self.model.train(False)
         chunks = [self.valid.take(slice(i, i + self.batch)) for i in range(0, len(self.valid), self.batch)]
         losses = []
         for chunk in chunks:

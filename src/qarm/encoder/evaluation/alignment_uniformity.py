@@ -12,9 +12,9 @@ from qarm.core.item_index import ItemIndex
 from qarm.data.embeddings import Embeddings
 from qarm.data.interaction_matrix import Lists
 from qarm.data.interactions import Log
-from qarm.encoder.evaluation.retrieval import Trial
+from qarm.encoder.evaluation.retrieval import RetrievalTask
 
-__all__ = ["alignment", "held_out_pairs", "pair_trial", "uniformity"]
+__all__ = ["alignment", "held_out_pairs", "pair_retrieval_task", "uniformity"]
 
 MOST_PAIRS, MOST_ITEMS = 20_000, 10_000
 CHUNK = 1024
@@ -46,11 +46,13 @@ def held_out_pairs(
     return found
 
 
-def pair_trial(pairs: pl.DataFrame, item_ids: Sequence[str]) -> Trial:
+def pair_retrieval_task(pairs: pl.DataFrame, item_ids: Sequence[str]) -> RetrievalTask:
     """Every pair asks by itself: its trigger is the query and is no candidate, its target the truth."""
     index = ItemIndex(item_ids)
     triggers, targets = (_alone(index.rows(pairs[side].to_list())) for side in pairs.columns[:2])
-    return Trial(list(item_ids), [str(row) for row in range(pairs.height)], triggers, triggers, targets)
+    return RetrievalTask(
+        list(item_ids), [str(row) for row in range(pairs.height)], triggers, triggers, targets
+    )
 
 
 def _alone(items: npt.NDArray[np.int64]) -> Lists:

@@ -1,4 +1,4 @@
-"""Vectors of items some of whose modalities are hidden: what does each one carry?"""
+"""Modality ablation: vectors of items with some modalities left out."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -10,7 +10,7 @@ from qarm.data.catalog import Catalog
 from qarm.data.embeddings import Embeddings
 from qarm.encoder.encoder import Encoder
 
-__all__ = ["hidden_versions", "only_modalities"]
+__all__ = ["ablated_versions", "only_modalities"]
 
 
 def only_modalities(catalog: Catalog, kept: Collection[str]) -> Catalog | None:
@@ -22,7 +22,7 @@ def only_modalities(catalog: Catalog, kept: Collection[str]) -> Catalog | None:
     return replace(catalog, frame=frame) if frame.height else None
 
 
-def hidden_versions(
+def ablated_versions(
     encoder: Encoder, catalog: Catalog, *, cache: Path | None = None
 ) -> Iterator[tuple[str, Embeddings]]:
     """Raw and aligned vectors with each modality alone, and with each left out, by name.

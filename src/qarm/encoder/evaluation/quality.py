@@ -10,12 +10,17 @@ from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.data.popularity import frequency_groups
 from qarm.data.splits import Split
-from qarm.encoder.evaluation.alignment_uniformity import alignment, held_out_pairs, pair_trial, uniformity
+from qarm.encoder.evaluation.alignment_uniformity import (
+    alignment,
+    held_out_pairs,
+    pair_retrieval_task,
+    uniformity,
+)
 from qarm.encoder.evaluation.hit_rates import Bools, Ints, hit_rates
 from qarm.encoder.evaluation.retrieval import (
     EACH,
     QUERIES,
-    Trial,
+    RetrievalTask,
     by_clicks,
     by_popularity,
     by_vectors,
@@ -70,7 +75,7 @@ def embedding_quality(
     past, later = joined(split.train, split.valid), joined(split.valid, split.test)
     asked = trial(past, split.test, item_ids)
     shown = held_out_pairs(later, pairs, item_ids, seed=seed)
-    answers = pair_trial(shown, item_ids)
+    answers = pair_retrieval_task(shown, item_ids)
     cutoffs = cutoffs_of(len(item_ids))
     ranks = {name: places(asked, by_vectors(vectors, item_ids)) for name, vectors in versions.items()}
     ranks[ITEM_KNN] = places(asked, by_clicks(split.train, item_ids))
@@ -118,7 +123,7 @@ def cutoffs_of(items: int) -> dict[str, int]:
     }
 
 
-def slices_of(asked: Trial, train: Log) -> dict[str, Bools]:
+def slices_of(asked: RetrievalTask, train: Log) -> dict[str, Bools]:
     """Which later clicks fall on which items."""
     group = _groups(asked.item_ids, train)[asked.truth.values]
     slices = {"all": np.ones(len(group), dtype=np.bool_), "warm": group > 0, "cold": group == 0}
@@ -131,6 +136,6 @@ def _groups(item_ids: list[str], train: Log) -> Ints:
     return frequency_groups(item_ids, clicks, groups=GROUPS)
 
 
-def _recall(answers: Trial, vectors: Embeddings) -> dict[str, float | None]:
+def _recall(answers: RetrievalTask, vectors: Embeddings) -> dict[str, float | None]:
     found = places(answers, by_vectors(vectors, answers.item_ids), each=max(PAIR_CUTOFFS))
     return {str(cut): float(np.mean(found < cut)) if len(found) else None for cut in PAIR_CUTOFFS}

@@ -1,4 +1,4 @@
-"""Does the past find what follows? Candidates near a user's latest items against the user's later clicks."""
+"""Retrieval of later clicks: ranks of what users chose later among candidates near their latest items."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ __all__ = [
     "EACH",
     "NOWHERE",
     "QUERIES",
+    "RetrievalTask",
     "Scorer",
-    "Trial",
     "best_items",
     "by_clicks",
     "by_popularity",
@@ -41,7 +41,7 @@ Scorer = Callable[[Ints], Tensor]
 
 
 @dataclass(frozen=True)
-class Trial:
+class RetrievalTask:
     """Who asks with what, and what follows.
 
     item_ids: n strings, an item's number is its place; users: the askers' ids. A list for each asker:
@@ -60,7 +60,7 @@ class Trial:
         return np.repeat(np.arange(len(self.truth)), self.truth.sizes)
 
 
-def trial(past: Log, future: Log, item_ids: Sequence[str], *, queries: int = QUERIES) -> Trial:
+def trial(past: Log, future: Log, item_ids: Sequence[str], *, queries: int = QUERIES) -> RetrievalTask:
     """Users who have positives in the past and later choose items that are new to them.
 
     A user's queries are the `queries` items of the latest distinct positives of the past. Seen is every
@@ -75,7 +75,9 @@ def trial(past: Log, future: Log, item_ids: Sequence[str], *, queries: int = QUE
     later = after.filter(pl.col("label") == 1).select("user_id", "item").unique()
     later = later.join(seen, on=["user_id", "item"], how="anti")
     users = asked.select("user_id").unique().join(later, on="user_id", how="semi")["user_id"].sort()
-    return Trial(list(item_ids), users.to_list(), *(_lists(part, users) for part in (asked, seen, later)))
+    return RetrievalTask(
+        list(item_ids), users.to_list(), *(_lists(part, users) for part in (asked, seen, later))
+    )
 
 
 def _numbered(log: Log, item_ids: Sequence[str]) -> pl.DataFrame:
@@ -143,7 +145,7 @@ def by_popularity(log: Log, item_ids: Sequence[str]) -> Scorer:
 # ---- candidates -----------------------------------------------------------------------------------
 
 
-def places(asked: Trial, scorer: Scorer, *, each: int = EACH) -> Ints:
+def places(asked: RetrievalTask, scorer: Scorer, *, each: int = EACH) -> Ints:
     """Where each entry of `truth` stands among its user's candidates, from 0, int64 [entries].
 
     Every query brings the `each` best items that the user has not seen; a candidate that several
@@ -171,7 +173,7 @@ def places(asked: Trial, scorer: Scorer, *, each: int = EACH) -> Ints:
     return found
 
 
-def _blocks(asked: Trial, each: int) -> Iterator[tuple[Ints, int]]:
+def _blocks(asked: RetrievalTask, each: int) -> Iterator[tuple[Ints, int]]:
     """Users to be answered together, and how long a table row they need; heavy users first."""
     items = len(asked.item_ids)
     order = np.argsort(asked.seen.sizes, kind="stable")

@@ -1,4 +1,4 @@
-"""The sound tower: a log-mel spectrogram, the fixed input of the small network that is trained."""
+"""Audio tower: log-mel spectrograms, the fixed input of the small network that is trained."""
 
 from collections.abc import Sequence
 from pathlib import Path

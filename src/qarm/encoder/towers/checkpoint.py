@@ -1,4 +1,4 @@
-"""A sentence-transformers checkpoint: found, checked, loaded without its pickles or its code, and saved."""
+"""Sentence-transformers checkpoint: located, checked, loaded without pickle or remote code, and saved."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Towers that learn: all of their weights, their last layers, or LoRA (Hu et al. 2021) inside them."""
+"""Fine-tuning of towers: all weights, the last layers, or LoRA (Hu et al. 2021)."""
 
 import re
 from collections import defaultdict

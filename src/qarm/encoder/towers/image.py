@@ -1,4 +1,4 @@
-"""The picture tower: EfficientNet-lite0 (https://arxiv.org/abs/1905.11946), frozen, as packaged."""
+"""Image tower: EfficientNet-lite0 (https://arxiv.org/abs/1905.11946), frozen, as packaged."""
 
 import copy
 from collections.abc import Mapping, Sequence

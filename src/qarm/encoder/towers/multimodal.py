@@ -1,4 +1,4 @@
-"""The item tower: one checkpoint that reads an item's text, picture and sound together."""
+"""Multi-modal tower: one checkpoint that reads an item's text, picture and sound together."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property

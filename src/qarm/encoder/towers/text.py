@@ -1,4 +1,4 @@
-"""The text tower: any sentence-transformers checkpoint, read through its text side."""
+"""Text tower: any sentence-transformers checkpoint, through its text side."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence

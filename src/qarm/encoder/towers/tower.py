@@ -1,4 +1,4 @@
-"""What every pretrained encoder of one modality must offer, and how many are run side by side."""
+"""Tower protocol: what every pretrained encoder of one modality offers; running several side by side."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence

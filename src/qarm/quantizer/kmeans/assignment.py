@@ -1,4 +1,4 @@
-"""The exact nearest centroid of every row, whatever the speed path.
+"""Assignment: the exact nearest centroid of every row, by the fastest path of the machine.
 
 A matrix product of rounded values gives every centroid a score with a proven error bound. Centroids whose
 score lies within the bound of the best are measured again, in float32 and, where that cannot tell them

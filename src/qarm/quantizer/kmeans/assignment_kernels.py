@@ -1,4 +1,4 @@
-"""The compiled inner loops of assignment: rounding rows, reading scores, settling near ties.
+"""Compiled kernels of the assignment: rounding of rows, scores, exact decision of near ties.
 
 Arrays come with an index, never as slices: a slice per row would cost more than the work on it.
 """

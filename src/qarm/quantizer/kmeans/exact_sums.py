@@ -1,4 +1,4 @@
-"""Sums of rows per code that do not depend on the order: fixed-point numbers in 64 bits.
+"""Exact sums of rows per code in 64-bit fixed point, independent of the order.
 
 Integers add up to the same total in any order, so threads, tiles and processes may be cut as one likes,
 and a row that moves from one code to another is subtracted and added without a trace.

@@ -1,4 +1,4 @@
-"""Coding and fitting on a CUDA GPU, to the same bytes as on a CPU.
+"""Coding and fitting on a CUDA GPU, with the bytes of a CPU.
 
 The kernel chooses by rounded scores and marks every row for which rounding may have chosen wrong. Marked
 rows go through it again in full float32, and those that are still marked through the CPU's exact search.

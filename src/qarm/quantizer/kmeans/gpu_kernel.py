@@ -1,4 +1,4 @@
-"""The Triton kernel behind `device="cuda"`: nearest centroids at every level while a tile is on the chip.
+"""Triton kernel of `device="cuda"`: nearest centroids at every level while a tile is on the chip.
 
 A program codes a tile of rows through all levels. Scores |z|^2 / 2 - r.z come from a matrix product that
 runs through the centroids block by block; the best and the second best are kept as they pass. Where these

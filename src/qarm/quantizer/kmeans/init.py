@@ -1,4 +1,4 @@
-"""Where k-means starts: k-means++ seeds, pulled toward their mean where that helps.
+"""Initial centroids of k-means: k-means++ seeds, moved toward their mean where that helps.
 
 Drawing a seed in proportion to its squared distance from the seeds chosen so far (Arthur and
 Vassilvitskii, 2007) is sequential. Here a batch is drawn from the distances as they were when the batch

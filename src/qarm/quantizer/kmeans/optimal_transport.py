@@ -1,4 +1,4 @@
-"""Rows to codes of given sizes at the least total cost: prices first, then shortest augmenting paths.
+"""Optimal transport of rows to codes of given sizes: prices first, then shortest augmenting paths.
 
 Every code has a price, and a row takes the code with the least cost plus price. Prices follow the sizes
 until little is wrong; the rest moves along shortest paths, which keeps an assignment optimal for its sizes

@@ -1,4 +1,4 @@
-"""The k smallest numbers of each row of a matrix that arrives in blocks."""
+"""Top k: the k smallest numbers of each row of a matrix that arrives in blocks."""
 
 import numpy as np
 import numpy.typing as npt

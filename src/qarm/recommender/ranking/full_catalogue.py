@@ -1,4 +1,4 @@
-"""Ranking the whole catalogue: rows of every unseen item for some users, Recall and NDCG of the first ten."""
+"""Ranking of the full catalogue: rows of every unseen item for some users, recall and NDCG at 10."""
 
 from collections.abc import Sequence
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""The ranker: target attention over the history and search in it by code, with one set of item fields."""
+"""Ranker model: target attention over the history, search in it by code, one set of item fields."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace

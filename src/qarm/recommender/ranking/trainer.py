@@ -1,4 +1,4 @@
-"""The epochs of a ranker's training: steps, a running mean of the weights, early stopping, and resuming.
+"""Trainer of the ranker: epochs, running mean of the weights, early stopping, resuming.
 
 Alone a process takes whole batches. Under torchrun every process goes through the same batches, takes its
 share of each one's events, and adds its gradients to the others', so that all hold the same weights.

@@ -1,4 +1,4 @@
-"""From a finished run to a bundle: one folder with what a service needs, each file under its hash."""
+"""Bundle writer: one folder with what a service needs of a run, each file under its hash."""
 
 import shutil
 from importlib.metadata import version
@@ -90,8 +90,8 @@ def export_bundle(
         made = seal(work, kind=KIND)
         files = [path for path in work.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
-    told = {"version": made, "items": len(codes), "files": len(files), "bytes": size, "variant": chosen}
-    return told | shares
+    summary = {"version": made, "items": len(codes), "files": len(files), "bytes": size, "variant": chosen}
+    return summary | shares
 
 
 def _finished(run: Path) -> dict[str, Manifest]:

@@ -1,4 +1,4 @@
-"""Codes as tables for other systems: item to codes, code to items, and what changed between two versions."""
+"""Code tables for other systems: item to codes, code to items, and changes between two versions."""
 
 from collections.abc import Sequence
 from datetime import datetime

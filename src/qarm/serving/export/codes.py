@@ -1,4 +1,4 @@
-"""A run's codes for feature stores and for rankers elsewhere: Parquet, JSON Lines or Redis commands."""
+"""Export of codes for feature stores and other rankers: Parquet, JSON Lines or Redis commands."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

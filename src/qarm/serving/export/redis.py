@@ -1,4 +1,4 @@
-"""The codes as commands of the Redis protocol, for `redis-cli --pipe`."""
+"""Redis commands of the codes, for `redis-cli --pipe`."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Fusion head and RQ codes as torch.export programs, for systems that run PyTorch but not this package."""
+"""torch.export programs of fusion head and RQ codes, for systems without this package."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
