@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from qarm.core.statistics import percentile_interval
 from qarm.recommender.metrics import UserAuc
 
 __all__ = ["POWER", "Difference", "UserBootstrap", "holm"]
@@ -102,9 +103,9 @@ class UserBootstrap:
 def _estimate(values: Floats) -> Difference:
     """Estimate from the sample's value, which stands first, and those of the resamples."""
     drawn = values[1:][np.isfinite(values[1:])]
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    low, high = percentile_interval(drawn)
     mean, error = float(values[0]), float(drawn.std(ddof=1))
-    return Difference(mean, float(low), float(high), error, _two_sided(mean, error))
+    return Difference(mean, low, high, error, _two_sided(mean, error))
 
 
 def _two_sided(mean: float, error: float) -> float:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import polars as pl
 from numba import njit
 
+from qarm.core.statistics import splitmix64
 from qarm.data.interactions import Log
 
 __all__ = ["ClickMatrix", "Lists", "click_matrix", "sampled"]
@@ -118,11 +119,8 @@ def _starts(owners: npt.NDArray[np.integer], rows: int) -> Ints:
 
 
 def _lots(owners: Ints, values: npt.NDArray[np.int32], seed: int) -> npt.NDArray[np.uint64]:
-    """A fixed 64-bit mixing function (the finaliser of SplitMix64, Steele et al. 2014) of each pair."""
+    """Hash of each (seed, list, value)."""
     mixed = np.zeros(len(owners), dtype=np.uint64)
     for part in (np.full(len(owners), seed % 2**64, dtype=np.uint64), owners, values):
-        mixed = (mixed ^ part.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
+        mixed = splitmix64(mixed ^ part.astype(np.uint64))
     return mixed

@@ -5,6 +5,7 @@ import numpy.typing as npt
 import polars as pl
 from numba import njit
 
+from qarm.core.statistics import finite_interval, user_draws
 from qarm.data.interaction_matrix import Lists, click_matrix
 from qarm.data.interactions import Log
 from qarm.schemas.pairs import PairLift
@@ -132,11 +133,10 @@ def _add_users(
 
 def _resampled(sums: Floats, resamples: int, seed: int) -> Floats:
     """Column sums over all users, then over each draw of as many users, float64 [1 + resamples, 3]."""
-    rng = np.random.default_rng(seed)
     totals = np.empty((1 + resamples, sums.shape[1]))
     totals[0] = _added(sums, np.arange(len(sums)))
-    for draw in range(1, 1 + resamples):
-        totals[draw] = _added(sums, rng.integers(0, len(sums), len(sums)))
+    for draw, users in enumerate(user_draws(len(sums), resamples, seed=seed), start=1):
+        totals[draw] = _added(sums, users)
     return totals
 
 
@@ -168,6 +168,5 @@ def _lift(totals: Floats) -> PairLift:
 def _ratio(every: Floats, draws: Floats, column: int) -> tuple[float | None, list[float] | None]:
     """Column 0 over another one, and the 95 % interval of that ratio."""
     ratio = float(every[0] / every[column]) if every[column] else None
-    if not len(draws) or not (draws[:, column] > 0.0).all():
-        return ratio, None
-    return ratio, np.percentile(draws[:, 0] / draws[:, column], [2.5, 97.5]).tolist()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return ratio, finite_interval(draws[:, 0] / draws[:, column])

@@ -6,9 +6,12 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from qarm.core.statistics import splitmix64
+
 __all__ = ["Untouched", "draw", "draw_popular"]
 
 TRIES = 100
+_splitmix64 = numba.njit(cache=True)(splitmix64)
 
 Ints = npt.NDArray[np.int64]
 
@@ -92,15 +95,6 @@ def draw_popular(
 
 
 @numba.njit(cache=True)
-def _mix(x):  # type: ignore[no-untyped-def]
-    """One output of SplitMix64 (Steele, Lea and Flood, 2014)."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-@numba.njit(cache=True)
 def _nth_free(touched, nth):  # type: ignore[no-untyped-def]
     """The nth position that is not in `touched`: nth + j, j the number of touched ones before it."""
     low, high = 0, len(touched)
@@ -119,14 +113,14 @@ def _distinct(free, count, state, out):  # type: ignore[no-untyped-def]
     if 2 * count >= free:
         everything = np.arange(free)
         for i in range(count):
-            state = _mix(state)
+            state = _splitmix64(state)
             j = i + np.int64(state % np.uint64(free - i))
             everything[i], everything[j] = everything[j], everything[i]
             out[i] = everything[i]
         return
     filled = 0
     while filled < count:
-        state = _mix(state)
+        state = _splitmix64(state)
         number = np.int64(state % np.uint64(free))
         repeated = False
         for earlier in range(filled):
@@ -148,7 +142,7 @@ def _draw(pool, offsets, touched, users, events, count, seed):  # type: ignore[n
         own = touched[offsets[users[row]] : offsets[users[row] + 1]]
         free = len(pool) - len(own)
         drawn[row] = min(count, free)
-        state = _mix(_mix(seed) ^ np.uint64(events[row]))
+        state = _splitmix64(_splitmix64(seed) ^ np.uint64(events[row]))
         _distinct(free, drawn[row], state, numbers)
         for j in range(drawn[row]):
             items[row, j] = pool[_nth_free(own, numbers[j])]
@@ -162,11 +156,11 @@ def _draw_popular(pool, offsets, touched, users, events, total, count, seed):  #
     drawn = np.zeros(n, np.int64)
     for row in range(n):
         own = touched[offsets[users[row]] : offsets[users[row] + 1]]
-        state = _mix(_mix(seed) ^ np.uint64(events[row]))
+        state = _splitmix64(_splitmix64(seed) ^ np.uint64(events[row]))
         for _ in range(count * TRIES):
             if drawn[row] == count or total[-1] == 0:
                 break
-            state = _mix(state)
+            state = _splitmix64(state)
             place = np.searchsorted(total, np.int64(state % np.uint64(total[-1])), side="right")
             near = np.searchsorted(own, place)
             useless = near < len(own) and own[near] == place

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
+from qarm.core.statistics import finite_interval, user_draws
 from qarm.schemas.encoder import HitDifference, HitRate
 
 __all__ = ["HitRates", "hit_rates"]
@@ -62,9 +64,9 @@ class HitRates:
                     slice=part,
                     cutoff=cutoff,
                     difference=_number(difference[0, s, k]),
-                    difference_interval=_interval(difference[1:, s, k]),
+                    difference_interval=finite_interval(difference[1:, s, k]),
                     ratio=_number(ratio[0, s, k]),
-                    ratio_interval=_interval(ratio[1:, s, k]),
+                    ratio_interval=finite_interval(ratio[1:, s, k]),
                 )
 
 
@@ -114,19 +116,11 @@ def _per_user(columns: list[Bools], users: Ints, total: int) -> csr_matrix:
 
 def _drawn(counts: csr_matrix, users: int, draws: int, seed: int) -> Iterator[Floats]:
     """Column sums over each draw of as many users, float64 [columns]."""
-    random = np.random.default_rng(seed)
-    for first in range(0, draws if users else 0, DRAWS_AT_ONCE):
-        at_once = range(first, min(first + DRAWS_AT_ONCE, draws))
-        weights = [np.bincount(random.integers(0, users, users), minlength=users) for _ in at_once]
+    every_draw = user_draws(users, draws, seed=seed)
+    while at_once := [*islice(every_draw, DRAWS_AT_ONCE)]:
+        weights = [np.bincount(drawn, minlength=users) for drawn in at_once]
         yield from (counts @ np.stack(weights, axis=1).astype(np.float64)).T
 
 
 def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def _interval(values: Floats) -> list[float] | None:
-    if not len(values) or not np.isfinite(values).all():
-        return None
-    low, high = np.percentile(values, [2.5, 97.5])
-    return [float(low), float(high)]
