@@ -6,12 +6,13 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from qarm.core.parallel.numba_jit import compiled
 from qarm.core.statistics import splitmix64
 
 __all__ = ["Untouched", "draw", "draw_popular"]
 
 TRIES = 100
-_splitmix64 = numba.njit(cache=True)(splitmix64)
+_splitmix64 = compiled()(splitmix64)
 
 Ints = npt.NDArray[np.int64]
 
