@@ -70,6 +70,7 @@ def hashes(pins: list[str], python: str) -> dict[str, str]:
 
 
 def main() -> None:
+    """The file requirements-ci.txt, written again."""
     everything = report("-c", "constraints.txt", "torch==2.13.0", ".[demo,report,serve,dev]", *ROOTS[1:])
     metadata = {canonicalize_name(entry["metadata"]["name"]): entry["metadata"] for entry in everything}
     wheels: dict[str, dict[str, str]] = defaultdict(dict)

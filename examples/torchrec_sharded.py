@@ -44,6 +44,7 @@ class PlainTables(nn.Module):
         self.tables = nn.ModuleDict({name: nn.Embedding(size, DIM) for name, size in sizes.items()})
 
     def forward(self, rows: Keyed, lengths: Keyed) -> dict[str, Tensor]:
+        """Vectors [n, DIM] by key; rows: int64 [n] by key, lengths: rows of each example."""
         return {key: self.tables[key.removesuffix(HISTORY)](values) for key, values in rows.items()}
 
 
@@ -63,6 +64,7 @@ class ShardedTables(nn.Module):
         self.collection = EmbeddingCollection(tables=tables, device=device)
 
     def forward(self, rows: Keyed, lengths: Keyed) -> dict[str, Tensor]:
+        """Vectors [n, DIM] by key; rows: int64 [n] by key, lengths: rows of each example."""
         from torchrec import KeyedJaggedTensor
 
         keys = list(rows)
@@ -183,6 +185,7 @@ def train(
 
 
 def main(arguments: list[str] | None = None) -> list[float]:
+    """Mean loss of each epoch."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("interactions", type=Path)
