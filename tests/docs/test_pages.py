@@ -43,6 +43,24 @@ def test_links_lead_somewhere(path: Path) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("path", [*(DOCS / name for name in PAGES), ROOT / "README.md"], ids=lambda p: p.name)
+def test_what_a_page_imports_is_there(path: Path) -> None:
+    """Blocks that no test runs name modules too."""
+    text = path.read_text(encoding="utf-8")
+    for module, names in re.findall(r"^from (qarm[\w.]*) import ([\w, ]+)$", text, flags=re.M):
+        for name in names.split(", "):
+            assert hasattr(import_module(module), name), f"{module}.{name}"
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name != "log.md"])
+def test_files_that_a_page_names_are_there(name: str) -> None:
+    """Except in the log, whose older entries keep the names of their time."""
+    text = (DOCS / name).read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(?:src|tests|benchmarks|examples|qarm)/[\w/]+\.(?:py|yaml)\b", text))
+    missing = {file for file in named if not any((root / file).is_file() for root in (ROOT, ROOT / "src"))}
+    assert missing == set()
+
+
 def test_the_nav_holds_every_page_once() -> None:
     def files(part: Any) -> list[str]:
         if isinstance(part, str):
