@@ -49,7 +49,9 @@ def test_a_package_is_described_by_its_docstring() -> None:
         package = ROOT / folder / "__init__.py"
         if package.is_file():
             docstring = ast.get_docstring(ast.parse(package.read_text(encoding="utf-8"))) or ""
-            assert docstring.split("\n")[0] == f"{description}.", folder
+            assert docstring.split("\n")[0] == f"{description}.", (
+                f"{folder}; run: python benchmarks/readme.py"
+            )
 
 
 def test_the_readme_is_short() -> None:
