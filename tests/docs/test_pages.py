@@ -61,6 +61,19 @@ def test_files_that_a_page_names_are_there(name: str) -> None:
     assert missing == set()
 
 
+def test_modules_of_the_architecture_page_are_there() -> None:
+    """Its spans such as `core/item_index` and `encoder/alignment/` name files and folders of the package."""
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "src" / "qarm"
+    rooms = "|".join(path.name for path in package.iterdir() if path.is_dir())
+    named = set(re.findall(rf"`((?:{rooms})/[\w/]*)`", text))
+    assert len(named) > 30
+    missing = {
+        name for name in named if not ((package / f"{name}.py").is_file() or (package / name).is_dir())
+    }
+    assert missing - {"pairs/", "encoder/", "embeddings/", "codes/", "recommender/"} == set()
+
+
 def test_the_nav_holds_every_page_once() -> None:
     def files(part: Any) -> list[str]:
         if isinstance(part, str):
