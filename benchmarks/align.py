@@ -1,4 +1,4 @@
-"""Full fine-tuning of a text encoder next to sentence-transformers: `python benchmarks/align.py [DATA]`.
+"""Speed of full fine-tuning against sentence-transformers: `python benchmarks/align.py [DATA]`.
 
 The same checkpoint (all-MiniLM-L6-v2), the same pairs in batches of the same size, the same precision and
 mini-batch: pairs a second of our trainer and of `SentenceTransformerTrainer` with its cached loss
@@ -128,8 +128,8 @@ def main() -> None:
                 clock = time.perf_counter()
                 side.steps(options.steps)
                 rates[name].append(options.steps * options.batch / (time.perf_counter() - clock))
-    for name, found in rates.items():
-        print(f"{name:24s}{statistics.median(found):8.1f} pairs/s")
+    for name, measured in rates.items():
+        print(f"{name:24s}{statistics.median(measured):8.1f} pairs/s")
     ratio = statistics.median(a / b for a, b in zip(*rates.values(), strict=True))
     print(f"ratio {ratio:.2f} (need >= {NEED})")
 

@@ -1,11 +1,11 @@
-"""What alignment is worth on later behaviour, against controls: `python benchmarks/alignment.py DATA`.
+"""Hit rates of later clicks by aligned vectors, against controls: `python benchmarks/alignment.py DATA`.
 
 DATA is the folder of `movielens_mm_full`, `amazon14_beauty` or any other set with the same columns. Every
 seed draws its own cold items, mines, trains and embeds anew; users are resampled over all seeds at once. The
-controls see the same number of pairs and the same training: `shuffled` keeps how often each item is a trigger
-and a target and breaks who goes with whom; `random` draws both ends among equally popular items; `look-alike`
-takes the items nearest in the raw text. `--try` judges settings, one seed, on a split of what precedes the
-test part.
+controls have the same number of pairs and the same training: `shuffled` permutes the targets, so that each
+item is a trigger and a target as often as before; `random` draws both ends among equally popular items;
+`look-alike` takes the items nearest in the raw text. `--try` evaluates settings, one seed, on a split of the
+events before the test part.
 """
 
 import argparse
@@ -104,7 +104,7 @@ def _columns(path: Path) -> dict[str, Any]:
 
 
 def plain_vectors(known: Catalog, encoder: Any, catalog: Catalog, cache: Path | None) -> Embeddings:
-    """The towers' vectors as they come, each of length 1, side by side: not even standardised."""
+    """The towers' vectors, each of length 1, concatenated, without standardisation."""
     towers = {m: t for m, t in encoder.towers.items() if m != "audio"}
     features = tower_features(catalog, towers, cache=cache)
     parts = []
@@ -148,7 +148,7 @@ def versions(
 
 
 def one_seed(data: Path, seed: int, options: Any, settings: dict[str, Any]) -> dict[str, Any]:
-    """Where every later click's item stands by method, whose click it is, and its slices."""
+    """Rank of every later click's item by method, the user of the click, and its slices."""
     catalog, log, kind = read(data)
     if options.settings:  # as if the test part had not happened yet
         earlier = split_log(log, **kind, seed=seed)
@@ -168,7 +168,7 @@ def one_seed(data: Path, seed: int, options: Any, settings: dict[str, Any]) -> d
 
 
 def judged(data: Path, seeds: list[int], options: Any, settings: dict[str, Any]) -> Any:
-    """Hit rates over all seeds; a seed that lies in the folder of cells is not computed again."""
+    """Hit rates over all seeds; a seed with a file in the folder of cells is not computed again."""
     cells = []
     for seed in seeds:
         file = None if options.cells is None else options.cells / f"{data.resolve().name}-{seed}.npz"

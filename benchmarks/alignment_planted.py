@@ -1,10 +1,9 @@
-"""Does alignment find the planted taste? `python benchmarks/alignment_planted.py --out FOLDER`.
+"""Ground-truth factors explained by aligned vectors: `python benchmarks/alignment_planted.py --out FOLDER`.
 
 Builds the demo world, aligns on its mined pairs and on the controls of `alignment.py`, and predicts each
-planted factor of an item from its vector by ridge: R2 over five folds, a source's two factors averaged.
-Vectors of items whose text, picture or sound is hidden tell what each modality carries. Judged on items that
-no training saw: of the others the encoder also remembers by picture and sound with what they go, that is
-their text. Minutes.
+factor of an item from its vector by ridge: R2 over five folds, a source's two factors averaged. Vectors of
+items without their text, picture or sound show what each modality contributes. Measured on items that no
+training saw: for the others the encoder memorises a missing modality's factors from the pairs. Minutes.
 """
 
 import argparse
@@ -38,27 +37,27 @@ PENALTIES = np.logspace(-3, 3, 13)
 
 
 def explained(vectors: Embeddings, truth: pl.DataFrame, items: list[str]) -> dict[str, float]:
-    """R2 of each source's planted factors, from vectors by ridge over five folds of `items`."""
+    """R2 of each source's ground-truth factors, from vectors by ridge over five folds of `items`."""
     rows = pl.DataFrame({"item_id": items}).join(truth, on="item_id", how="left", maintain_order="left")
     folds = KFold(5, shuffle=True, random_state=0)
-    found = {}
+    explained_variance = {}
     for source in SOURCES:
-        wanted = rows.select(f"{source}_0", f"{source}_1").to_numpy()
-        guess = cross_val_predict(RidgeCV(PENALTIES), vectors.rows(items), wanted, cv=folds)
-        spread = np.square(wanted - wanted.mean(axis=0)).sum(axis=0)
-        found[source] = float(np.mean(1 - np.square(wanted - guess).sum(axis=0) / spread))
-    return found
+        factors = rows.select(f"{source}_0", f"{source}_1").to_numpy()
+        predicted = cross_val_predict(RidgeCV(PENALTIES), vectors.rows(items), factors, cv=folds)
+        spread = np.square(factors - factors.mean(axis=0)).sum(axis=0)
+        explained_variance[source] = float(np.mean(1 - np.square(factors - predicted).sum(axis=0) / spread))
+    return explained_variance
 
 
-def hidden(encoder: Encoder, catalog: Catalog, cache: Path) -> dict[str, Embeddings]:
+def ablated(encoder: Encoder, catalog: Catalog, cache: Path) -> dict[str, Embeddings]:
     """Vectors of all items: whole, and without each modality."""
-    found = {"everything": encoder.embed(catalog, cache=cache)}
+    vectors = {"everything": encoder.embed(catalog, cache=cache)}
     for gone in SOURCES:
         rest = only_modalities(catalog, [m for m in SOURCES if m != gone])
         if rest is None:
             raise SystemExit(f"no item has anything but its {gone}")
-        found[f"without {gone}"] = encoder.embed(rest, cache=cache)
-    return found
+        vectors[f"without {gone}"] = encoder.embed(rest, cache=cache)
+    return vectors
 
 
 def main() -> None:
@@ -92,8 +91,8 @@ def main() -> None:
     print("|---" * (1 + len(columns)) + "|")
 
     def show(name: str, vectors: Embeddings) -> None:
-        found = [explained(vectors, truth, items) for items in (new, known.item_ids)]
-        figures = [part[source] for part in found for source in SOURCES]
+        parts = [explained(vectors, truth, items) for items in (new, known.item_ids)]
+        figures = [part[source] for part in parts for source in SOURCES]
         print(f"| {name} | " + " | ".join(f"{figure:.2f}" for figure in figures) + " |", flush=True)
 
     for name, way in ways.items():
@@ -102,7 +101,7 @@ def main() -> None:
             text = tower_features(known, {"text": encoder.towers["text"]}, cache=cache)
             made["text"] = Embeddings(text.item_ids, text.values["text"])
             show("the raw encoder", encoder.raw(catalog, cache=cache))
-        for part, vectors in hidden(encoder, catalog, cache).items():
+        for part, vectors in ablated(encoder, catalog, cache).items():
             show(f"{name}, {part}", vectors)
     spent = time.perf_counter() - clock
     print(

@@ -1,9 +1,9 @@
-"""Residual k-means against faiss, interleaved in one run: `python benchmarks/codes.py`.
+"""Speed of residual k-means against faiss, interleaved in one run: `python benchmarks/codes.py`.
 
 Prints the rates of the matrix products that bound each path, the time of a k-means fit per level, and the
 time of coding, each with its ratio to ours. Every peer runs next to us in every round, and the median of the
 rounds' ratios counts, so that a busy machine slows both. Defaults are the full sizes (minutes);
-`--rows 50000 --rounds 1` gives a glimpse.
+`--rows 50000 --rounds 1` is a short run.
 """
 
 import argparse
@@ -89,7 +89,7 @@ def products(rows: int, width: int) -> None:
 
 
 def faiss_fit(x: np.ndarray, start: np.ndarray, iterations: int) -> np.ndarray:
-    """Up to the codes of the last centroids, which the next level needs and `lloyd` gives as well."""
+    """Fit and the codes by its last centroids, which the next level needs and `lloyd` returns too."""
     peer = faiss.Kmeans(DIM, len(start), niter=iterations, max_points_per_centroid=len(x))
     peer.train(x, init_centroids=start)
     peer.index.search(x, 1)
@@ -97,7 +97,7 @@ def faiss_fit(x: np.ndarray, start: np.ndarray, iterations: int) -> np.ndarray:
 
 
 def super_fit(x: np.ndarray, width: int, iterations: int) -> np.ndarray:
-    """It takes no starting centroids; its own start is a random sample, which costs it nothing."""
+    """Fit from a random sample, at no cost: SuperKmeans takes no starting centroids."""
     peer = faiss.SuperKmeans(DIM, width, niter=iterations, max_points_per_centroid=len(x))
     peer.train(x)
     return np.asarray(peer.centroids)
@@ -115,7 +115,7 @@ def own_fit(x: np.ndarray, width: int, iterations: int) -> np.ndarray:
 
 
 def fits(rows: int, width: int, iterations: int, rounds: int) -> None:
-    """Per level; `same start` runs begin at the same random rows, `own start` includes the seeding."""
+    """Fits per level: `same start` from the same random rows, `own start` with each library's seeding."""
     print(f"fit {width} codes on {rows} x {DIM}, {iterations} iterations")
     residual = clustered(rows)
     for level in range(3):

@@ -1,4 +1,4 @@
-"""Lloyd's iterations and coding on a CUDA GPU, against flash-kmeans: `python benchmarks/codes_gpu.py`.
+"""Speed of Lloyd's iterations and coding on a GPU, against flash-kmeans: `python benchmarks/codes_gpu.py`.
 
 Needs a CUDA device and `pip install flash-kmeans==0.3.1`. Both start from the same rows and run the same
 number of iterations in turn; the peer computes in the precision that `--peer` names and keeps its

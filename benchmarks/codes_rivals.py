@@ -1,4 +1,4 @@
-"""Residual k-means and its rivals at equal bits: `python benchmarks/codes_rivals.py DATA [--out VECTORS]`.
+"""Quality of residual k-means and its rivals at equal bits: `python benchmarks/codes_rivals.py DATA`.
 
 DATA holds `items.parquet` with item_id, title and perhaps description. Titles and descriptions are embedded
 by the packaged all-MiniLM-L6-v2; 80 % of the items (seed 0) train, a tenth chooses RQ-VAE's settings, and
@@ -53,12 +53,12 @@ def vectors(data: Path, kept: Path | None) -> Embeddings:
     model = next(path.parent for path in folder.rglob("modules.json"))
     encoder = SentenceTransformer(str(model), device="cpu")
     texts = [{"text": text or " "} for text in items["text"].to_list()]
-    found = Embeddings(
+    embedded = Embeddings(
         items["item_id"].to_list(), np.asarray(encoder.encode(texts, batch_size=64), dtype=np.float32)
     )
     if kept is not None:
-        found.write(kept)
-    return found
+        embedded.write(kept)
+    return embedded
 
 
 def left(model: Any, x: np.ndarray) -> float:
@@ -86,7 +86,7 @@ def line(name: str, model: Any, seconds: float, train: Embeddings, test: np.ndar
 
 
 def tuned(width: int, train: Embeddings, valid: np.ndarray) -> tuple[RQVAE, dict[str, Any], float]:
-    """The RQ-VAE that leaves least of the validation items, its settings, and the time of its own fit."""
+    """RQ-VAE with the least residual energy of the validation items, its settings, and its fit's seconds."""
     tried = []
     for values in itertools.product(*GRID.values()):
         settings = dict(zip(GRID, values, strict=True))
@@ -95,7 +95,7 @@ def tuned(width: int, train: Embeddings, valid: np.ndarray) -> tuple[RQVAE, dict
         spent, lost = time.perf_counter() - clock, left(model, valid)
         print(f"  RQ-VAE {settings}: {lost:.3f} of the validation items left, {spent:.1f} s", flush=True)
         tried.append((lost, model, settings, spent))
-    return min(tried, key=lambda found: found[0])[1:]
+    return min(tried, key=lambda trial: trial[0])[1:]
 
 
 def split_of(data: Path, items: Sequence[str]) -> Split:
@@ -107,7 +107,7 @@ def split_of(data: Path, items: Sequence[str]) -> Split:
 
 
 def downstream(data: Path, everything: Embeddings, models: Mapping[str, Any], seeds: list[int]) -> None:
-    """The ranker's AUC on each quantiser's codes, beside that of the first."""
+    """AUC of the ranker on each quantiser's codes, and its difference to the first."""
     split, rows = split_of(data, everything.item_ids), []
     settings = RankerConfig(variants=["id+rq"], seeds=seeds, negatives=Negatives(eval=20))
     for name, model in models.items():
@@ -121,8 +121,8 @@ def downstream(data: Path, everything: Embeddings, models: Mapping[str, Any], se
                 config=settings,
                 folder=Path(folder),
             )
-            found = read_model(Path(folder) / "results.json", Results).rows
-        rows += [row.model_copy(update={"variant": name}) for row in found if row.variant == "id+rq"]
+            results = read_model(Path(folder) / "results.json", Results).rows
+        rows += [row.model_copy(update={"variant": name}) for row in results if row.variant == "id+rq"]
     first, *_ = models
     summary = summarize(rows, against=first)
     differences = {

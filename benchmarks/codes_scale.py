@@ -1,9 +1,9 @@
-"""Codes at scale: bounded memory, and the report and collision policies of millions of items.
+"""Memory and time of codes at scale: bounded fits, quality and collision policies of millions of items.
 
-`python benchmarks/codes_scale.py` fits a memory map of 4 GB in a process of its own and watches its
+`python benchmarks/codes_scale.py` fits a memory map of 4 GB in a separate process and watches its
 anonymous memory (`RssAnon`; mapped pages do not count), then times quality report, codes to items,
 suffixes, reassigning, FSQ and OPQ on 5,000,000 x 64 vectors. Linux; needs 4 GB of disk in the temporary
-folder and 8 GB of memory. `--map-gb 0.2 --items 200000` gives a glimpse.
+folder and 8 GB of memory. `--map-gb 0.2 --items 200000` is a short run.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def anonymous() -> float:
 
 @contextmanager
 def watched() -> Iterator[list[float]]:
-    """The highest anonymous memory while the block runs, looked at every 20 ms, as the list's last entry."""
+    """Peak of anonymous memory while the block runs, sampled every 20 ms, as the list's last entry."""
     peak, stop = [anonymous()], threading.Event()
 
     def look() -> None:
@@ -68,7 +68,7 @@ def watched() -> Iterator[list[float]]:
 
 
 def fit_map(path: str) -> None:
-    """Runs in a process of its own and prints what it saw as JSON."""
+    """Fit in a separate process, which prints its time and memory as JSON."""
     before, start = anonymous(), time.perf_counter()
     with watched() as peak:
         model = ResidualKMeans(3, 1024, iterations=2, device="cpu").fit(path)

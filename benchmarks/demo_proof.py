@@ -1,4 +1,4 @@
-"""The demo world's claim over several seeds: codes beat ids, and content-kNN on cold items.
+"""Proof of the demo world's claim over several seeds: codes beat ids, and content-kNN on cold items.
 
 Every seed reruns every stage on the same world. Prints the table as Markdown with paired 95 %
 intervals, writes `proof.json` and `proof.md`, and exits with 1 when a claim's interval touches zero.
@@ -67,7 +67,7 @@ def parse() -> argparse.Namespace:
 
 
 def claim(summary: Summary, part: str) -> Difference:
-    """The difference in AUC of the claimed variant on a slice."""
+    """Difference in AUC of the claimed variant on a slice."""
     wanted = (CHAMPION, part, "auc")
     return next(d for d in summary.differences if (d.variant, d.slice, d.metric) == wanted)
 
@@ -78,7 +78,7 @@ def hardware() -> str:
 
 
 def processor() -> str:
-    """The model's name where Linux tells it."""
+    """Name of the processor's model, on Linux."""
     page = Path("/proc/cpuinfo")
     lines = page.read_text(encoding="utf-8").splitlines() if page.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

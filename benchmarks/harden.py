@@ -1,4 +1,4 @@
-"""Tries to break a run: kills, bad disks and clocks, hands, random input; prints counts (`make harden`)."""
+"""Hardening: kills, bad disks and clocks, edited files, random input; with counts (`make harden`)."""
 
 import argparse
 import os
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, help="the short form: kill and fail at so many events only")
     parser.add_argument("--only", default=",".join(PARTS), help="these parts: %(default)s")
     chosen = parser.parse_args()
-    began, found = time.perf_counter(), []
+    began, faults = time.perf_counter(), []
     with tempfile.TemporaryDirectory(prefix="harden-") as folder:
         config = make_world(Path(folder) / "tiny")
         load_everything(config.parent / "bert")
@@ -94,11 +94,11 @@ def main() -> None:
             print(
                 f"{name}: {tally.kills.total()} {dict(tally.kills)}, {len(tally.faults)} faults", flush=True
             )
-            found += tally.faults
-    for fault in found:
+            faults += tally.faults
+    for fault in faults:
         print(f"FAULT {fault}")
-    print(f"{len(found)} faults, {time.perf_counter() - began:.0f} s")
-    sys.exit(bool(found))
+    print(f"{len(faults)} faults, {time.perf_counter() - began:.0f} s")
+    sys.exit(bool(faults))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""The service under load, open loop, on this machine alone: `python benchmarks/load.py` (`make load`)
+"""Load test of the service, open loop, on one machine: `python benchmarks/load.py` (`make load`).
 
-Starts `qarm serve` on a loopback port and asks it 200 times a second, at times drawn before the first request
-(a Poisson process), whatever it answers: nine in ten read (an item, the items under a prefix, a search), one
-in ten brings a new text to code and to keep. A latency counts from the time at which the request was due, so
-that a slow answer also counts for those behind it. Warm-up is apart. The server's anonymous memory is that
-of its two processes; its growth is the slope of a straight line through samples, once every five seconds.
+Starts `qarm serve` on a loopback port and sends 200 requests a second, at times drawn before the first
+request (a Poisson process), whatever the answers: nine in ten read (an item, the items under a prefix, a
+search), one in ten has a new text to code and to store. A latency counts from the time at which the request
+was due, so that a slow answer also counts for the requests behind it. Warm-up is separate. The server's
+anonymous memory is that of its two processes; its growth is the slope of a straight line through samples,
+once every five seconds.
 """
 
 import argparse
@@ -62,7 +63,7 @@ def main() -> None:
             (kept,) = database.execute("SELECT count(*) FROM codes").fetchone()
         database.close()
     print(f"asked {asked.rate:g} a second for {asked.seconds:g} s after {asked.warm_up:g} s of warm-up")
-    sys.exit(0 if told(load, kept=kept, ended=ended) else 1)
+    sys.exit(0 if print_figures(load, kept=kept, ended=ended) else 1)
 
 
 def export(run: Path, bundle: Path) -> Path:
@@ -89,10 +90,10 @@ def start(bundle: Path, store: Path, *, threads: int) -> tuple[subprocess.Popen[
     command += ["--store", str(store), "--threads", str(threads)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     line = server.stdout.readline() if server.stdout else ""
-    found = re.search(r":(\d+)$", line.strip())
-    if found is None:
+    port = re.search(r":(\d+)$", line.strip())
+    if port is None:
         sys.exit(f"the server did not start: {line}")
-    return server, int(found[1])
+    return server, int(port[1])
 
 
 # ---- what is asked --------------------------------------------------------------------------------
@@ -135,20 +136,20 @@ class Traffic:
 
 
 @dataclass
-class Found:
-    """What came of the requests of one kind: seconds from due to done, and errors."""
+class Outcomes:
+    """Outcomes of the requests of one kind: seconds from due to done, and errors."""
 
     seconds: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
 
 class Load:
-    """An open loop: a request is sent when it is due, on a connection that is free, or on a new one."""
+    """Open loop: a request is sent when it is due, on a free connection or a new one."""
 
     def __init__(self, bundle: Path, port: int, server: int, *, rate: float, seed: int) -> None:
         self.traffic, self.port, self.server, self.rate = Traffic(bundle, seed=seed), port, server, rate
         self.random = random.Random(seed + 1)
-        self.found = {"codes": Found(), "reads": Found()}
+        self.outcomes = {"codes": Outcomes(), "reads": Outcomes()}
         self.stored = 0
         self.connections = 0
         self.memory: list[tuple[float, float]] = []
@@ -176,7 +177,7 @@ class Load:
             watching.cancel()
         for late in waiting:
             late.cancel()
-            self.found["reads"].errors.append("no answer in 30 s after the end")
+            self.outcomes["reads"].errors.append("no answer in 30 s after the end")
         for _, writer in self._free:
             writer.close()
 
@@ -187,11 +188,11 @@ class Load:
             status = repr(error)
         seconds = time.perf_counter() - due
         self.stored += kind == "codes" and status == "200"
-        found = self.found[kind]
+        outcome = self.outcomes[kind]
         if status != "200":
-            found.errors.append(status)
+            outcome.errors.append(status)
         elif counted:
-            found.seconds.append(seconds)
+            outcome.seconds.append(seconds)
 
     async def _answer(self, request: bytes) -> str:
         while self._free and self._free[-1][0].at_eof():  # closed by the server while nobody used it
@@ -239,17 +240,17 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for children in lists for child in children.read_text().split()]
 
 
-def told(load: Load, *, kept: int, ended: int) -> bool:
-    """Print the figures; True when every need is met."""
+def print_figures(load: Load, *, kept: int, ended: int) -> bool:
+    """Print the figures; True when every limit is met."""
     met = []
 
     def line(what: str, value: str, need: str, good: bool) -> None:
         met.append(good)
         print(f"{what:<34} {value:>14}   need {need:<18} {'met' if good else 'NOT MET'}")
 
-    errors = [error for found in load.found.values() for error in found.errors]
+    errors = [error for outcome in load.outcomes.values() for error in outcome.errors]
     for name, most in (("codes", CODES_P99), ("reads", READS_P99)):
-        seconds = np.array(load.found[name].seconds)
+        seconds = np.array(load.outcomes[name].seconds)
         p50, p99 = np.percentile(seconds, [50, 99])
         print(
             f"{name}: {len(seconds):,} answers, p50 {p50 * 1e3:.1f} ms, longest {seconds.max() * 1e3:.0f} ms"

@@ -1,13 +1,13 @@
-"""Swing against recfarm and implicit, interleaved in one run, then alone as the log grows.
+"""Speed of Swing against recfarm and implicit, interleaved in one run, then alone as the log grows.
 
 `python benchmarks/pairs.py` needs the extras `als` and `dev`, and Linux. recfarm computes the same scores
 (its alpha is ours plus one), but adds them up in float32, which costs those of popular items some digits.
-implicit's CosineRecommender only counts common users, which bounds what any such method can hope for. Every
+implicit's CosineRecommender only counts common users, a lower bound on the time of such a method. Every
 peer runs next to us in every round, and the median of the rounds' ratios counts, so that a busy machine slows
 both. Ours is timed from the log to the table, the peers from a ready sparse matrix. Compilation is apart: a
 first call on a tiny log compiles the kernel, or loads it from numba's cache. Defaults are the full sizes
 (recfarm takes minutes, at 1/rank past its limit);
-`--clicks 60000 --users 2000 --items 800 --scale 1 --user2item` gives a glimpse.
+`--clicks 60000 --users 2000 --items 800 --scale 1 --user2item` is a short run.
 """
 
 import argparse
@@ -103,7 +103,7 @@ def recfarm_model(matrix: Any) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Any:
-    """recfarm prints from Rust, past Python's sys.stdout."""
+    """Output of recfarm discarded: it prints from Rust, not through sys.stdout."""
     sys.stdout.flush()
     before = os.dup(1)
     with Path(os.devnull).open("w") as nowhere:
@@ -116,7 +116,7 @@ def quiet() -> Any:
 
 
 def recfarm_run(matrix: Any, threads: int, limit: float) -> tuple[float, dict[int, Any] | None]:
-    """Seconds that recfarm takes and its best scores, or the limit and None: it is stopped there."""
+    """Seconds of recfarm and its best scores; the limit and None where it was stopped."""
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe()
 
@@ -128,14 +128,14 @@ def recfarm_run(matrix: Any, threads: int, limit: float) -> tuple[float, dict[in
 
     child = fork.Process(target=work)
     child.start()
-    found = ours.recv() if ours.poll(limit) else (limit, None)
+    outcome = ours.recv() if ours.poll(limit) else (limit, None)
     child.kill()
     child.join()
-    return found
+    return outcome
 
 
 def recfarm_best(model: Any, top_k: int) -> dict[int, npt.NDArray[np.float32]]:
-    """Each item's best scores, from the file that recfarm writes (bincode, gzip)."""
+    """Best scores of each item, from the file that recfarm writes (bincode, gzip)."""
     import recfarm
 
     with tempfile.TemporaryDirectory() as folder, quiet():
@@ -152,11 +152,11 @@ def recfarm_best(model: Any, top_k: int) -> dict[int, npt.NDArray[np.float32]]:
 
 
 def differences(ours: pl.DataFrame, best: dict[int, npt.NDArray[np.float32]]) -> str:
-    """Relative differences of the top-20 scores; the largest are of items that many users have."""
-    found = {int(item): part["score"].to_numpy() for (item,), part in ours.group_by("item_id")}
-    if {item: len(part) for item, part in found.items()} != {item: len(part) for item, part in best.items()}:
+    """Relative differences of the top-20 scores; the largest are those of popular items."""
+    scores = {int(item): part["score"].to_numpy() for (item,), part in ours.group_by("item_id")}
+    if {item: len(part) for item, part in scores.items()} != {item: len(part) for item, part in best.items()}:
         return "the tables differ in shape"
-    off = np.concatenate([np.abs(found[item] - best[item]) / best[item] for item in best])
+    off = np.concatenate([np.abs(scores[item] - best[item]) / best[item] for item in best])
     middle, tail, most = np.quantile(off, [0.5, 0.99, 1.0])
     return f"top-20 scores differ by {middle:.1e} (median), {tail:.1e} (99 %), {most:.1e} (most)"
 
@@ -200,7 +200,7 @@ def race(law: str, exponent: float, args: argparse.Namespace) -> None:
 
 
 def grown(millions: float, law: float, threads: int, source: str) -> dict[str, float]:
-    """One size in this process: seconds of a source, and the process's peak memory with the log in it."""
+    """Seconds of a source at one size, and the peak memory of this process with the log in it."""
     count = int(millions * 1e6)
     log = log_of(*clicks(count // PER_USER, count // PER_ITEM, PER_USER, law))
     compile_kernel()

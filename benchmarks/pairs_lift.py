@@ -1,4 +1,4 @@
-"""What caps and thresholds do to the pairs' lift on later behaviour: `python benchmarks/pairs_lift.py DATA`.
+"""Lift of pairs on later behaviour by cap and threshold: `python benchmarks/pairs_lift.py DATA`.
 
 DATA is the folder of `movielens_mm_full` (ratings of 4 and more are positive, cut at one moment) or of
 `amazon14_beauty` (the last 40 % of each user's events are later ones). Prints the rows of docs/pairs.md.

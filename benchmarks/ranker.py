@@ -1,7 +1,7 @@
-"""How fast the ranker trains, is judged and answers: `python benchmarks/ranker.py` (`make bench-ranker`).
+"""Speed of the ranker's training, metrics and scoring: `python benchmarks/ranker.py` (`make bench-ranker`).
 
-Training on the demo world as `qarm train` does it, beside steps of the same module on batches that lie in
-memory: what reading, drawing negatives and searching histories cost. Training steps of DIN over ragged
+Training on the demo world as `qarm train` does it, against steps of the same module on batches in memory: the
+cost of reading, of drawing negatives and of searching histories. Training steps of DIN over ragged
 histories beside torch-rechub's, padded to 50, from the same weights and on the same rows. Grouped AUC of 10
 million rows beside one `np.lexsort` of them, and its equality with scikit-learn. The time to score 500
 candidates. The two sides of a ratio take turns.
@@ -173,12 +173,12 @@ def metric(rows: int, users: int, rounds: int) -> None:
         for _ in range(rounds)
     ]
     ours, theirs = ([pair[side] for pair in times] for side in (0, 1))
-    found = grouped_auc(owner, labels, scores)
-    some = random.choice(len(found), 300, replace=False)
+    grouped = grouped_auc(owner, labels, scores)
+    some = random.choice(len(grouped), 300, replace=False)
     worst = 0.0
-    for place in some:
-        own = owner == found.users[place]
-        worst = max(worst, abs(found.auc[place] - roc_auc_score(labels[own], scores[own])))
+    for row in some:
+        own = owner == grouped.users[row]
+        worst = max(worst, abs(grouped.auc[row] - roc_auc_score(labels[own], scores[own])))
     print(
         f"grouped AUC of {rows:,} rows, {users:,} users: {statistics.median(ours):.2f} s, "
         f"{1 / ratio(ours, theirs):.2f} times np.lexsort's {statistics.median(theirs):.2f} s (need 1.5); "

@@ -1,4 +1,4 @@
-"""Writes docs/commands.md and docs/api.md from the code: the command line, the config, the public names.
+"""Generator of docs/commands.md and docs/api.md: command line, config and public names, from the code.
 
     .venv/bin/python benchmarks/reference.py            # writes both pages
     .venv/bin/python benchmarks/reference.py --check    # fails where one is stale
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def pages() -> dict[str, str]:
-    """The text of each generated page by its name."""
+    """Text of each generated page by its name."""
     return {"commands.md": commands(), "api.md": api()}
 
 
@@ -53,11 +53,11 @@ def read(path: Path) -> str:
 
 
 def commands() -> str:
-    told = app.generate_docs(output_format="markdown", heading_level=1)
+    page = app.generate_docs(output_format="markdown", heading_level=1)
     # the list of commands stands twice in it: as a table of contents, and with what each does
-    told = re.sub(r"## Table of Contents\n.*?(?=\*\*Commands)", "", told, flags=re.S).strip()
-    told = re.sub(r"(?<!\[)\bdocs/(\w+\.md)", r"[docs/\1](\1)", told)
-    title, rest = told.split("\n", 1)
+    page = re.sub(r"## Table of Contents\n.*?(?=\*\*Commands)", "", page, flags=re.S).strip()
+    page = re.sub(r"(?<!\[)\bdocs/(\w+\.md)", r"[docs/\1](\1)", page)
+    title, rest = page.split("\n", 1)
     parts = [
         f"# Commands and config\n\n{BEGIN}\n\n## {title.removeprefix('# ')}\n{rest}",
         "## Exit codes",
@@ -81,7 +81,7 @@ variables are YAML: `--encoder.audio null`, `--ranker.seeds "[0, 1]"`."""
 
 
 def config_sections() -> Iterator[str]:
-    """A heading, what the section's models say, and a table of its keys."""
+    """Heading, docstrings of the section's models, and a table of its keys."""
     own = [name for name in qarm.Config.model_fields if model_of(qarm.Config, name) is None]
     yield f"### Top level\n\n{table(row(qarm.Config, '', name) for name in own)}"
     for name in qarm.Config.model_fields:
@@ -116,7 +116,7 @@ def row(model: type[BaseModel], prefix: str, name: str, above: str = "") -> str:
 
 
 def said(model: type[BaseModel], name: str) -> str:
-    """What a model's docstring says, then those of the models in it."""
+    """Docstring of a model, then those of the models in it."""
     below: dict[type[BaseModel], list[str]] = {}
     for key in model.model_fields:
         if inner := model_of(model, key):
@@ -126,16 +126,16 @@ def said(model: type[BaseModel], name: str) -> str:
 
 
 def model_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
-    found = model.model_fields[name].annotation
-    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
+    annotation = model.model_fields[name].annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
 @cache
 def explanations(model: type[BaseModel]) -> dict[str, str]:
-    """The comment of each field, from the source."""
+    """Comment of each field, from the source."""
     source = inspect.getsource(model)
     lines = source.splitlines()
-    found = {}
+    comments = {}
     for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
             continue
@@ -144,8 +144,8 @@ def explanations(model: type[BaseModel]) -> dict[str, str]:
             first -= 1
             comment.append(lines[first].strip(" #"))
         tail = lines[node.end_lineno - 1][node.end_col_offset :].strip(" #")  # type: ignore[operator]
-        found[node.target.id] = " ".join([*reversed(comment), tail]).strip()
-    return found
+        comments[node.target.id] = " ".join([*reversed(comment), tail]).strip()
+    return comments
 
 
 @cache
@@ -176,8 +176,8 @@ def kind(schema: dict[str, Any]) -> str:
     )
     limits = (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"))
     limits = (*limits, ("exclusiveMaximum", "below"))
-    told = [f"{words} {schema[key]:g}" for key, words in limits if key in schema]
-    return f"{number} ({', '.join(told)})" if told else number
+    bounds = [f"{words} {schema[key]:g}" for key, words in limits if key in schema]
+    return f"{number} ({', '.join(bounds)})" if bounds else number
 
 
 def value(default: Any) -> str:

@@ -58,29 +58,29 @@ def constructor(name: str, thing: type) -> str:
 
 def methods(name: str, thing: type) -> Iterator[str]:
     """Public methods and properties that qarm defines, by their names."""
-    found: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     for base in reversed(thing.__mro__):
         if base.__module__.startswith("qarm."):
-            found |= {key: member for key, member in vars(base).items() if not key.startswith("_")}
-    for key, member in sorted(found.items()):
+            members |= {key: member for key, member in vars(base).items() if not key.startswith("_")}
+    for key, member in sorted(members.items()):
         function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
         if not inspect.isfunction(function):
             continue
         yield f"### `{name}.{key}`"
         if not isinstance(member, property):
             yield signature(key, function)
-        if told := docstring(function):
-            yield told
+        if text := docstring(function):
+            yield text
 
 
 def signature(name: str, function: Callable[..., Any]) -> str:
     """As it stands in the source, without `self`."""
     node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     assert isinstance(node, ast.FunctionDef)
-    found = node.args
-    if found.args and found.args[0].arg in ("self", "cls"):
-        found.args = found.args[1:]
-    whole = ast.unparse(found)
+    arguments = node.args
+    if arguments.args and arguments.args[0].arg in ("self", "cls"):
+        arguments.args = arguments.args[1:]
+    whole = ast.unparse(arguments)
     parts = split(whole)
     returned = ast.unparse(node.returns) if node.returns and name != "__init__" else ""
     return fenced(name, parts, re.sub(r"'(\w+)'", r"\1", returned))

@@ -29,10 +29,10 @@ QUICK = {
 }
 
 
-def follow(page: str, *, told: list[tuple[str, int]] | None = None) -> dict[str, Any]:
+def follow(page: str, *, commands: list[tuple[str, int]] | None = None) -> dict[str, Any]:
     """Run a page's blocks in the current folder; the names that its Python leaves behind.
 
-    A block with a name is written to that file first. Each command and its exit code goes to `told`.
+    A block with a name is written to that file first. Each command and its exit code goes to `commands`.
     """
     names: dict[str, Any] = {}
     for file, language, body in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
@@ -42,8 +42,8 @@ def follow(page: str, *, told: list[tuple[str, int]] | None = None) -> dict[str,
             exec(compile(body, page, "exec"), names)  # noqa: S102 - our own page
         elif language == "console":
             for line in body.splitlines():
-                assert told is not None
-                told.append((line, run(line)))
+                assert commands is not None
+                commands.append((line, run(line)))
     return names
 
 
@@ -61,18 +61,18 @@ def run(line: str) -> int:
 def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[str, int]]]:
     """The folder in which `your-data.md` was followed, and its commands."""
     folder = tmp_path_factory.mktemp("shop")
-    told: list[tuple[str, int]] = []
+    commands: list[tuple[str, int]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name, value in QUICK.items():
             patch.setenv(name, value)
-        follow("your-data.md", told=told)
-    return folder, told
+        follow("your-data.md", commands=commands)
+    return folder, commands
 
 
 def test_ones_own_data_become_results(shop: tuple[Path, list[tuple[str, int]]]) -> None:
-    folder, told = shop
-    assert [line.split()[1] for line, _ in told] == [
+    folder, commands = shop
+    assert [line.split()[1] for line, _ in commands] == [
         "check",
         "run",
         "encode",
@@ -80,7 +80,7 @@ def test_ones_own_data_become_results(shop: tuple[Path, list[tuple[str, int]]]) 
         "quantize",
         "monitor",
     ]
-    assert [code for _, code in told] == [0, 0, 0, 0, 0, 1]  # the page says why monitor complains
+    assert [code for _, code in commands] == [0, 0, 0, 0, 0, 1]  # the page says why monitor complains
     run = folder / "runs" / "shop"
     assert (run / "report" / "index.html").is_file()
     codes = Codes.read(run / "codes" / "codes.parquet")
@@ -102,7 +102,7 @@ def test_codes_enter_a_model_by_each_way(
     assert all(weight.grad is not None for weight in model.parameters())
     assert names["vectors"].shape == (2, 32)
     # one table with offsets holds what the tables of CodeEmbedding hold
-    widths, row = names["widths"], names["place"]["lamp-00"]
+    widths, row = names["widths"], names["row_of"]["lamp-00"]
     lists = names["vq"][row]
     levels = [bag.weight[sum(widths[:n]) + code] for n, code in enumerate(names["table"]["rq"][row])]
     expected = torch.stack(levels).sum(0) + bag.weight[lists].mean(0)
