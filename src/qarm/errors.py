@@ -63,15 +63,15 @@ class Problems:
     """List of problems that are reported in one error."""
 
     def __init__(self) -> None:
-        self.found: list[str] = []
+        self.messages: list[str] = []
 
     def add(self, problem: str) -> None:
         """Addition of one problem, a sentence with the value, the rule and the way out."""
-        self.found.append(problem)
+        self.messages.append(problem)
 
     def extend(self, error: InputError) -> None:
         """Addition of all problems of an error."""
-        self.found.extend(error.problems)
+        self.messages.extend(error.problems)
 
     def raise_any(self) -> None:
         """Error with all problems, where there are any.
@@ -79,8 +79,8 @@ class Problems:
         Raises:
             InputError: at least one problem was added.
         """
-        if self.found:
-            raise InputError(self.found)
+        if self.messages:
+            raise InputError(self.messages)
 
 
 def shown(values: Iterable[object], *, first: int = 5) -> str:

@@ -66,7 +66,7 @@ def test_unreadable_tables_are_refused(
 def test_a_missing_column_names_those_there_are() -> None:
     problems = Problems()
     assert column(FRAME, "id", table="items", problems=problems) is None
-    assert problems.found == ["items: no column 'id'; it has item_id, price"]
+    assert problems.messages == ["items: no column 'id'; it has item_id, price"]
     assert column(FRAME, "price", table="items", problems=problems) is not None
 
 
@@ -84,7 +84,7 @@ def test_whole_numbers_become_text_and_others_are_refused() -> None:
     assert ids is not None
     assert ids.to_list() == ["7", "8"]
     assert as_ids(pl.Series("id", [7.0]), table="t", problems=problems) is None
-    assert problems.found == ["t.id: ids are Float64, need text or integers; cast them"]
+    assert problems.messages == ["t.id: ids are Float64, need text or integers; cast them"]
 
 
 def test_null_and_empty_ids_are_named_by_their_row_in_the_file() -> None:
@@ -92,7 +92,7 @@ def test_null_and_empty_ids_are_named_by_their_row_in_the_file() -> None:
     series = pl.Series("id", ["a", None, ""])
     as_ids(series, table="t", problems=problems)
     as_ids(series, table="t", problems=problems, rows=pl.Series([10, 20, 30]))
-    assert [p.split(" in ")[1] for p in problems.found] == [
+    assert [p.split(" in ")[1] for p in problems.messages] == [
         "rows 1, 2; remove them",
         "rows 20, 30; remove them",
     ]

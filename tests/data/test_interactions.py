@@ -241,11 +241,11 @@ def test_further_labels_may_be_unknown(tmp_path: Path) -> None:
     )
     frame.write_parquet(path)
     log = read_log(path, labels={"like": "liked", "s": "score"})
-    assert log.further == ["like", "s"]
+    assert log.auxiliary == ["like", "s"]
     assert log.frame["label_like"].to_list() == log.frame["label_s"].to_list() == [None, 0, 1]
     assert log.frame["label_like"].dtype == pl.Int8
-    assert log.positives().further == ["like", "s"]
-    assert read_log(path).further == []
+    assert log.positives().auxiliary == ["like", "s"]
+    assert read_log(path).auxiliary == []
 
 
 def test_faults_of_further_labels_are_named_with_the_others(tmp_path: Path) -> None:

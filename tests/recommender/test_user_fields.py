@@ -129,5 +129,5 @@ def test_wrong_users(toy: Toy, ranker: Ranker, make_log: Callable[..., Log]) -> 
         ranker.score([["g1-0"]], [[]], users=[{"colour": "red"}])
     with pytest.raises(InputError, match="got 1 requests and 2 users"):
         ranker.score([["g1-0"]], [[]], users=[{}, {}])
-    with pytest.raises(InputError, match="table of users knows none of the log's: u, v"):
+    with pytest.raises(InputError, match="table of users has none of the log's: u, v"):
         make_log([("u", "a", 1), ("v", "a", 2)]).with_users(described(toy[0]))

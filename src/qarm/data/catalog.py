@@ -21,7 +21,7 @@ MEDIA = ("image", "audio")
 
 @dataclass(frozen=True)
 class Catalog:
-    """What is known of the items before anyone has touched them.
+    """Content of the items, without any interaction.
 
     frame: item_id str (distinct), text str, image and audio str (a path) or binary (the file itself),
     null where an item lacks the modality, every item having at least one; rows in file order.
@@ -44,10 +44,10 @@ class Catalog:
         return {name: len(self) - self.frame[name].null_count() for name in MODALITIES}
 
     def only(self, item_ids: Iterable[str]) -> "Catalog":
-        """The items named, in file order; names that the catalogue does not know are passed over.
+        """Catalogue of the given items, in file order; unknown ids are ignored.
 
         Raises:
-            InputError: no item is left.
+            InputError: none of the ids is known.
         """
         wanted = list(item_ids)
         frame = self.frame.filter(pl.col("item_id").is_in(wanted))
@@ -59,7 +59,7 @@ class Catalog:
         return replace(self, frame=frame)
 
     def without_media(self, *, images: Collection[str] = (), sounds: Collection[str] = ()) -> "Catalog":
-        """The catalogue with the pictures and sounds of the given item ids left out.
+        """Catalogue without the pictures and sounds of the given item ids.
 
         Raises:
             InputError: an item would have no modality left.
@@ -77,11 +77,11 @@ class Catalog:
         return replace(self, frame=frame)
 
     def path(self, source: str) -> Path:
-        """Where the media file named in the table lies."""
+        """Path of a media file that the table names."""
         return self.folder / source
 
     def media_digest(self) -> str:
-        """SHA-256 over the names and contents of all media files; a missing file counts as such."""
+        """SHA-256 over the names and contents of all media files; a missing file counts as "missing"."""
         paths = [self.frame[name] for name in MEDIA if self.frame[name].dtype == pl.String]
         names = sorted({source for series in paths for source in series.drop_nulls()})
         with ThreadPoolExecutor() as pool:
@@ -97,12 +97,12 @@ class Catalog:
 def read_catalog(
     path: Path | str,
     *,
-    id: str = "item_id",  # noqa: A002 - the config's word
+    id: str = "item_id",  # noqa: A002 - the key of the config
     text: Sequence[str] = ("title", "description"),
     image: str | None = "image_path",
     audio: str | None = "audio_path",
 ) -> Catalog:
-    """Read a catalogue from Parquet, CSV or JSON Lines.
+    """Catalogue from Parquet, CSV or JSON Lines.
 
     Args:
         path: the table; media paths in it are relative to its folder.
@@ -111,7 +111,7 @@ def read_catalog(
         image, audio: column of paths or of file contents; None where there are none.
 
     Raises:
-        InputError: every problem found: missing columns, wrong types, null or duplicate ids, items
+        InputError: all problems: missing columns, wrong types, null or duplicate ids, items
             without any content, media paths that leave the folder.
     """
     path = Path(path)
@@ -124,14 +124,17 @@ def as_catalog(
     folder: Path,
     *,
     name: str,
-    id: str,  # noqa: A002 - the config's word
+    id: str,  # noqa: A002 - the key of the config
     text: Sequence[str],
     image: str | None,
     audio: str | None,
 ) -> Catalog:
-    """A table as a catalogue; `folder`: of its media paths; `name`: of the table in messages.
+    """Catalogue of a table that is already read.
 
-    The rest, and errors, as in `read_catalog`.
+    Args:
+        folder: the folder of its media paths.
+        name: of the table in messages.
+        id, text, image, audio: as in `read_catalog`, and so are the errors.
     """
     problems = Problems()
     ids = column(table, id, table=name, problems=problems)
@@ -147,7 +150,7 @@ def as_catalog(
         problems.raise_any()
     frame = pl.DataFrame({"item_id": ids, **columns})
     _check_ids(frame, name=f"{name}.{id}", problems=problems)
-    if not problems.found:
+    if not problems.messages:
         _check_content(frame, where=name, problems=problems)
     for kind in MEDIA:
         _check_paths(frame, kind, folder=folder, problems=problems)
@@ -156,7 +159,7 @@ def as_catalog(
 
 
 def _text(table: pl.DataFrame, names: list[str], *, where: str, problems: Problems) -> pl.Series:
-    """The text columns as one, null where all of them are empty."""
+    """Text columns joined to one, null where all of them are empty."""
     parts = []
     for name in names:
         series = column(table, name, table=where, problems=problems)
@@ -175,7 +178,7 @@ def _text(table: pl.DataFrame, names: list[str], *, where: str, problems: Proble
 
 
 def _media(table: pl.DataFrame, name: str | None, *, kind: str, where: str, problems: Problems) -> pl.Series:
-    """A column of paths or file contents, null where empty."""
+    """Column of paths or file contents, null where empty."""
     nothing = _nothing(kind, table.height)
     if name is None:
         return nothing
@@ -221,7 +224,7 @@ def _without_content(frame: pl.DataFrame) -> list[str]:
 
 
 def _check_paths(frame: pl.DataFrame, name: str, *, folder: Path, problems: Problems) -> None:
-    """Media paths may not leave the table's folder, neither by name nor through a link."""
+    """Problems of media paths that leave the table's folder, by name or through a symbolic link."""
     if frame[name].dtype != pl.String:
         return
     home, inside = os.path.realpath(folder), {}

@@ -18,17 +18,17 @@ __all__ = ["Log", "read_log"]
 Value = bool | int | float | str
 Unit = Literal["s", "ms", "us", "ns"]
 PER_SECOND: dict[Unit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-FURTHER = "label_"  # begins the column of a further label
+AUXILIARY = "label_"  # prefix of the column of an auxiliary label
 EARLIEST_GUESS = 10**8  # 1973 in seconds; smaller whole numbers are positions, not dates
 UNIT_ENDS = (10**11, 10**14, 10**17)  # the year 5138 in s, ms, us, and 1973 in the next finer unit
 
 
 @dataclass(frozen=True)
 class Log:
-    """Who did what, when.
+    """Events of users on items, with time and labels.
 
     frame: user_id str, item_id str, time i64, label i8 (1 positive, 0 negative) and row i64 (position
-    in the file, from 0), sorted by user_id, time, row; a column `label_<name>` i8 for each further label,
+    in the file, from 0), sorted by user_id, time, row; a column `label_<name>` i8 for each auxiliary label,
     null where unknown. unknown: events dropped because the catalogue lacks their item. unit: of `time` where
     the file had dates (always "us"), else None. about: features of its users, None where there are none.
     """
@@ -53,23 +53,23 @@ class Log:
 
     @property
     def explicit(self) -> bool:
-        """True when the data holds negatives of its own."""
+        """True where the log holds negatives."""
         return bool((self.frame["label"] == 0).any())
 
     @property
-    def further(self) -> list[str]:
-        """Names of the further labels."""
-        return [name.removeprefix(FURTHER) for name in self.frame.columns if name.startswith(FURTHER)]
+    def auxiliary(self) -> list[str]:
+        """Names of the auxiliary labels."""
+        return [name.removeprefix(AUXILIARY) for name in self.frame.columns if name.startswith(AUXILIARY)]
 
     def with_users(self, users: Users) -> "Log":
         """The same events, with features of their users.
 
         Raises:
-            InputError: the table knows none of the users.
+            InputError: the table has none of the users.
         """
-        own = self.users
-        if not set(own) & set(users.frame["user_id"]):
-            raise InputError(f"the table of users knows none of the log's: {shown(own)}; compare their ids")
+        ids = self.users
+        if not set(ids) & set(users.frame["user_id"]):
+            raise InputError(f"the table of users has none of the log's: {shown(ids)}; compare their ids")
         return replace(self, about=users)
 
     def positives(self) -> "Log":
@@ -89,7 +89,7 @@ class Log:
         return self._where(pl.col("user_id").is_in(_strings(user_ids)))
 
     def split_at(self, time: int | str) -> tuple["Log", "Log"]:
-        """The events before `time`, and those from then on.
+        """Events before `time`, and events at or after it.
 
         Args:
             time: in the unit of the log; or an ISO date or date and time, UTC unless it names a zone.
@@ -151,22 +151,22 @@ def read_log(
     known_items: Iterable[str] | None = None,
     max_unknown: float = 0.05,
 ) -> Log:
-    """Read interactions from Parquet, CSV or JSON Lines.
+    """Interaction log from Parquet, CSV or JSON Lines.
 
     Args:
         path: the table.
         user, item, time: its columns. Whole numbers stay as they are; dates and date-times become
             microseconds since 1970, UTC (a date-time without a zone is taken as UTC).
-        order: a column that stands for `time`; whole numbers, larger is later.
+        order: a column that replaces `time`; whole numbers, larger is later.
         label: column of 0 and 1 (or booleans); without one every event is positive.
-        labels: columns of further labels by name; null where a label is unknown.
+        labels: columns of auxiliary labels by name; null where a label is unknown.
         where: keep only rows whose columns equal these values.
         known_items: item ids of the catalogue; events on other items are dropped and counted in
             `Log.unknown`.
-        max_unknown: largest share of dropped events that passes.
+        max_unknown: largest accepted share of dropped events.
 
     Raises:
-        InputError: with every problem found, and the row numbers (from 0) where rows are at fault.
+        InputError: all problems, with the numbers of the rows (from 0).
     """
     path, problems = Path(path), Problems()
     frame = read_table(path, text=(user, item))
@@ -174,7 +174,7 @@ def read_log(
     rows = _Rows(path.name, frame.filter(kept), kept.arg_true(), problems)
     columns = {"user_id": rows.ids(user), "item_id": rows.ids(item), "time": rows.times(order or time)}
     columns["label"] = rows.labels(label)
-    columns |= {FURTHER + name: rows.labels(col, unknown=True) for name, col in (labels or {}).items()}
+    columns |= {AUXILIARY + name: rows.labels(col, unknown=True) for name, col in (labels or {}).items()}
     known = _known(columns["item_id"], known_items, max_unknown, table=path.name, problems=problems)
     problems.raise_any()
     events = pl.DataFrame({**columns, "row": rows.numbers.cast(pl.Int64)})
@@ -189,7 +189,7 @@ def read_log(
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows under examination, their numbers in the file, and where to report what is wrong."""
+    """Rows to validate, their numbers in the file, and the problems to add to."""
 
     table: str
     frame: pl.DataFrame
@@ -217,7 +217,7 @@ class _Rows:
         return self._unless(times.is_null(), times, name, "null or beyond 64 bits", "remove those rows")
 
     def labels(self, name: str | None, *, unknown: bool = False) -> pl.Series | None:
-        """Labels of a column; `unknown`: null may stand among them."""
+        """Labels of a column; `unknown`: nulls are accepted."""
         if name is None:
             return pl.repeat(1, self.frame.height, dtype=pl.Int8, eager=True)
         series = self._column(name)
@@ -252,8 +252,8 @@ class _Rows:
 def _matching(
     frame: pl.DataFrame, where: Mapping[str, Value], *, table: str, problems: Problems
 ) -> pl.Series:
-    """True for the rows that equal every value of `where`."""
-    kept, before = pl.repeat(True, frame.height, eager=True), len(problems.found)
+    """True for the rows that equal every value of `where`; bool [rows]."""
+    kept, before = pl.repeat(True, frame.height, eager=True), len(problems.messages)
     for name, value in where.items():
         if (series := column(frame, name, table=table, problems=problems)) is None:
             continue
@@ -263,7 +263,7 @@ def _matching(
             problems.add(
                 f"{table}.{name}: is {series.dtype}, got where {name} = {value!r}; compare like with like"
             )
-    if len(problems.found) == before and not kept.any():
+    if len(problems.messages) == before and not kept.any():
         wanted = ", ".join(f"{name} = {value!r}" for name, value in where.items())
         problems.add(f"{table}: no row has {wanted}; loosen where")
     return kept
@@ -277,7 +277,7 @@ def _known(
     table: str,
     problems: Problems,
 ) -> pl.Series | None:
-    """True for the events on items of the catalogue; None when there is nothing to check."""
+    """True for the events on items of the catalogue; None where no catalogue is given."""
     if items is None or known_items is None or not len(items):
         return None
     known = items.is_in(_strings(known_items))

@@ -29,19 +29,19 @@ __all__ = [
     "read_media",
 ]
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that runs another program
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none of these decoders runs another program
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 256 * 2**20
 MAX_RATE = 768_000
 MAX_CHANNELS = 32
 BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-# What Pillow's decoders raise on damaged files.
+# Exceptions of Pillow's decoders on damaged files.
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, LookupError, struct.error, zlib.error)
 ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 
 
 def read_media(catalog: Catalog, source: str | bytes) -> bytes:
-    """The content of a media file: read from the catalogue's folder, or as it lies in the table.
+    """Content of a media file, from the catalogue's folder or from the table itself.
 
     Raises:
         InputError: the file is missing, unreadable or over 256 MiB.
@@ -64,20 +64,20 @@ def _read(path: Path, *, name: str) -> bytes:
 
 
 def blame(source: str | bytes, error: InputError) -> str:
-    """What is wrong, with the name of the file that the table gave."""
+    """Message of an error, with the name of the media file in the table."""
     name = source if isinstance(source, str) else "file in the table"
     return str(error) if str(error).startswith(name) else f"{name}: {error}"
 
 
 def load_image(source: Path | str | bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode a picture to 8-bit RGB, upright, its first frame, transparency on white.
+    """Picture as 8-bit RGB: first frame, upright, transparency on white.
 
     Args:
         source: a path, or the content of a file.
         max_pixels: larger pictures are refused before they are decoded.
 
     Raises:
-        InputError: no file, no picture in a known format, damaged, or too many pixels.
+        InputError: no file, no known format, damaged, or too many pixels.
     """
     content = source if isinstance(source, bytes) else _read(Path(source), name=str(source))
     try:
@@ -114,7 +114,7 @@ def _eight_bits(values: npt.NDArray[np.float64], *, deep: bool) -> npt.NDArray[n
 
 
 class _Bytes(BytesIO):
-    """A file to libsndfile, which seeks before the start of a damaged one; soundfile would print why not."""
+    """File for libsndfile, which seeks before the start of damaged files; soundfile would print an error."""
 
     def seek(self, offset: int, whence: int = 0) -> int:
         try:
@@ -124,7 +124,7 @@ class _Bytes(BytesIO):
 
 
 def load_audio(source: Path | str | bytes, rate: int, *, seconds: float) -> npt.NDArray[np.float32]:
-    """Decode a sound's first `seconds` to mono at `rate` samples a second, repeated if shorter.
+    """First `seconds` of a sound, mono, at `rate` samples a second, repeated if shorter.
 
     Args:
         source: a path, or the content of a WAV, FLAC, Ogg, MP3 or any file libsndfile reads.
@@ -143,7 +143,7 @@ def load_audio(source: Path | str | bytes, rate: int, *, seconds: float) -> npt.
             if sound.channels > MAX_CHANNELS:
                 raise InputError(f"sound of {sound.channels:,} channels, need at most {MAX_CHANNELS}; mix it")
             frames = sound.read(round(sound.samplerate * seconds) + 1, dtype="float32", always_2d=True)
-            found = sound.samplerate
+            native_rate = sound.samplerate
     except InputError:
         raise
     except (soundfile.LibsndfileError, OSError, ValueError) as error:
@@ -154,10 +154,10 @@ def load_audio(source: Path | str | bytes, rate: int, *, seconds: float) -> npt.
     with np.errstate(over="ignore", invalid="ignore"):
         mono = frames.mean(axis=1, dtype=np.float32)
     length = round(rate * seconds)
-    samples = (mono if found == rate else soxr.resample(mono, found, rate))[:length]
+    samples = (mono if native_rate == rate else soxr.resample(mono, native_rate, rate))[:length]
     if len(samples) == 0:
-        raise InputError(f"a sound of {len(frames)} samples at {found:,} Hz, too short to resample")
-    if not np.isfinite(samples).all():  # also where huge ones were mixed or resampled
+        raise InputError(f"a sound of {len(frames)} samples at {native_rate:,} Hz, too short to resample")
+    if not np.isfinite(samples).all():  # mixing or resampling of huge samples can overflow
         raise InputError("a sound with samples that are no finite numbers, or too large for single precision")
     return np.resize(samples, length).astype(np.float32, copy=False)
 
@@ -167,7 +167,7 @@ def load_audio(source: Path | str | bytes, rate: int, *, seconds: float) -> npt.
 
 @dataclass(frozen=True)
 class MediaReport:
-    """Media that cannot be used, item id to reason, and how many of each kind were decoded."""
+    """Unreadable media, item id to reason, and the number of readable ones of each kind."""
 
     images: dict[str, str]
     sounds: dict[str, str]
@@ -176,20 +176,20 @@ class MediaReport:
 
 
 def check_media(catalog: Catalog) -> MediaReport:
-    """Decode every picture and sound of the catalogue, in threads.
+    """Report on the media of a catalogue; every picture and sound is decoded, in threads.
 
-    `catalog.without_media(images=report.images, sounds=report.sounds)` goes on without the bad ones.
+    `catalog.without_media(images=report.images, sounds=report.sounds)` leaves the unreadable ones out.
 
     Raises:
-        InputError: items that would have nothing left without their unreadable media.
+        InputError: items that have no content without their unreadable media.
     """
-    images, sounds = (dict(_bad(catalog, kind)) for kind in ("image", "audio"))
+    images, sounds = (dict(_unreadable(catalog, kind)) for kind in ("image", "audio"))
     catalog.without_media(images=images, sounds=sounds)
     counts = catalog.counts()
     return MediaReport(images, sounds, counts["image"] - len(images), counts["audio"] - len(sounds))
 
 
-def _bad(catalog: Catalog, kind: str) -> Iterator[tuple[str, str]]:
+def _unreadable(catalog: Catalog, kind: str) -> Iterator[tuple[str, str]]:
     def reason(source: str | bytes) -> str | None:
         try:
             content = read_media(catalog, source)

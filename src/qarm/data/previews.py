@@ -16,15 +16,15 @@ TITLE = 60
 
 
 def title_of(text: str | None) -> str | None:
-    """The first line of an item's text, at most 60 characters of it."""
+    """First line of an item's text, at most 60 characters."""
     return None if text is None else text.strip().split("\n")[0][:TITLE]
 
 
 def small_picture(content: bytes) -> str:
-    """A data URI of a WebP of at most 96 x 96.
+    """Data URI of a WebP picture of at most 96 x 96 pixels.
 
     Raises:
-        InputError: not a picture that can be read.
+        InputError: not a readable picture.
     """
     picture = load_image(content)
     picture.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
@@ -34,10 +34,10 @@ def small_picture(content: bytes) -> str:
 
 
 def short_sound(content: bytes) -> str:
-    """A data URI of an MP3 of the first two seconds at most, mono, at 16 kHz.
+    """Data URI of an MP3 of at most the first two seconds, mono, at 16 kHz.
 
     Raises:
-        InputError: not a sound that can be read.
+        InputError: not a readable sound.
     """
     samples = load_audio(content, RATE, seconds=min(SECONDS, _length(content)))
     small = BytesIO()
@@ -46,7 +46,7 @@ def short_sound(content: bytes) -> str:
 
 
 def _length(content: bytes) -> float:
-    """Seconds of a sound; of what is none, so many that reading it says why."""
+    """Length of a sound in seconds; for an unreadable one the longest, so that decoding reports the error."""
     try:
         with soundfile.SoundFile(BytesIO(content)) as sound:
             return float(len(sound) / sound.samplerate)

@@ -64,7 +64,7 @@ class WorldSpec:
                 f"users x events_per_user = {self.users * self.events_per_user:,}, need at most "
                 f"{MOST_EVENTS:,}, about one event in two seconds; lower users"
             )
-        if not problems.found and 3 * self.events_per_user > self.warm:
+        if not problems.messages and 3 * self.events_per_user > self.warm:
             problems.add(
                 f"events_per_user = {self.events_per_user}, need at most a third of the "
                 f"{self.warm} items that are not cold; raise items"

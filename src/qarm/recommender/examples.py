@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from qarm.data.interactions import FURTHER, Log
+from qarm.data.interactions import AUXILIARY, Log
 from qarm.data.users import Users
 from qarm.errors import InputError, Problems, shown
 from qarm.recommender.negative_sampling import Untouched, draw, draw_popular
@@ -241,7 +241,7 @@ def read_examples(
 
 
 def _plain(log: Log) -> pl.DataFrame:
-    further = [FURTHER + name for name in log.further]
+    further = [AUXILIARY + name for name in log.auxiliary]
     columns = ["user_id", "item_id", "label", "time", *further]
     return log.frame.select(*columns, pl.col("row").alias("event"), pl.lit(False).alias("cold"))
 
@@ -255,8 +255,8 @@ def _attach(
     limits: tuple[int, int],
     about: Users | None = None,
 ) -> Examples:
-    tasks = tuple(name.removeprefix(FURTHER) for name in rows.columns if name.startswith(FURTHER))
-    further = [rows[FURTHER + name].fill_null(UNKNOWN).to_numpy().astype(np.int8) for name in tasks]
+    tasks = tuple(name.removeprefix(AUXILIARY) for name in rows.columns if name.startswith(AUXILIARY))
+    further = [rows[AUXILIARY + name].fill_null(UNKNOWN).to_numpy().astype(np.int8) for name in tasks]
     users = row_numbers(rows["user_id"], user_ids)
     times = rows["time"].to_numpy()
     first, end = past.before(users, times)
@@ -317,7 +317,7 @@ def _frame(part: str, rows: Examples, is_cold: npt.NDArray[np.bool_]) -> pl.Data
     }
     for number, name in enumerate(rows.tasks):
         values = pl.Series(rows.further[:, number]) if rows.further is not None else pl.Series([])
-        columns[FURTHER + name] = values.set(values == UNKNOWN, None)
+        columns[AUXILIARY + name] = values.set(values == UNKNOWN, None)
     return pl.DataFrame(columns)
 
 

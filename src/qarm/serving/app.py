@@ -197,7 +197,8 @@ async def _serve(
             server.should_exit = True
 
         # not through the loop, whose queue of signals is full, and drops some, when it is far behind
-        signal.signal(signal.SIGHUP, lambda number, frame: loop.call_soon_threadsafe(reload))
+        if hasattr(signal, "SIGHUP"):  # Windows has none
+            signal.signal(signal.SIGHUP, lambda number, frame: loop.call_soon_threadsafe(reload))
         signal.signal(signal.SIGINT, stop)
         signal.signal(signal.SIGTERM, stop)
         await server.serve(sockets=[_listening(config)])

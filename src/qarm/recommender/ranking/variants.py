@@ -145,8 +145,8 @@ def _tables(
         training_rows(split, catalog_ids, config, seed=config.seeds[0])
     except InputError as error:
         problems.extend(error)
-    if problems.found:
-        raise InputError(list(dict.fromkeys(problems.found)))
+    if problems.messages:
+        raise InputError(list(dict.fromkeys(problems.messages)))
     return {variant: tables[variant] for variant in config.variants}
 
 
