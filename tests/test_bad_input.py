@@ -126,6 +126,6 @@ def test_users_are_checked_with_the_other_tables(tmp_path: Path, capsys: pytest.
     pl.DataFrame({"user_id": ["x"], "town": ["a"]}).write_parquet(tmp_path / "users.parquet")
     code, message = call(tmp_path, capsys, "check", *asked[:2])
     assert code == 2
-    assert "the table of users knows none of the log's: u, v, w" in message
+    assert "the table of users has none of the log's: u, v, w" in message
     pl.DataFrame({"user_id": ["u"], "town": ["a"]}).write_parquet(tmp_path / "users.parquet")
     assert call(tmp_path, capsys, "check", *asked[:2]) == (0, "")
