@@ -11,12 +11,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from qarm.config import Config
 from qarm.core.atomic_io import read_model, write_json, write_parquet
 from qarm.core.parallel.engine import EngineName
 from qarm.core.run_folder import (
+    Purpose,
     clear_partial,
     is_fresh,
     read_manifest,
@@ -29,7 +30,7 @@ from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.data.run_inputs import Run
 from qarm.errors import InputError, MissingExtraError
-from qarm.schemas.base import Check, Figure, Settings
+from qarm.schemas.base import Check, Figure
 from qarm.schemas.results import Results
 
 if TYPE_CHECKING:
@@ -227,13 +228,6 @@ def _report(run: Run, work: Path) -> Mapping[str, Figure]:
     return {"variants": len({mean.variant for mean in summary.means})}
 
 
-class Purpose(TypedDict):
-    """What a stage is made from: the hash of each input, and the settings that it reads."""
-
-    inputs: dict[str, str]
-    config: Settings
-
-
 @dataclass(frozen=True)
 class Stage:
     """A stage's name, folder and main file, what its result depends on, and its function."""
@@ -246,6 +240,7 @@ class Stage:
 
     @property
     def folder(self) -> str:
+        """Name of the stage's folder in the run folder."""
         return self.main.partition("/")[0]
 
 

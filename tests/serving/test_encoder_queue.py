@@ -11,9 +11,9 @@ from tests.serving.fakes import Fakes, FakeWorker, expected
 
 from qarm.errors import ArtifactError
 from qarm.serving.encoder_queue import EncoderQueue
+from qarm.serving.http.problems import Problem
 from qarm.serving.limits import Limits
 from qarm.serving.metrics import Metrics
-from qarm.serving.problems import Problem
 
 
 def with_batcher(work: Callable[[EncoderQueue, FakeWorker], Awaitable[Any]], **limits: Any) -> Any:

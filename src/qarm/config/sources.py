@@ -7,19 +7,19 @@ accepts a variable whose section is misspelt (measured in docs/log.md).
 import difflib
 import os
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from qarm.config.stages import Config
-from qarm.errors import ConfigError
+from qarm.errors import ConfigError, Problems
 from qarm.schemas.base import Settings
 
-__all__ = ["load_config", "saved_config"]
+__all__ = ["load_config", "saved_config", "settings_with"]
 
 ENVIRONMENT_PREFIX = "QARM_"
 MAX_DEPTH, MAX_ALIASES, MAX_LENGTH = 20, 20, 1_000_000
@@ -75,6 +75,7 @@ class _Loader(yaml.SafeLoader):
     depth = aliases = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
+        """A node of the file, counted against the limits on depth and aliases."""
         self.aliases += self.check_event(yaml.AliasEvent)
         self.depth += 1
         if self.depth > MAX_DEPTH or self.aliases > MAX_ALIASES:
@@ -153,3 +154,58 @@ def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
     for part in location[:-1]:
         model = model.model_fields[str(part)].annotation
     return list(model.model_fields)
+
+
+Section = TypeVar("Section", bound=BaseModel)
+RULES = {
+    "greater_than_equal": "need at least {ge}",
+    "greater_than": "need more than {gt}",
+    "less_than_equal": "need at most {le}",
+    "less_than": "need less than {lt}",
+}
+
+
+def settings_with(settings: Section, changes: Mapping[str, object], *, problems: Problems) -> Section:
+    """The settings with some fields changed; unchanged, and every problem noted, where a value is wrong.
+
+    Args:
+        settings: a config model, such as `SwingConfig()`.
+        changes: values by field; a mapping stands for a model.
+        problems: gets a line for each wrong value: what it is, and the rule.
+    """
+    if not changes:
+        return settings
+    try:
+        return type(settings).model_validate({**dict(settings), **changes})
+    except ValidationError as error:
+        for line in _lines(error, type(settings)):
+            problems.add(line)
+        return settings
+
+
+def _lines(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
+    for one in error.errors():
+        name, value = ".".join(map(str, one["loc"])) or "settings", one["input"]
+        if one["type"] == "extra_forbidden":
+            yield f"got {name}={value!r}, need one of {', '.join(_fields(model, one['loc']))}"
+            continue
+        yield f"got {name}={_shown(value)}, {_rule(one['type'], one.get('ctx') or {}, one['msg'])}"
+
+
+def _fields(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields beside the one at a location."""
+    for part in location[:-1]:
+        model = model.model_fields[str(part)].annotation  # type: ignore[assignment] # a model, as a part of it is named
+    return list(model.model_fields)
+
+
+def _rule(kind: str, context: Mapping[str, Any], message: str) -> str:
+    if kind == "literal_error":
+        return f"need one of {str(context['expected']).replace(chr(39), '').replace(' or ', ', ')}"
+    if kind in RULES:
+        return RULES[kind].format(**{name: f"{bound:g}" for name, bound in context.items()})
+    return message.removeprefix("Value error, ")
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)

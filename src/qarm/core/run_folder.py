@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypedDict
 
 from pydantic import JsonValue
 
@@ -20,6 +21,7 @@ from qarm.schemas.base import FORMAT, Figure, Manifest, Settings
 
 __all__ = [
     "PARTIAL",
+    "Purpose",
     "clear_partial",
     "finish_swap",
     "is_fresh",
@@ -33,6 +35,13 @@ __all__ = [
 MANIFEST, TIMING, PARTIAL = "manifest.json", "timing.json", ".partial"
 SEAL = "sha256"  # of the rest of the manifest
 PURPOSE = {"inputs", "config", "version"}  # what a stage was made from
+
+
+class Purpose(TypedDict):
+    """What a stage is made from: the hash of each input, and the settings that it reads."""
+
+    inputs: dict[str, str]
+    config: Settings
 
 
 @contextmanager

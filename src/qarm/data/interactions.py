@@ -197,12 +197,14 @@ class _Rows:
     problems: Problems
 
     def ids(self, name: str) -> pl.Series | None:
+        """Column of ids as text; None with a problem noted."""
         series = self._column(name)
         if series is None:
             return None
         return as_ids(series, table=self.table, problems=self.problems, rows=self.numbers)
 
     def times(self, name: str) -> pl.Series | None:
+        """Column of times as int64; None with a problem noted."""
         series = self._column(name)
         if series is None:
             return None

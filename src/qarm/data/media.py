@@ -117,6 +117,7 @@ class _Bytes(BytesIO):
     """File for libsndfile, which seeks before the start of damaged files; soundfile would print an error."""
 
     def seek(self, offset: int, whence: int = 0) -> int:
+        """Position after a move, as of `io.RawIOBase.seek`."""
         try:
             return super().seek(offset, whence)
         except ValueError:

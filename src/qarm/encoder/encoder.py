@@ -18,7 +18,6 @@ from qarm.data.catalog import Catalog
 from qarm.data.embeddings import Embeddings
 from qarm.encoder.feature_cache import FeatureCache, feature_shards, open_feature_caches, readable
 from qarm.encoder.heads import Batch, Heads, as_batch
-from qarm.encoder.model_card import model_card
 from qarm.encoder.towers.audio import LOGMEL, LogMel
 from qarm.encoder.towers.checkpoint import Checkpoint
 from qarm.encoder.towers.image import PACKAGED_IMAGE, ImageTower
@@ -29,7 +28,7 @@ from qarm.errors import ArtifactError, InputError, shown
 from qarm.schemas.encoder import AlignSummary, EncoderCard, HeadsSettings
 from qarm.schemas.encoder import Tower as TowerCard
 
-__all__ = ["Encoder", "open_towers"]
+__all__ = ["Encoder", "model_card", "open_towers"]
 
 FORMAT = "qarm-encoder-1"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -256,3 +255,53 @@ def _weights(path: Path, expected: str) -> dict[str, torch.Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise ArtifactError(f"{path}: not readable ({error}); align again") from None
+
+
+LICENCES = {"all-minilm-l6-v2": "Apache-2.0", "efficientnet-lite0": "Apache-2.0", "logmel": "no weights"}
+
+CARD_TEMPLATE = """---
+library_name: qarm
+tags: [recommender-systems, multi-modal, contrastive-learning, item-embeddings]
+---
+# Item encoder aligned with behaviour
+
+Turns an item's {modalities} into a vector of {dim} numbers and unit length; items that the same users
+choose lie close. Frozen pretrained encoders, one for each modality, under a head that was trained on
+pairs of items by a batch-contrastive loss (QARM, arXiv 2411.11739, section 3.1).
+
+| modality | encoder | feature | licence of its weights |
+|---|---|---|---|
+{towers}
+
+## Use
+```python
+import qarm
+
+encoder = qarm.Encoder.from_pretrained("this/folder")
+vectors = encoder.embed(qarm.read_catalog("items.parquet"))
+```
+
+## Training
+{figures}
+
+## Limits
+It knows the tastes of the log that it was trained on, with that log's biases, and nothing of later ones.
+Where content does not predict behaviour, its vectors cannot either: compare `embed` with `raw`.
+"""
+
+
+def model_card(card: EncoderCard) -> str:
+    """The card, in Markdown, of an encoder's saved config."""
+    rows = [
+        f"| {modality} | {tower.name} | {' x '.join(map(str, tower.shape))} | "
+        f"{LICENCES.get(tower.name, 'see its source')} |"
+        for modality, tower in card.towers.items()
+    ]
+    summary = {} if card.summary is None else card.summary.model_dump(by_alias=True, exclude_none=True)
+    figures = [f"- {name.replace('_', ' ')}: {value:.4g}" for name, value in summary.items()]
+    return CARD_TEMPLATE.format(
+        modalities=", ".join(card.towers),
+        dim=card.heads.dim,
+        towers="\n".join(rows),
+        figures="\n".join(figures) or "No figures were recorded.",
+    )

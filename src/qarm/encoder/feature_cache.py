@@ -186,6 +186,7 @@ class _Shard:
         problems.raise_any()
 
     def features(self, modality: str, tower: Tower, feature_cache: FeatureCache, *, keep: bool) -> Array:
+        """Features of the shard's items by one tower: cached ones, and new ones computed."""
         keys, new = self.keys[modality], self.loaded[modality]
         if not new:
             return feature_cache.take(keys)

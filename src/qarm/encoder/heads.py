@@ -234,6 +234,7 @@ class Standardize(nn.Module):
         self.register_buffer("std", torch.ones(width))
 
     def forward(self, values: Tensor) -> Tensor:
+        """Vectors of a batch, float [n, length]."""
         return (values - self.mean) / self.std
 
 
@@ -252,6 +253,7 @@ class Listen(nn.Module):
         _zero(self.out)
 
     def forward(self, frames: Tensor) -> Tensor:
+        """Vectors of a batch, float [n, length]."""
         frames = frames[:, : frames.shape[1] // (2 * FRAMES) * 2 * FRAMES]
         items, count, bands = frames.shape
         stretches = frames.reshape(items, count // FRAMES, FRAMES * bands)

@@ -5,9 +5,9 @@ from pathlib import Path
 import polars as pl
 
 from qarm.config import PairsConfig
+from qarm.config.sources import settings_with
 from qarm.core.atomic_io import write_parquet
 from qarm.core.parallel.engine import EngineName
-from qarm.core.settings import settings_with
 from qarm.data.interactions import Log
 from qarm.errors import InputError, Problems
 from qarm.pairs.selection import ITEM2ITEM, USER2ITEM, Selection, select, unordered

@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 
 from qarm.config import PairsConfig, User2ItemConfig
+from qarm.config.sources import settings_with
 from qarm.core.parallel.engine import EngineName
-from qarm.core.settings import settings_with
 from qarm.data.interactions import Log
 from qarm.errors import Problems
 from qarm.pairs.matrix_factorization import factorized

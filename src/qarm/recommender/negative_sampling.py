@@ -61,7 +61,7 @@ def draw(
     Returns:
         items: int32 [n, count], filled from the left; drawn: int64 [n], how many are valid.
     """
-    return _draw(  # type: ignore[no-any-return]
+    return _draw(
         source.pool, source.offsets, source.touched, users, events, count, np.uint64(seed % 2**64)
     )
 
@@ -83,7 +83,7 @@ def draw_popular(
     Returns:
         as `draw`; a positive whose further draws all fail (`TRIES` times) gets fewer.
     """
-    return _draw_popular(  # type: ignore[no-any-return]
+    return _draw_popular(
         source.pool,
         source.offsets,
         source.touched,
@@ -96,7 +96,7 @@ def draw_popular(
 
 
 @numba.njit(cache=True)
-def _nth_free(touched, nth):  # type: ignore[no-untyped-def]
+def _nth_free(touched: Ints, nth: int) -> int:
     """The nth position that is not in `touched`: nth + j, j the number of touched ones before it."""
     low, high = 0, len(touched)
     while low < high:
@@ -109,7 +109,7 @@ def _nth_free(touched, nth):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _distinct(free, count, state, out):  # type: ignore[no-untyped-def]
+def _distinct(free: int, count: int, state: np.uint64, out: Ints) -> None:
     """`count` distinct numbers below `free` into `out`; shuffles when most of them are wanted."""
     if 2 * count >= free:
         everything = np.arange(free)
@@ -134,7 +134,15 @@ def _distinct(free, count, state, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _draw(pool, offsets, touched, users, events, count, seed):  # type: ignore[no-untyped-def]
+def _draw(
+    pool: npt.NDArray[np.int32],
+    offsets: Ints,
+    touched: Ints,
+    users: npt.NDArray[np.int32],
+    events: Ints,
+    count: int,
+    seed: np.uint64,
+) -> tuple[npt.NDArray[np.int32], Ints]:
     n = len(users)
     items = np.zeros((n, count), np.int32)
     drawn = np.zeros(n, np.int64)
@@ -151,7 +159,16 @@ def _draw(pool, offsets, touched, users, events, count, seed):  # type: ignore[n
 
 
 @numba.njit(cache=True)
-def _draw_popular(pool, offsets, touched, users, events, total, count, seed):  # type: ignore[no-untyped-def]
+def _draw_popular(
+    pool: npt.NDArray[np.int32],
+    offsets: Ints,
+    touched: Ints,
+    users: npt.NDArray[np.int32],
+    events: Ints,
+    total: Ints,
+    count: int,
+    seed: np.uint64,
+) -> tuple[npt.NDArray[np.int32], Ints]:
     n = len(users)
     items = np.zeros((n, count), np.int32)
     drawn = np.zeros(n, np.int64)

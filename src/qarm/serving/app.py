@@ -110,12 +110,11 @@ def build_app(service: "Service", bundle: Path, *, token: str | None = None) -> 
     """The ASGI app: it starts the service on `bundle`, and closes it."""
     from fastapi import FastAPI
 
-    from qarm.serving import openapi, problems
-    from qarm.serving import schemas as wire
-    from qarm.serving.admin import admin_routes
-    from qarm.serving.explorer import explorer_routes
-    from qarm.serving.middleware import BodyLimitMiddleware, ErrorMiddleware, TokenMiddleware
-    from qarm.serving.routes import routes
+    from qarm.serving.http import openapi, problems
+    from qarm.serving.http import schemas as wire
+    from qarm.serving.http.explorer import explorer_routes
+    from qarm.serving.http.middleware import BodyLimitMiddleware, ErrorMiddleware, TokenMiddleware
+    from qarm.serving.http.routes import admin_routes, routes
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -167,6 +166,7 @@ async def _serve(
             yield
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            """Start of the server, announced when it listens."""
             await super().startup(sockets)
             for one in sockets or ():  # they listen from now on
                 announce(f"http://{host}:{one.getsockname()[1]}")
@@ -189,11 +189,13 @@ async def _serve(
         reloads: set[asyncio.Task[None]] = set()
 
         def reload() -> None:
+            """Load the bundle again (SIGHUP)."""
             task = asyncio.create_task(_reload(service, bundle))
             reloads.add(task)
             task.add_done_callback(reloads.discard)
 
         def stop(number: int, frame: object) -> None:
+            """Stop after open requests are answered."""
             server.should_exit = True
 
         # not through the loop, whose queue of signals is full, and drops some, when it is far behind
@@ -217,7 +219,7 @@ def _listening(config: "uvicorn.Config") -> socket.socket:
 
 
 async def _reload(service: "Service", bundle: Path) -> None:
-    from qarm.serving.problems import Problem
+    from qarm.serving.http.problems import Problem
 
     try:
         edition = await service.editions.swap(bundle)

@@ -12,9 +12,9 @@ import polars as pl
 from qarm.errors import InputError, QarmError
 from qarm.serving.encoder_process import Worker
 from qarm.serving.encoder_queue import EncoderQueue
+from qarm.serving.http.problems import Problem
 from qarm.serving.limits import Limits
 from qarm.serving.metrics import Metrics
-from qarm.serving.problems import Problem
 
 if TYPE_CHECKING:
     from qarm.serving.bundle import Bundle

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from qarm.errors import InputError, QarmError
 from qarm.serving.encoder_process import Coded, EncoderDiedError, Row, Worker
+from qarm.serving.http.problems import Problem
 from qarm.serving.limits import Limits
 from qarm.serving.metrics import Metrics
-from qarm.serving.problems import Problem
 
 __all__ = ["EncoderQueue"]
 

@@ -13,10 +13,10 @@ from qarm.quantizer.code_prefix import prefix_text
 from qarm.serving.bundle_manager import BundleManager, LoadedBundle
 from qarm.serving.code_store import ContentConflict, NewCode, StoreQueue, content_digest
 from qarm.serving.encoder_process import Coded
+from qarm.serving.http.problems import Problem
+from qarm.serving.http.schemas import NewItem
 from qarm.serving.limits import Limits
 from qarm.serving.metrics import Metrics
-from qarm.serving.problems import Problem
-from qarm.serving.schemas import NewItem
 
 __all__ = ["Service"]
 

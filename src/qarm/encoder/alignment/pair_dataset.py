@@ -19,6 +19,7 @@ VALID_SHARE, MOST_VALID = 0.05, 2_000
 ROWS = 1 << 20  # read, checked and written at a time
 SIDES = ("trigger_id", "target_id")
 MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9))
+ROUNDS = 4  # of a Feistel network: from four on, no pattern is known short of an attack
 
 Ints = npt.NDArray[np.int64]
 
@@ -193,6 +194,7 @@ class _Writer:
                 (folder / f"{name}.bin").write_bytes(b"")
 
     def add(self, pairs: TrainingPairs) -> None:
+        """Append a stretch of pairs to the files."""
         if self.folder is None:
             self._parts.append(pairs)
             return
@@ -201,6 +203,7 @@ class _Writer:
                 file.write(np.ascontiguousarray(getattr(pairs, name), dtype=kind).data)
 
     def finish(self) -> TrainingPairs:
+        """Pairs that were written, mapped from the files."""
         if self.folder is not None:
             return TrainingPairs(*(self._mapped(self.folder / f"{n}.bin", kind) for n, kind in self.KINDS))
         columns = ([getattr(p, name) for p in self._parts] for name, _ in self.KINDS)
@@ -210,10 +213,6 @@ class _Writer:
     @staticmethod
     def _mapped(path: Path, kind: Any) -> Any:
         return np.memmap(path, dtype=kind, mode="r") if path.stat().st_size else np.empty(0, dtype=kind)
-
-
-ROUNDS = 4  # of a Feistel network: from four on, no pattern is known short of an attack
-MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9))
 
 
 class Shuffle:

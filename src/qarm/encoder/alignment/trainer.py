@@ -235,6 +235,7 @@ class Trainer:
         accumulate = self.settings.accumulate
 
         def plan(step: int) -> list[Plan]:
+            """Plan of a batch: distinct items, their rows as triggers and targets, chunks, hard negatives."""
             first = (step % self.per_epoch) * accumulate
             order = Shuffle(len(self.pairs), seed=[self.seed, 1, step // self.per_epoch])
             parts = range(first, first + accumulate)

@@ -110,6 +110,7 @@ def by_vectors(embeddings: Embeddings, item_ids: Sequence[str]) -> Scorer:
     unit = vectors / lengths.clamp(min=1e-30)
 
     def score(queries: Ints) -> Tensor:
+        """Scores of all items for each query item, float [queries, items]."""
         chosen = torch.from_numpy(queries)
         # In double precision and then rounded, equal vectors score equally wherever they stand.
         cosines: Tensor = (unit[chosen] @ unit.T).float()
@@ -128,6 +129,7 @@ def by_clicks(log: Log, item_ids: Sequence[str]) -> Scorer:
     counts = np.asarray(matrix.sum(axis=0)).ravel()
 
     def score(queries: Ints) -> Tensor:
+        """Scores of all items for each query item, float [queries, items]."""
         both = (by_item[queries] @ matrix).toarray()
         found = both / np.sqrt(np.maximum(np.outer(counts[queries], counts), 1.0))
         return torch.from_numpy(np.where(both > 0, found, -np.inf)).float()

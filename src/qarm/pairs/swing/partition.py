@@ -170,12 +170,14 @@ class _Block(NamedTuple):
 
     @classmethod
     def empty(cls, rows: int, width: int) -> "_Block":
+        """Buffers of this shape without entries."""
         shape = (rows, width)
         return cls(
             np.empty(shape, np.int32), np.empty(shape), np.empty(shape, np.int32), np.zeros(rows, np.int64)
         )
 
     def packed(self, rows: Ints) -> Neighbors:
+        """Filled entries, by the items of the rows."""
         kept = np.arange(self.neighbors.shape[1]) < self.filled[:, None]
         items = np.repeat(rows, self.filled)
         return Neighbors(items, self.neighbors[kept], self.scores[kept], self.users[kept])
@@ -189,5 +191,6 @@ class _Left(NamedTuple):
 
     @classmethod
     def empty(cls, rows: int, head: PopularItems) -> "_Left":
+        """Buffers of this shape without entries."""
         shape = (rows, len(head.items))
         return cls(head.items, np.zeros(shape), np.zeros(shape, np.int32), np.zeros(1 << head.heads))

@@ -8,8 +8,8 @@ import numpy.typing as npt
 import polars as pl
 
 from qarm.config import SwingConfig
+from qarm.config.sources import settings_with
 from qarm.core.parallel.engine import EngineName
-from qarm.core.settings import settings_with
 from qarm.data.interaction_matrix import click_matrix, sampled
 from qarm.data.interactions import Log
 from qarm.errors import Problems

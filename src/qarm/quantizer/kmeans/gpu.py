@@ -63,6 +63,7 @@ class _Levels:
 
     @classmethod
     def of(cls, books: Books, device: torch.device) -> "_Levels":
+        """Codebooks of all levels on the device."""
         squares = [np.square(book.astype(np.float64)).sum(axis=1) for book in books]
         every = {
             "books": np.concatenate(books),

@@ -36,6 +36,7 @@ class _DenseHeads(Heads):
         return torch.where(there[:, column, None], self._project(name, batch.values[name]), part)
 
     def raw(self, batch: Batch, there: Tensor | None = None) -> Tensor:
+        """Raw vectors of the features, before the heads."""
         mask = batch.present if there is None else there
         parts = [
             functional.normalize(self.scale[name](flat(batch.values[name].to(self.missing.dtype))), dim=1)

@@ -17,7 +17,7 @@ from schemathesis.generation import GenerationMode
 from starlette.testclient import TestClient
 from tests.serving.fakes import TOKEN, Fakes
 
-from qarm.serving.problems import PROBLEM_TYPE
+from qarm.serving.http.problems import PROBLEM_TYPE
 
 EXAMPLES = 12  # of each operation and of each mode
 SETTINGS = settings(

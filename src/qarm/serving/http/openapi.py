@@ -7,8 +7,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from qarm.serving.problems import PROBLEM_TYPE
-from qarm.serving.schemas import ItemBatch, NewItem, ProblemDocument, ScoreRequest
+from qarm.serving.http.problems import PROBLEM_TYPE
+from qarm.serving.http.schemas import ItemBatch, NewItem, ProblemDocument, ScoreRequest
 
 __all__ = ["CODES_BODY", "SCORE_BODY", "body_of", "describe", "problems"]
 
@@ -77,6 +77,7 @@ def describe(app: FastAPI, models: tuple[type[BaseModel], ...], *, token: bool) 
     """Give the app an `openapi()` that knows models which no signature names, and the token."""
 
     def openapi() -> dict[str, Any]:
+        """The app's OpenAPI schema, made once."""
         if app.openapi_schema is None:
             made = get_openapi(
                 title=app.title, version=app.version, description=app.description, routes=app.routes

@@ -9,9 +9,9 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from qarm.errors import shown
+from qarm.serving.http.problems import Problem, pointer
+from qarm.serving.http.schemas import ItemBatch, NewItem
 from qarm.serving.limits import Limits
-from qarm.serving.problems import Problem, pointer
-from qarm.serving.schemas import ItemBatch, NewItem
 
 __all__ = ["read_items", "read_json_body"]
 

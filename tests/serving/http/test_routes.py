@@ -14,8 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 from tests.serving.fakes import TOKEN, Fakes, expected
 
+from qarm.serving.http.problems import PROBLEM_TYPE
 from qarm.serving.limits import Limits
-from qarm.serving.problems import PROBLEM_TYPE
 
 LIMITS = Limits(body=60_000, batch=3, text=50, item_id=8, history=3, candidates=4, page=5, nearest=4)
 

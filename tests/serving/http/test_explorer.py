@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from qarm.report.explorer import ASSETS
 from qarm.serving.bundle import Bundle
-from qarm.serving.explorer import explorer_routes
+from qarm.serving.http.explorer import explorer_routes
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,20 @@
 """Routes of the service, each a call of `Service`."""
 
+import asyncio
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import Response
 
 from qarm.quantizer.code_prefix import parse_prefix
-from qarm.serving.metrics import METRICS_TYPE
-from qarm.serving.openapi import CODES_BODY, SCORE_BODY, problems
-from qarm.serving.problems import Problem
-from qarm.serving.request_parsing import read_items, read_json_body
-from qarm.serving.schemas import (
+from qarm.serving.bundle_manager import LoadedBundle
+from qarm.serving.http.openapi import CODES_BODY, SCORE_BODY, body_of, problems
+from qarm.serving.http.problems import Problem
+from qarm.serving.http.request_parsing import read_items, read_json_body
+from qarm.serving.http.schemas import (
+    BundleList,
+    BundleName,
     CodesAnswer,
     ItemAnswer,
     ItemList,
@@ -21,9 +24,10 @@ from qarm.serving.schemas import (
     ScoreRequest,
     Status,
 )
+from qarm.serving.metrics import METRICS_TYPE
 from qarm.serving.service import Service
 
-__all__ = ["reply", "routes"]
+__all__ = ["admin_routes", "reply", "routes"]
 
 Limit = Annotated[int, Query(ge=1, description="items of a page")]
 Offset = Annotated[int, Query(ge=0, le=10**9, description="items to pass over; `next` of the page before")]
@@ -129,6 +133,64 @@ def routes(service: Service) -> APIRouter:
 
     @router.get("/metrics", tags=["health"], summary="Figures for Prometheus", response_class=Response)
     async def metrics() -> Response:
+        """Prometheus metrics in text form."""
         return Response(service.metrics.text(), headers={"Content-Type": METRICS_TYPE})
+
+    return router
+
+
+def admin_routes(service: Service, *, token: bool) -> APIRouter:
+    """Routes under `/v1/admin`, which a service without a token refuses.
+
+    Args:
+        token: the service has one, which was checked before.
+    """
+
+    def allowed() -> None:
+        if not token:
+            raise Problem(
+                403, "needs-token", "start the service with --token-file to use this; SIGHUP works without"
+            )
+
+    router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(allowed)])
+    editions = service.editions
+
+    async def answer_with(edition: LoadedBundle) -> Response:
+        names = await asyncio.to_thread(editions.names)
+        previous = None if editions.previous is None else editions.previous.name
+        return reply(
+            {
+                "current": edition.folder.name,
+                "bundle": edition.bundle.version,
+                "previous": previous,
+                "names": names,
+            }
+        )
+
+    @router.get("/bundles", summary="Bundles", responses={200: {"model": BundleList}, **problems(403, 503)})
+    async def bundles() -> Response:
+        """The bundle in use, the one before, and those that may be swapped in."""
+        return await answer_with(editions.current)
+
+    @router.post(
+        "/bundle",
+        summary="Swap a bundle in",
+        responses={200: {"model": BundleList}, **problems(400, 403, 404, 409, 413, 415, 422, 503)},
+        openapi_extra=body_of(BundleName, one={"name": "2024-06-01"}),
+    )
+    async def swap(request: Request) -> Response:
+        """Answers when the bundle is in use; what has begun ends with the old one."""
+        return await answer_with(
+            await editions.swap_to_name((await read_json_body(request, BundleName)).name)
+        )
+
+    @router.post(
+        "/rollback",
+        summary="The bundle before",
+        responses={200: {"model": BundleList}, **problems(403, 409, 503)},
+    )
+    async def rollback() -> Response:
+        """Swap the bundle before this one in again."""
+        return await answer_with(await editions.back())
 
     return router

@@ -14,7 +14,7 @@ from qarm.data.previews import title_of
 from qarm.quantizer.code_prefix import parse_prefix, prefix_text
 from qarm.quantizer.code_tree import CodeTree
 from qarm.report.explorer import ASSETS, explorer_asset
-from qarm.serving.openapi import problems
+from qarm.serving.http.openapi import problems
 
 __all__ = ["Shown", "explorer_routes"]
 
@@ -118,14 +118,17 @@ def explorer_routes(current: Callable[[], Shown]) -> APIRouter:
 
     @router.get("/explorer/", include_in_schema=False)
     def page() -> Response:
+        """The explorer's page."""
         return _asset("index.html")
 
     @router.get("/explorer/{name}", include_in_schema=False)
     def asset(name: str) -> Response:
+        """A script or style of the page."""
         return _asset(name)
 
     @router.get("/explorer/media/{name}", include_in_schema=False)
     def media(name: str) -> Response:
+        """A picture or sound by the hash of its content."""
         return _media(views.of(current()).media, name)
 
     @router.get(
@@ -136,6 +139,7 @@ def explorer_routes(current: Callable[[], Shown]) -> APIRouter:
         responses=problems(503),
     )
     def about() -> About:
+        """What the page shows of the bundle."""
         bundle = current()
         codes = bundle.codes
         return About(bundle=bundle.version, version=codes.version, items=len(codes), levels=codes.rq.shape[1])
@@ -148,6 +152,7 @@ def explorer_routes(current: Callable[[], Shown]) -> APIRouter:
         responses=problems(422, 503),
     )
     def nodes(prefix: Annotated[str, Query(pattern=PREFIX, max_length=200)] = "") -> Nodes:
+        """Prefixes below a prefix, with sizes and examples."""
         codes = parse_prefix(prefix, levels=len(prefix))
         tree = views.of(current()).tree
         if len(codes) > tree.levels:
@@ -168,6 +173,7 @@ def explorer_routes(current: Callable[[], Shown]) -> APIRouter:
         responses=problems(422, 503),
     )
     def cards(item: Annotated[list[str], Query(min_length=1, max_length=CARDS)]) -> Cards:
+        """Title, codes, picture and sound of items."""
         bundle = current()
         return Cards(cards=[_card(bundle, one) for one in item])
 
@@ -201,6 +207,7 @@ class _Views:
         self._made: WeakKeyDictionary[Shown, _View] = WeakKeyDictionary()
 
     def of(self, bundle: Shown) -> _View:
+        """View of a bundle, made once."""
         view = self._made.get(bundle)
         if view is None:
             view = self._made[bundle] = _View(bundle)

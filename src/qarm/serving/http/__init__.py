@@ -1,0 +1,1 @@
+"""HTTP of the service: routes, request parsing, problem documents, middleware, OpenAPI."""
