@@ -61,9 +61,7 @@ def draw(
     Returns:
         items: int32 [n, count], filled from the left; drawn: int64 [n], how many are valid.
     """
-    return _draw(
-        source.pool, source.offsets, source.touched, users, events, count, np.uint64(seed % 2**64)
-    )
+    return _draw(source.pool, source.offsets, source.touched, users, events, count, np.uint64(seed % 2**64))
 
 
 def draw_popular(
