@@ -34,7 +34,7 @@ class Lists:
         return np.diff(self.starts)
 
     def flipped(self, rows: int) -> "Lists":
-        """The same pairs listed by value, for values below `rows`."""
+        """Transposed lists: for each value below `rows` the lists that have it."""
         starts = _starts(self.values, rows)
         return Lists(starts, _owners(self.starts, self.values, starts[:-1].copy()))
 
@@ -45,7 +45,7 @@ class Lists:
 
 @dataclass(frozen=True)
 class ClickMatrix:
-    """item_ids: sorted, an item's number is its place; by_user: each user's items."""
+    """Items of each user; item_ids: sorted, an item's number is its row there; by_user: item numbers."""
 
     item_ids: pl.Series
     by_user: Lists
@@ -57,7 +57,7 @@ class ClickMatrix:
 
 
 def click_matrix(log: Log, *, min_items: int = 1) -> ClickMatrix:
-    """The distinct positive pairs of `log`, without users who have fewer than `min_items` items."""
+    """Matrix of the distinct positive pairs of `log`, without users of fewer than `min_items` items."""
     clicks = log.frame.filter(pl.col("label") == 1)
     item_ids = clicks["item_id"].unique().sort()
     items = clicks["item_id"].cast(pl.Enum(item_ids)).to_physical().cast(pl.Int32).to_numpy()
@@ -73,11 +73,11 @@ def _distinct(starts: Ints, items: npt.NDArray[np.int32], least: int) -> tuple[I
     ends, values = np.zeros(len(starts), np.int64), np.empty(len(items), np.int32)
     kept = filled = 0
     for user in range(len(starts) - 1):
-        held = np.sort(items[starts[user] : starts[user + 1]])
+        ordered = np.sort(items[starts[user] : starts[user + 1]])
         end = filled
-        for place in range(len(held)):
-            if place == 0 or held[place] != held[place - 1]:
-                values[end] = held[place]
+        for index in range(len(ordered)):
+            if index == 0 or ordered[index] != ordered[index - 1]:
+                values[end] = ordered[index]
                 end += 1
         if end - filled >= least:
             kept, filled = kept + 1, end
@@ -86,31 +86,31 @@ def _distinct(starts: Ints, items: npt.NDArray[np.int32], least: int) -> tuple[I
 
 
 @njit(nogil=True, cache=True)
-def _owners(starts: Ints, values: npt.NDArray[np.int32], places: Ints) -> npt.NDArray[np.int32]:
-    """Which list each value stands in, sorted by value; `places` say where each value's begin."""
+def _owners(starts: Ints, values: npt.NDArray[np.int32], filled: Ints) -> npt.NDArray[np.int32]:
+    """List of each value, sorted by value; `filled` is where each value's lists begin, and is changed."""
     owners = np.empty(len(values), np.int32)
     for row in range(len(starts) - 1):
         for value in values[starts[row] : starts[row + 1]]:
-            owners[places[value]] = row
-            places[value] += 1
+            owners[filled[value]] = row
+            filled[value] += 1
     return owners
 
 
 def sampled(lists: Lists, cap: int | None, *, seed: int) -> Lists:
     """Lists cut to at most `cap` values, drawn without replacement.
 
-    A value's lot depends on the seed, its list's number and itself alone, so the draw is the same
-    whatever the buckets in which it is made.
+    The values with the lowest hashes stay. A hash depends on the seed, the list's number and the value
+    alone, so that the sample is the same in every bucket.
     """
     if cap is None or not (lists.sizes > cap).any():
         return lists
     owners = np.repeat(np.arange(len(lists)), lists.sizes)
-    places = np.flatnonzero((lists.sizes > cap)[owners])
-    lots = _lots(owners[places], lists.values[places], seed)
-    order = np.lexsort((lots, owners[places]))
-    first = np.searchsorted(owners[places], owners[places], side="left")
+    long = np.flatnonzero((lists.sizes > cap)[owners])
+    hashes = _hashes(owners[long], lists.values[long], seed)
+    order = np.lexsort((hashes, owners[long]))
+    first = np.searchsorted(owners[long], owners[long], side="left")
     kept = np.ones(len(owners), dtype=np.bool_)
-    kept[places[order]] = np.arange(len(places)) - first < cap
+    kept[long[order]] = np.arange(len(long)) - first < cap
     return lists._kept(kept)
 
 
@@ -118,7 +118,7 @@ def _starts(owners: npt.NDArray[np.integer], rows: int) -> Ints:
     return np.concatenate(([0], np.cumsum(np.bincount(owners, minlength=rows)))).astype(np.int64)
 
 
-def _lots(owners: Ints, values: npt.NDArray[np.int32], seed: int) -> npt.NDArray[np.uint64]:
+def _hashes(owners: Ints, values: npt.NDArray[np.int32], seed: int) -> npt.NDArray[np.uint64]:
     """Hash of each (seed, list, value)."""
     mixed = np.zeros(len(owners), dtype=np.uint64)
     for part in (np.full(len(owners), seed % 2**64, dtype=np.uint64), owners, values):

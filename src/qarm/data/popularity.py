@@ -10,9 +10,9 @@ __all__ = ["frequency_groups"]
 
 
 def frequency_groups(item_ids: Iterable[str], counts: pl.DataFrame, *, groups: int) -> npt.NDArray[np.int64]:
-    """0 for items that were not counted, else 1 (rarest) to `groups`, as many items in each; int64 [items].
+    """Group of each item, int64 [items]: 0 without a count, else 1 (rarest) to `groups`, all of one size.
 
-    counts: `item_id`, and `count`, by which items stand; ties stand by id.
+    counts: `item_id`, and `count`, by which items are sorted, then by id.
     """
     ranked = counts.sort("count", "item_id")["item_id"]
     numbers = 1 + np.arange(len(ranked)) * groups // max(1, len(ranked))

@@ -24,10 +24,10 @@ def pair_lift(
     """Ratio of later users who choose both items of a pair to those who choose both of another pair.
 
     Compared with two means over all pairs of the log's items, both exact, not drawn: over every pair
-    (random), and over the pairs whose items stand in the same two popularity groups as the pair's
-    (popularity-matched). A group's items have within a factor of two as many users in `log`; groups of
-    fewer than 10 items join the next rarer one. Intervals: the 2.5 and 97.5 percentiles of `resamples`
-    draws of the later users, with replacement (Efron 1979).
+    (random), and over the pairs whose items are in the same two popularity groups as the pair's
+    (popularity-matched). The numbers of users in `log` of a group's items differ by less than a factor of
+    two; a group of fewer than 10 items is joined to the next rarer one. Intervals: the 2.5
+    and 97.5 percentiles of `resamples` draws of the later users, with replacement (Efron 1979).
 
     Args:
         pairs: trigger_id, target_id; direction and repetition do not count.
@@ -37,18 +37,18 @@ def pair_lift(
         seed: of the draws.
 
     Returns:
-        Means and ratios, with their intervals; None where a draw has nothing to divide by.
+        Means and ratios, with their intervals; None where the divisor is 0, in the ratio or in a draw.
     """
-    had = click_matrix(log)
-    later = click_matrix(future.only_items(had.item_ids.to_list()))
-    numbers = pl.Series(had.item_ids.search_sorted(later.item_ids)).to_numpy().astype(np.int32)
-    groups = _groups(had.by_item.sizes)
-    ends = _ends(pairs, had.item_ids)
+    earlier = click_matrix(log)
+    later = click_matrix(future.only_items(earlier.item_ids.to_list()))
+    numbers = pl.Series(earlier.item_ids.search_sorted(later.item_ids)).to_numpy().astype(np.int32)
+    groups = _groups(earlier.by_item.sizes)
+    ends = _ends(pairs, earlier.item_ids)
     if not len(ends) or not len(later.by_user):
         return _lift(np.zeros((1, 3)))
     sums = _per_user(
         Lists(later.by_user.starts, numbers[later.by_user.values]),
-        _partners(ends, len(had.item_ids)),
+        _partners(ends, len(earlier.item_ids)),
         groups,
         _cell_rates(ends, groups),
     )
@@ -88,16 +88,17 @@ def _cell_rates(ends: Ints, groups: Longs) -> Floats:
     sizes = np.bincount(groups)
     mined = np.zeros((len(sizes), len(sizes)))
     np.add.at(mined, (groups[ends[:, 0]], groups[ends[:, 1]]), 1.0)
-    there = np.outer(sizes, sizes).astype(np.float64)
-    np.fill_diagonal(there, sizes * (sizes - 1) / 2)
+    possible = np.outer(sizes, sizes).astype(np.float64)
+    np.fill_diagonal(possible, sizes * (sizes - 1) / 2)
     mined = mined + mined.T - np.diag(np.diag(mined))
-    rates: Floats = np.divide(mined, there, out=np.zeros_like(mined), where=there > 0) / len(ends)
+    rates: Floats = np.divide(mined, possible, out=np.zeros_like(mined), where=possible > 0) / len(ends)
     return rates
 
 
-def _per_user(held: Lists, partners: Lists, groups: Longs, rates: Floats) -> Floats:
-    out = np.zeros((len(held), 3))
-    _add_users(held.starts, held.values, partners.starts, partners.values, groups, rates, out)
+def _per_user(items: Lists, partners: Lists, groups: Longs, rates: Floats) -> Floats:
+    """Sums of each user, as `_add_users` writes them, float64 [users, 3]."""
+    out = np.zeros((len(items), 3))
+    _add_users(items.starts, items.values, partners.starts, partners.values, groups, rates, out)
     return out
 
 
@@ -114,11 +115,11 @@ def _add_users(
     """Sums over each user's pairs of items: mined pairs, all pairs, weights of popularity-matched pairs."""
     has, counts = np.zeros(len(groups), np.bool_), np.zeros(len(rates), np.float64)
     for user in range(len(starts) - 1):
-        held = items[starts[user] : starts[user + 1]]
-        has[held] = True
+        clicked = items[starts[user] : starts[user + 1]]
+        has[clicked] = True
         counts[:] = 0.0
         mined = 0
-        for item in held:
+        for item in clicked:
             counts[groups[item]] += 1.0
             for partner in partners[partner_starts[item] : partner_starts[item + 1]]:
                 mined += has[partner]
@@ -127,8 +128,8 @@ def _add_users(
             matched += rates[g, g] * counts[g] * (counts[g] - 1.0) / 2.0
             for h in range(g):
                 matched += rates[g, h] * counts[g] * counts[h]
-        out[user, 0], out[user, 1], out[user, 2] = mined, len(held) * (len(held) - 1) / 2, matched
-        has[held] = False
+        out[user, 0], out[user, 1], out[user, 2] = mined, len(clicked) * (len(clicked) - 1) / 2, matched
+        has[clicked] = False
 
 
 def _resampled(sums: Floats, resamples: int, seed: int) -> Floats:
@@ -142,6 +143,7 @@ def _resampled(sums: Floats, resamples: int, seed: int) -> Floats:
 
 @njit(nogil=True, cache=True)
 def _added(sums: Floats, users: Longs) -> Floats:
+    """Column sums over the rows of `users`, in that order."""
     total = np.zeros(sums.shape[1])
     for user in users:
         for column in range(sums.shape[1]):

@@ -24,8 +24,8 @@ def factorized(
 
     als: weighted squared errors, a repeated click weighs more (Hu, Koren and Volinsky 2008, "Collaborative
     Filtering for Implicit Feedback Datasets"); `lr` does not count. bpr: clicked before not clicked (Rendle
-    et al. 2009, "BPR: Bayesian Personalized Ranking from Implicit Feedback"); the items' biases, which say
-    how popular they are and not what they are like, are left out.
+    et al. 2009, "BPR: Bayesian Personalized Ranking from Implicit Feedback"); the items' biases,
+    which depend on popularity and not on similarity, are left out.
 
     Raises:
         MissingExtraError: `implicit` is not installed.

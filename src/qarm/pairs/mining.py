@@ -43,7 +43,7 @@ def mine_pairs(
     engine: EngineName = "local",
     **changes: object,
 ) -> pl.DataFrame:
-    """Pairs of items that behave alike, from the positive events of `log`; give it the past only.
+    """Pairs of items that behave alike, from the positive events of a log that ends at the split time.
 
     item2item: the neighbours of `swing`, each unordered pair once, from the side that scores it higher;
     `count` is the number of (sampled) users who have both. user2item: the rows of `user2item`, each (trigger,
@@ -51,10 +51,10 @@ def mine_pairs(
 
     A candidate becomes a pair if its score, then its count, is high enough and if the cap has room. The
     cap counts an item's appearances as trigger and as target, in both sources together. Within a source a
-    pair's rank is the better of its two places, among all pairs of the one item and among all of the
-    other, by score (item2item) or by count, then score (user2item). Better ranks go first, so that
-    every item gets its best pairs before any item gets its weak ones. Each source first fills its part of
-    the cap by itself, so that neither crowds the other out; what room is left goes to the best ranks.
+    pair's rank is the better of its two ranks, among all pairs of the one item and among all of the
+    other, by score (item2item) or by count, then score (user2item). Better ranks are chosen first, so that
+    every item gets its best pairs before any item gets its weak ones. Each source first fills its share of
+    the cap, so that no source takes the other's share; the rest of the cap goes to the best ranks.
 
     Args:
         log: events before the split time.
@@ -63,13 +63,13 @@ def mine_pairs(
         rejected: a Parquet file to write, with the other candidates: the same columns, and `reason`:
             "score", "count" or "cap".
         engine: "local", or "ray" to score items and search triggers on a Ray cluster; the bytes are the same.
-        changes: fields of `PairsConfig` in place of those of `settings`: `window`, past items among which
-            user2item looks for a trigger; `per_item`, most rows in which one item stands; `min_score` and
+        changes: fields of `PairsConfig` in place of those of `settings`: `window`, earlier items among
+            which user2item searches the trigger; `per_item`, most rows with one item; `min_score` and
             `min_count`, least score and count by source, {"item2item": 0.1}, none for a source that is not
             named; `mix`, parts of the sources, {"item2item": 2, "user2item": 1}, of the cap and of the sum of
             `weight`, whose mean over all pairs is 1: a source with 0 or not named is left out, and without a
             mix each source has half of the cap and every pair the weight 1; `popularity`, the p of the
-            correction: within a source pairs are ranked by what is said above divided by
+            correction: within a source pairs are ranked by the score or count divided by
             (n_trigger * n_target) ** p, n being an item's users (0.5 is the cosine's), `score` stays;
             `directions`, "one" leaves item2item in the direction of the higher score and user2item in that of
             time, "both" joins a pair with its reverse, counts added, and writes both; `swing` and
@@ -109,6 +109,7 @@ def mine_pairs(
 
 
 def _no_pair(log: Log) -> str:
+    """Message for a log without a candidate."""
     seen = log.positives()
     return (
         f"no pair comes out of {len(seen):,} positive events of {len(seen.users):,} users on "
@@ -118,6 +119,7 @@ def _no_pair(log: Log) -> str:
 
 
 def _users(log: Log) -> pl.DataFrame:
+    """Number of users of each item, by item id."""
     clicks = log.frame.filter(pl.col("label") == 1)
     return clicks.group_by("item_id").agg(users=pl.col("user_id").n_unique())
 

@@ -23,11 +23,11 @@ def pair_quality(
     groups: int = 5,
     seed: int = 0,
 ) -> PairQuality:
-    """Figures for `pairs/quality.json`; shares are 0 to 1, None where nothing can be divided.
+    """Figures for `pairs/quality.json`; shares are 0 to 1, None where the divisor is 0.
 
     Args:
         pairs: as `mine_pairs` gives them.
-        log: the events they were mined from.
+        log: the events that the pairs were mined from.
         future: later events; adds each source's `lift`, as `pair_lift` gives it.
         categories: of items, by item id; adds each source's `category`.
         rejected: what `mine_pairs` left out; adds `rejected`.
@@ -35,14 +35,14 @@ def pair_quality(
         seed: of the lifts' intervals.
 
     Returns:
-        pairs, items, users: how many there are. sources: for each one its pairs, how many items they
-        cover and what share of all, the share of users who have such an item, score (min, median, max),
+        pairs, items, users: their numbers. sources: for each source its pairs, the number of items that they
+        cover and its share of all items, the share of users who have such an item, score (min, median, max),
         count (mean, max), per_item (mean over covered items, max). per_item: mean and max over both
         sources. overlap: unordered pairs in both sources, and as a share of each. popularity: for each group
         its items, its share of positive events, and for each source its share of the source's appearances
         (`item2item`), the share of its items that are covered (`item2item_items`), and of the users of its
         items those who have a covered one (`item2item_users`). category: `same`, of the pairs whose two
-        categories are known the share with one category; `random`, the same for all pairs of the log's
+        categories are known the share with the same category; `random`, the same for all pairs of the log's
         items; `known`, the share of pairs with both known. rejected: candidates by source and reason.
     """
     clicks = log.positives().frame
@@ -115,6 +115,7 @@ def _source(
 
 
 def _unordered(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Distinct unordered pairs as `low` and `high`, sorted."""
     low, high = unordered("trigger_id", "target_id")
     return pairs.select(low=low, high=high).unique().sort("low", "high")
 
@@ -133,19 +134,21 @@ def _popularity(
 ) -> list[dict[str, int | float | None]]:
     """A row per group of equally many items, the rarest first; `pair_quality` says what each field means."""
     grouped = counts.with_columns(group=pl.int_range(pl.len()) * groups // pl.len())
-    held = clicks.select("user_id", "item_id").join(grouped.select("item_id", "group"), on="item_id")
+    grouped_clicks = clicks.select("user_id", "item_id").join(
+        grouped.select("item_id", "group"), on="item_id"
+    )
     rows: list[dict[str, int | float | None]] = [
         {"items": items, "log": _ratio(size, clicks.height)}
         for items, size in _by_group(grouped, pl.len(), pl.col("clicks").sum())
     ]
     sizes_of_groups = [row[0] for row in _by_group(grouped, pl.len())]
-    users = [row[0] for row in _by_group(held, pl.col("user_id").n_unique())]
+    users = [row[0] for row in _by_group(grouped_clicks, pl.col("user_id").n_unique())]
     for name, part in sources.items():
         sizes = _appearances(part).value_counts(name="size")
         counted = grouped.join(sizes, on="item_id", how="left")
         shares = _by_group(counted, pl.col("size").sum(), pl.col("size").count())
         covered = pl.col("item_id").is_in(sizes["item_id"].implode())
-        touched = _by_group(held, pl.col("user_id").filter(covered).n_unique())
+        touched = _by_group(grouped_clicks, pl.col("user_id").filter(covered).n_unique())
         columns = zip(rows, sizes_of_groups, users, shares, touched, strict=True)
         for row, in_group, in_users, (size, items), (reached,) in columns:
             row[name] = _ratio(size, 2 * part.height)
@@ -155,7 +158,8 @@ def _popularity(
 
 
 def _by_group(frame: pl.DataFrame, *figures: pl.Expr) -> list[tuple[Any, ...]]:
-    named = [figure.alias(str(place)) for place, figure in enumerate(figures)]
+    """Figures of each popularity group, the rarest first."""
+    named = [figure.alias(str(column)) for column, figure in enumerate(figures)]
     return frame.group_by("group").agg(named).sort("group").drop("group").rows()
 
 
@@ -180,6 +184,7 @@ def _category(pairs: pl.DataFrame, items: pl.Series, categories: Mapping[str, st
 
 
 def _rejected(rejected: pl.DataFrame) -> dict[str, dict[str, int]]:
+    """Number of rejected candidates by source and reason."""
     counted = rejected.group_by("source", "reason").len().sort("source", "reason").rows()
     return {source: {r: n for s, r, n in counted if s == source} for source, _, _ in counted}
 

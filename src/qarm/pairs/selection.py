@@ -24,7 +24,7 @@ Numbers = npt.NDArray[np.uint32]
 
 @dataclass(frozen=True)
 class Selection:
-    """Thresholds, mix and caps that candidates must pass; `mine_pairs` says what each means."""
+    """Thresholds, mix and caps of candidates; `mine_pairs` explains each."""
 
     per_item: int
     min_score: Mapping[str, float]
@@ -73,12 +73,12 @@ class Selection:
 
 
 def select(candidates: pl.DataFrame, users: pl.DataFrame, selection: Selection) -> pl.DataFrame:
-    """Candidates with the reason why they are no pairs.
+    """Candidates with the reason of each rejection.
 
     Args:
         candidates: trigger_id, target_id, source, score, count and `strength`, which ranks those of one
             source; no (source, trigger, target) twice.
-        users: item_id and `users`, how many had the item.
+        users: item_id and `users`, the number of users with the item.
         selection: what a candidate must pass, in this order: score, count, cap.
 
     Returns:
@@ -106,23 +106,25 @@ def unordered(one: str, other: str) -> tuple[pl.Expr, pl.Expr]:
 
 
 def _by_source(values: Mapping[str, float], default: float) -> pl.Expr:
+    """Value of each row's source."""
     return pl.col("source").replace_strict(
         {source: values.get(source, default) for source in SOURCES}, return_dtype=pl.Float32
     )
 
 
 def _corrected(candidates: pl.DataFrame, users: pl.DataFrame, popularity: float) -> pl.DataFrame:
+    """Candidates with `strength` divided by (n_trigger * n_target) ** popularity."""
     if not popularity:
         return candidates
-    had = dict(users.select("item_id", pl.col("users").cast(pl.Float64)).rows())
+    users_of = dict(users.select("item_id", pl.col("users").cast(pl.Float64)).rows())
     product = pl.lit(1.0)
     for end in ("trigger_id", "target_id"):
-        product = product * pl.col(end).replace_strict(had, return_dtype=pl.Float64)
+        product = product * pl.col(end).replace_strict(users_of, return_dtype=pl.Float64)
     return candidates.with_columns(strength=pl.col("strength") / product**popularity)
 
 
 def _weights(marked: pl.DataFrame, selection: Selection) -> pl.Series:
-    """1, or what gives each source's pairs their share of the total and pairs a mean of 1."""
+    """Weight of each candidate: 1, or such that each source has its share of the sum and the mean is 1."""
     if not selection.mix:
         return pl.repeat(1.0, marked.height, dtype=pl.Float32, eager=True)
     pairs = marked.filter(pl.col("reason").is_null())["source"]
@@ -136,6 +138,7 @@ def _weights(marked: pl.DataFrame, selection: Selection) -> pl.Series:
 
 
 def _mirrored(marked: pl.DataFrame) -> pl.DataFrame:
+    """Candidates in both directions."""
     swapped = marked.with_columns(trigger_id="target_id", target_id="trigger_id")
     return pl.concat([marked, swapped])
 
@@ -146,8 +149,8 @@ def _mirrored(marked: pl.DataFrame) -> pl.DataFrame:
 def _capped(candidates: pl.DataFrame, limits: npt.NDArray[np.int64]) -> pl.Series:
     """True for the candidates within the cap, in the given order."""
     order = (
-        candidates.with_row_index("place")
-        .sort("source", "strength", *KEY[1:], descending=[False, True, False, False])["place"]
+        candidates.with_row_index("row")
+        .sort("source", "strength", *KEY[1:], descending=[False, True, False, False])["row"]
         .to_numpy()
     )
     ends = candidates.select(KEY[1:])
@@ -167,10 +170,10 @@ def _ranks(triggers: Numbers, targets: Numbers, sources: Numbers, items: int) ->
     seen = np.zeros((2, items), np.int64)
     ranks = np.empty(len(triggers), np.int64)
     for pair in range(len(triggers)):
-        places = seen[sources[pair]]
-        ranks[pair] = min(places[triggers[pair]], places[targets[pair]])
-        places[triggers[pair]] += 1
-        places[targets[pair]] += 1
+        next_rank = seen[sources[pair]]
+        ranks[pair] = min(next_rank[triggers[pair]], next_rank[targets[pair]])
+        next_rank[triggers[pair]] += 1
+        next_rank[targets[pair]] += 1
     return ranks
 
 
@@ -178,18 +181,18 @@ def _ranks(triggers: Numbers, targets: Numbers, sources: Numbers, items: int) ->
 def _choose(
     triggers: Numbers, targets: Numbers, sources: Numbers, items: int, limits: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.bool_]:
-    """True for the pairs that fit: each source up to its own limit, then both up to the last one."""
-    own, both = np.zeros((2, items), np.int64), np.zeros(items, np.int64)
+    """True for the pairs within the limits: each source up to its limit, then both up to the last one."""
+    by_source, total = np.zeros((2, items), np.int64), np.zeros(items, np.int64)
     kept = np.zeros(len(triggers), np.bool_)
     for alone in (True, False):
         for pair in range(len(triggers)):
             trigger, target = triggers[pair], targets[pair]
-            mine = own[sources[pair]]
-            used = mine if alone else both
+            of_source = by_source[sources[pair]]
+            used = of_source if alone else total
             limit = limits[sources[pair]] if alone else limits[2]
             if not kept[pair] and used[trigger] < limit and used[target] < limit:
                 kept[pair] = True
                 for item in (trigger, target):
-                    mine[item] += 1
-                    both[item] += 1
+                    of_source[item] += 1
+                    total[item] += 1
     return kept

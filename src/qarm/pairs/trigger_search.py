@@ -30,12 +30,12 @@ def similar_triggers(
     threads: int | None = None,
     engine: EngineName = "local",
 ) -> tuple[Ints, Floats]:
-    """Search each click's past for the item nearest to the clicked one.
+    """Trigger of each click: the nearest of the user's earlier items, with its cosine.
 
     Candidates are the latest `window` distinct items, other than the clicked one, that the user clicked
     strictly earlier in time. An item counts once, as of its latest such click; clicks of one moment
-    stand in the given order. Of equally similar candidates the one clicked last wins, then the lowest
-    number.
+    keep the given order. Of equally similar candidates the one clicked last is chosen, then the lowest
+    item number.
 
     Args:
         vectors: float32 [items, d], compared by cosine; a zero vector is at 0 from every other.
@@ -48,7 +48,7 @@ def similar_triggers(
 
     Returns:
         Item number of each click's trigger, int32 [n], -1 where it has no candidate; and their cosine,
-        float32 [n], 0 where there is none.
+        float32 [n], 0 without a candidate.
     """
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = np.ascontiguousarray(vectors / np.where(lengths > 0.0, lengths, 1.0), dtype=np.float32)
@@ -61,12 +61,12 @@ def similar_triggers(
     parts = list(
         run(search_bucket, buckets, shared=Search(unit, items, starts, times, window), workers=threads)
     )
-    found = np.concatenate([np.empty(0, np.int32), *(part[0] for part in parts)])
-    return found, np.concatenate([np.empty(0, np.float32), *(part[1] for part in parts)])
+    triggers = np.concatenate([np.empty(0, np.int32), *(part[0] for part in parts)])
+    return triggers, np.concatenate([np.empty(0, np.float32), *(part[1] for part in parts)])
 
 
 class Search(NamedTuple):
-    """What every bucket of users needs: unit vectors, and the rest as `similar_triggers` has it."""
+    """Input of every bucket of users: unit vectors, and the arguments of `similar_triggers`."""
 
     unit: Floats
     items: Ints
@@ -80,16 +80,16 @@ def search_bucket(search: Search, users: tuple[int, int]) -> tuple[Ints, Floats]
     starts = search.starts[users[0] : users[1] + 1]
     clicks = slice(starts[0], starts[-1])
     items, times = search.items[clicks], search.times[clicks]
-    found, scores = np.full(len(items), NONE, dtype=np.int32), np.zeros(len(items), dtype=np.float32)
-    _search(search.unit, items, starts - starts[0], times, search.window, found, scores)
-    return found, scores
+    triggers, scores = np.full(len(items), NONE, dtype=np.int32), np.zeros(len(items), dtype=np.float32)
+    _search(search.unit, items, starts - starts[0], times, search.window, triggers, scores)
+    return triggers, scores
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _search(
-    unit: Floats, items: Ints, starts: Longs, times: Longs, window: int, found: Ints, scores: Floats
+    unit: Floats, items: Ints, starts: Longs, times: Longs, window: int, triggers: Ints, scores: Floats
 ) -> None:
-    """Fill found and scores for some users, keeping each user's items in a list, latest first."""
+    """Fill triggers and scores of some users; each user's items are a linked list, latest first."""
     older, newer = np.full(len(unit), NONE, np.int32), np.full(len(unit), NONE, np.int32)
     latest = np.zeros(len(unit), np.int64)
     for user in range(len(starts) - 1):
@@ -99,7 +99,7 @@ def _search(
             while end < stop and times[end] == times[begin]:
                 end += 1
             for click in range(begin, end):
-                found[click], scores[click] = _nearest(unit, items[click], head, older, latest, window)
+                triggers[click], scores[click] = _nearest(unit, items[click], head, older, latest, window)
             for click in range(begin, end):
                 head = _move_to_front(items[click], head, older, newer)
                 latest[items[click]] = times[click]

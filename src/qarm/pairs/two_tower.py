@@ -24,7 +24,7 @@ def two_tower(
 
     Softmax over the batch with the items' log frequencies subtracted from the logits (Yi et al. 2019,
     "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations"), unit vectors, lazy
-    Adam; an item that stands twice in a batch is no negative of itself. On the CPU: the steps are small;
+    Adam; an item that occurs twice in a batch is no negative of itself. On the CPU: the steps are small;
     on one thread, so that the same seed gives the same bytes on any number of cores.
     """
     with _one_thread():

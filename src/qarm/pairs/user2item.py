@@ -25,17 +25,17 @@ def user2item(
 ) -> pl.DataFrame:
     """Pairs of trigger and target: a row for every positive click with earlier ones (QARM, section 3.1).
 
-    An id model is trained on the clicks, so that a user's vector is nearer to those of items that she
-    clicked than to others. The trigger of a click is then the item whose vector is nearest, by cosine,
+    An id model is trained on the clicks, so that a user's vector is nearer to those of clicked items
+    than to others. The trigger of a click is then the item whose vector is nearest, by cosine,
     among the user's latest `window` distinct other items clicked strictly before it; `similar_triggers`
-    says how ties and repetitions count. A user's first click, and those of the same moment, have no
-    earlier one and no row.
+    explains ties and repetitions. A user's first click, and clicks at the same time, have no
+    earlier item and no row.
 
     Args:
         log: events; only positives count.
         settings: of the id model; default: those of `User2ItemConfig`.
-        window: past items that compete; default: that of `PairsConfig`.
-        seed: of the first vectors and of what is drawn.
+        window: earlier items that are compared; default: that of `PairsConfig`.
+        seed: of the initial vectors and of the draws.
         engine: "local", or "ray" to search triggers for buckets of users on a Ray cluster; the model trains
             here, and the bytes are the same.
         changes: fields of `User2ItemConfig` in place of those of `settings`: `model`, "two_tower"

@@ -62,7 +62,7 @@ def matrix() -> csr_matrix:
 def ours(request: pytest.FixtureRequest, matrix: csr_matrix, make_log: MakeLog) -> dict[int, pl.DataFrame]:
     log = make_log((int(u), f"{i:03}", 0) for u, i in zip(*matrix.nonzero(), strict=True))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(popular_items, "WORTH", 0 if request.param == "by head" else 1 << 60)
+        patch.setattr(popular_items, "LEAST_USER_PAIRS", 0 if request.param == "by head" else 1 << 60)
         table = swing(log, max_items_per_user=None, max_users_per_item=None)
     return {int(item): part for (item,), part in table.group_by("item_id")}
 

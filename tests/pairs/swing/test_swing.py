@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from qarm.data.interaction_matrix import click_matrix
 from qarm.data.interactions import Log
 from qarm.errors import InputError
-from qarm.pairs.swing import partition as swing_buckets
-from qarm.pairs.swing import popular_items
+from qarm.pairs.swing import partition, popular_items
 from qarm.pairs.swing.popular_items import popular_items_of
 from qarm.pairs.swing.swing import swing
 
@@ -56,7 +55,7 @@ def log_of(make_log: MakeLog, pairs: Clicks) -> Log:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways of the kernel: popular items like the others, and apart (which large logs pay for)."""
     if request.param == "by head":
-        monkeypatch.setattr(popular_items, "WORTH", 0)
+        monkeypatch.setattr(popular_items, "LEAST_USER_PAIRS", 0)
     return str(request.param)
 
 
@@ -76,7 +75,7 @@ def test_equals_the_formula(
 ) -> None:
     kind: dict[str, Any] = {"user_weight": "power", "user_alpha": 5.0, "user_beta": -0.35} if power else {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(popular_items, "MOST", heads)
+        patch.setattr(popular_items, "MOST_HEAD_ITEMS", heads)
         found = as_dict(swing(log_of(make_log, pairs), alpha=alpha, top_k=100, **kind, **EXACT))
     weight = (lambda n: (n + 5.0) ** -0.35) if power else (lambda n: 1 / sqrt(n))
     assert found == pytest.approx(brute_force(pairs, alpha=alpha, weight=weight))
@@ -156,14 +155,14 @@ def test_threads_and_blocks_change_no_byte(crowd: Log, monkeypatch: pytest.Monke
             crowd, top_k=7, max_users_per_item=40, max_items_per_user=12, support=True, threads=threads
         )
         assert capped.equals(expected)
-    monkeypatch.setattr(swing_buckets, "BLOCK_CELLS", 50)
+    monkeypatch.setattr(partition, "BLOCK_CELLS", 50)
     blocks = swing(crowd, top_k=7, max_users_per_item=40, max_items_per_user=12, support=True, threads=2)
     assert blocks.equals(expected)
 
 
 def test_threads_change_no_byte_with_a_head(crowd: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     walked = swing(crowd, top_k=7, support=True, **EXACT)
-    monkeypatch.setattr(popular_items, "WORTH", 0)
+    monkeypatch.setattr(popular_items, "LEAST_USER_PAIRS", 0)
     expected = swing(crowd, top_k=7, support=True, threads=1, **EXACT)
     for threads in (2, 3, 8):
         assert swing(crowd, top_k=7, support=True, threads=threads, **EXACT).equals(expected)
@@ -172,7 +171,7 @@ def test_threads_change_no_byte_with_a_head(crowd: Log, monkeypatch: pytest.Monk
 
 def test_the_head_is_left_alone_where_items_are_sampled(crowd: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = swing(crowd, max_users_per_item=40)
-    monkeypatch.setattr(popular_items, "WORTH", 0)
+    monkeypatch.setattr(popular_items, "LEAST_USER_PAIRS", 0)
     assert swing(crowd, max_users_per_item=40).equals(expected)
 
 
@@ -181,11 +180,11 @@ def test_buckets_of_any_items_add_up(crowd: Log) -> None:
     matrix = click_matrix(crowd)
     weights, scale = 1 / np.sqrt(matrix.by_user.sizes), np.ones(len(matrix.item_ids))
     head = popular_items_of(matrix.by_user, matrix.by_item.sizes)
-    scoring = swing_buckets.Scoring(matrix.by_user, matrix.by_item, weights, scale, head, alpha=1.0, top_k=20)
+    scoring = partition.Scoring(matrix.by_user, matrix.by_item, weights, scale, head, alpha=1.0, top_k=20)
     shuffled = np.random.default_rng(0).permutation(len(scale)).astype(np.int32)
     rows = []
     for bucket in np.array_split(shuffled, 7):
-        near = swing_buckets.score_bucket(scoring, bucket).near
+        near = partition.score_bucket(scoring, bucket).near
         names = (matrix.item_ids.gather(numbers) for numbers in (near.items, near.neighbors))
         rows += list(zip(*names, near.scores.tolist(), strict=True))
     expected = swing(crowd, **EXACT)

@@ -1,17 +1,18 @@
 """Swing kernel: scores of an item from its users, without an items x items table; pair weights; top k.
 
-For item i with users S, the items of S are listed with those of S who have them (the item's holders,
-ascending). The pairs u < v of S are then walked u by u. How many items u and v
-share is the number of bits that their masks of popular items share, and for the other items, what the
-holders after u of each of u's items add up to; it gives the weight of each pair. A second walk over the
-holders adds the weights up for each listed item. The very popular head items (see `popular_items`) are not
-walked: weights are added up by the head items that a pair shares, and shared out at the end. Where there
-is a head, what two popular items or a popular and another item have is computed once, in the row of the
+For item i with users S, the kernel lists every item of S with those of S who have it (the item's holders,
+ascending). It then visits the pairs u < v of S, one u at a time. The number of items that u and v share is
+the number of common bits in their masks of popular items, plus the number of u's other items that have v
+among their holders; it gives the weight of the pair. A second loop over the holders adds the weights up for
+each listed item. The most popular items, the head (see `popular_items`), are not in these lists: weights
+are added up by the set of head items that a pair shares, and distributed to the items at the end. With a
+head, the score of two popular items, or of a popular and another item, is computed once, in the row of the
 less popular one.
 
-Memory: a few numbers per item, and per click of S. The order of additions depends on i alone, so the bits
-are the same on any number of threads; it is also the same for (i, j) and (j, i), so that exact scores are
-exactly symmetric.
+Memory: a few numbers per item, and per click of S. The order of additions depends on i alone, so that the
+bytes are the same on any number of threads; it is also the same for (i, j) and (j, i), so that exact scores
+are exactly symmetric. Own code, compiled by numba: recfarm, a Python package with Swing, returns float32
+and has no caps by sampling.
 """
 
 from typing import Any
@@ -25,52 +26,55 @@ from qarm.pairs.swing.buffers import MASKED, buffers_for
 __all__ = ["keep_best", "ones", "score_items"]
 
 Ints = npt.NDArray[np.int32]
-Places = npt.NDArray[np.uint32]
+Unsigned = npt.NDArray[np.uint32]
 Floats = npt.NDArray[np.float64]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def score_items(rows: Ints, lists: Any, numbers: Any, head: Any, out: Any, left: Any) -> None:
-    """Fill a row of `out` (neighbors, scores, users, found) for each item of `rows`.
+def score_items(rows: Ints, lists: Any, numbers: Any, head: Any, out: Any, by_bit: Any) -> None:
+    """Fill a row of `out` (neighbors, scores, users, filled) for each item of `rows`.
 
     Args:
         rows: item numbers; none is a head item.
-        lists: `Walked` starts, splits and items, then each item's users as starts and values.
+        lists: starts, splits and items of a `Tail`, then each item's users as starts and values.
         numbers: weights float64 [users], scale float64 [items], parts float64 [most items + 1], of which
             parts[c] is 1 / (alpha + c).
-        head: masks uint64 [users], bits int32 [items] and how many bits belong to head items.
-        out: as in `Block`, empty; rows of popular items stay so.
-        left: `items` int32 [popular], by bit; `scores` float64 and `users` int32 [rows, popular], of each row
-            with each popular item of a lower bit; `shared` float64 [2 ** head items], what the rows add to
-            `popular_items.popular_scores`. Without popular items, every row goes to `out`.
+        head: masks uint64 [users], bits int32 [items], and the number of head items.
+        out: as `_Block` of `partition`, empty; rows of popular items stay empty.
+        by_bit: `items` int32 [popular], by bit; `scores` float64 and `users` int32 [rows, popular], of each
+            row with each popular item of a lower bit; `shared` float64 [2 ** head items], part of the rows in
+            the sums for `popular_items.popular_scores`. Without popular items, every row goes to `out`.
     """
-    walked, item_starts, item_users = lists
+    tail, item_starts, item_users = lists
     weights, scale, parts = numbers
     masks, bits, heads = head
     buffers = buffers_for(rows, lists, heads)
-    own_weights, own_masks = buffers.weights, buffers.masks
-    for place, row in enumerate(rows):
+    user_weights, user_masks = buffers.weights, buffers.masks
+    for index, row in enumerate(rows):
         users = item_users[item_starts[row] : item_starts[row + 1]]
-        limit = min(bits[row], len(left.items)) if len(left.items) else MASKED
-        popular = limit < len(left.items)
-        count = _list_holders(users, walked, (row, bits, limit), buffers)
+        limit = min(bits[row], len(by_bit.items)) if len(by_bit.items) else MASKED
+        popular = limit < len(by_bit.items)
+        count = _list_holders(users, tail, (row, bits, limit), buffers)
         for u, user in enumerate(users):
-            own_weights[u], own_masks[u] = weights[user], masks[user]
-        known = 0 if bits[row] < MASKED else 1  # the row's own bit counts, or else the row
-        patterns = _add_pairs(len(users), parts[known:], heads, popular, buffers)
-        _share_out(patterns, place, buffers, left)
-        if limit <= len(left.items):
-            _leave(len(users), count, place, (limit, bits), buffers, left)
+            user_weights[u], user_masks[u] = weights[user], masks[user]
+        unmasked = 0 if bits[row] < MASKED else 1  # the item of the row is shared too, and has no bit
+        patterns = _add_pairs(len(users), parts[unmasked:], heads, popular, buffers)
+        _distribute(patterns, index, buffers, by_bit)
+        if limit <= len(by_bit.items):
+            _popular_columns(len(users), count, index, (limit, bits), buffers, by_bit)
         if popular:
             buffers.scores[:count] = 0.0
         else:
-            _finish(count, (place, row), scale[row], heads, buffers, left, out)
+            _write_row(count, (index, row), scale[row], heads, buffers, by_bit, out)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _list_holders(users: Ints, walked: Any, which: Any, buffers: Any) -> int:
-    """List the walked items of `users` with their holders; returns how many. Few branches to guess wrong."""
-    starts, splits, items = walked
+def _list_holders(users: Ints, tail: Any, which: Any, buffers: Any) -> int:
+    """List the items of `users` outside the head with their holders; returns their number.
+
+    Without branches where possible, since a wrong prediction costs more than the work.
+    """
+    starts, splits, items = tail
     local, listed, ends, last = buffers.local, buffers.listed, buffers.ends, buffers.last
     counts, entry_split, entry_end = buffers.counts, buffers.entry_split, buffers.entry_end
     count = filled = 0
@@ -79,18 +83,18 @@ def _list_holders(users: Ints, walked: Any, which: Any, buffers: Any) -> int:
             listed[count] = item
             count += local[item] == 0
             local[item] += 1
-    for place in range(count):
-        item = listed[place]
-        ends[place], counts[place] = filled, local[item]
+    for index in range(count):
+        item = listed[index]
+        ends[index], counts[index] = filled, local[item]
         filled += local[item]
-        last[place], local[item] = filled, place
+        last[index], local[item] = filled, index
     entry = 0
     room = (local, ends, last, buffers.holders, buffers.entry_item, buffers.entry_next)
-    for place, user in enumerate(users):
-        entry = _enter(items, starts[user], splits[user], (place, entry), which, room)
-        entry_split[place] = entry
-        entry = _enter(items, splits[user], starts[user + 1], (place, entry), which, room)
-        entry_end[place] = entry
+    for position, user in enumerate(users):
+        entry = _enter(items, starts[user], splits[user], (position, entry), which, room)
+        entry_split[position] = entry
+        entry = _enter(items, splits[user], starts[user + 1], (position, entry), which, room)
+        entry_end[position] = entry
     for item in listed[:count]:
         local[item] = 0
     return count
@@ -98,17 +102,17 @@ def _list_holders(users: Ints, walked: Any, which: Any, buffers: Any) -> int:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _enter(items: Ints, begin: int, stop: int, at: Any, which: Any, room: Any) -> int:
-    """Add a user, by her place, to the holders of items[begin:stop]; returns the next free entry.
+    """Add a user, by position in S, to the holders of items[begin:stop]; returns the next free entry.
 
-    The last holder of an item has none after her, and needs no entry.
+    The last holder of an item has no later holder, and needs no entry.
     """
-    (place, entry), (row, bits, limit) = at, which
+    (position, entry), (row, bits, limit) = at, which
     local, ends, last, holders, entry_item, entry_next = room
     for index in range(np.uint64(begin), np.uint64(stop)):
         item = np.uint32(items[index])
         listed, bit = np.uint32(local[item]), bits[item]
         end = ends[listed]
-        holders[end] = place
+        holders[end] = position
         ends[listed] = end + 1
         entry_item[entry], entry_next[entry] = listed, end + 1
         wanted = (item != np.uint32(row)) & ((bit < limit) | (bit == MASKED))
@@ -117,62 +121,62 @@ def _enter(items: Ints, begin: int, stop: int, at: Any, which: Any, room: Any) -
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _share_out(patterns: int, place: int, buffers: Any, left: Any) -> None:
-    """Give each head item the weight of the pairs that share it, and clear the table."""
-    by_head, shared, scores = buffers.by_head, left.shared, left.scores
+def _distribute(patterns: int, index: int, buffers: Any, by_bit: Any) -> None:
+    """Add the weight of each set of head items to the scores of its items, and clear the table."""
+    by_head, shared, scores = buffers.by_head, by_bit.shared, by_bit.scores
     for pattern in buffers.seen[:patterns]:
         weight, by_head[pattern] = by_head[pattern], 0.0
         shared[pattern] += weight
         rest = np.uint64(pattern)
         while rest:
             lowest = rest & (~rest + np.uint64(1))
-            scores[place, ones(lowest - np.uint64(1))] += weight
+            scores[index, ones(lowest - np.uint64(1))] += weight
             rest ^= lowest
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _leave(users: int, count: int, place: int, which: Any, buffers: Any, left: Any) -> None:
-    """Tell the popular items below the limit what the row has with each."""
+def _popular_columns(users: int, count: int, index: int, which: Any, buffers: Any, by_bit: Any) -> None:
+    """Write the row's scores and common users with each popular item below the limit."""
     limit, bits = which
     below = ~np.uint64(0) if limit == MASKED else (np.uint64(1) << np.uint64(limit)) - np.uint64(1)
-    both, scores, items, own = left.users, left.scores, buffers.listed, buffers.scores
+    both, scores, items, sums = by_bit.users, by_bit.scores, buffers.listed, buffers.scores
     for mask in buffers.masks[:users]:
         rest = mask & below
         while rest:
             lowest = rest & (~rest + np.uint64(1))
-            both[place, ones(lowest - np.uint64(1))] += np.int32(1)
+            both[index, ones(lowest - np.uint64(1))] += np.int32(1)
             rest ^= lowest
     for listed in range(count):
         bit = bits[items[listed]]
         if bit < limit:
-            scores[place, bit] = own[listed]
+            scores[index, bit] = sums[listed]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _finish(count: int, which: Any, scale: float, heads: int, buffers: Any, left: Any, out: Any) -> None:
-    """Write the best of the items that two users or more have, head items too, and clear the scores."""
-    place, row = which
-    listed, counts, own = buffers.listed, buffers.counts, buffers.scores
+def _write_row(count: int, which: Any, scale: float, heads: int, buffers: Any, by_bit: Any, out: Any) -> None:
+    """Write the best items with two common users or more, head items too, and clear the scores."""
+    index, row = which
+    listed, counts, sums = buffers.listed, buffers.counts, buffers.scores
     items, scores, users = buffers.best, buffers.best_scores, buffers.best_users
     filled = 0
     for entry in range(count):
-        items[filled], scores[filled], users[filled] = listed[entry], own[entry] * scale, counts[entry]
+        items[filled], scores[filled], users[filled] = listed[entry], sums[entry] * scale, counts[entry]
         filled += (counts[entry] > 1) & (listed[entry] != row)
-        own[entry] = 0.0
-    popular, popular_scores, both = left.items, left.scores, left.users
+        sums[entry] = 0.0
+    popular, popular_scores, both = by_bit.items, by_bit.scores, by_bit.users
     for bit in range(heads):
-        items[filled], scores[filled] = popular[bit], popular_scores[place, bit]
-        users[filled] = both[place, bit]
-        filled += both[place, bit] > 1
-    keep_best(filled, place, (items, scores, users), out)
+        items[filled], scores[filled] = popular[bit], popular_scores[index, bit]
+        users[filled] = both[index, bit]
+        filled += both[index, bit] > 1
+    keep_best(filled, index, (items, scores, users), out)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _add_pairs(users: int, parts: Floats, heads: int, popular: bool, buffers: Any) -> int:
-    """Add w_u * w_v / (alpha + items in common) of every pair u < v to what they share.
+    """Add w_u * w_v / (alpha + common items) of every pair u < v to the score of each common item.
 
-    For a popular row, items without a bit are left to their own rows. Returns how many different sets of
-    head items are shared.
+    A popular row leaves out items without a bit, whose rows compute these scores. Returns the number of
+    distinct sets of head items that pairs share.
     """
     items, after, last, holders = buffers.entry_item, buffers.entry_next, buffers.last, buffers.holders
     split, ends = buffers.entry_split, buffers.entry_end
@@ -201,14 +205,15 @@ def _add_pairs(users: int, parts: Floats, heads: int, popular: bool, buffers: An
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _count(common: Places, holders: Places, begin: np.uint64, end: np.uint64) -> None:
+def _count(common: Unsigned, holders: Unsigned, begin: np.uint64, end: np.uint64) -> None:
+    """Add 1 to the common items of each of the holders."""
     for h in range(begin, end):
         common[holders[h]] += np.uint32(1)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _meet(u: int, users: int, head: np.uint64, meeting: Any) -> None:
-    """How many items u shares with each later user, and which of the head."""
+    """Number of items that u shares with each later user, and the shared head items as bits."""
     masks, common, shares, patterns = meeting
     mask = masks[u]
     for v in range(np.uint64(u + 1), np.uint64(users)):
@@ -220,6 +225,7 @@ def _meet(u: int, users: int, head: np.uint64, meeting: Any) -> None:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _weigh(u: int, users: int, weighing: Any) -> None:
+    """Gain w_v / (alpha + common items) of each later user v."""
     weights, shares, gains, parts = weighing
     for v in range(np.uint64(u + 1), np.uint64(users)):
         gains[v] = weights[v] * parts[shares[v]]
@@ -227,7 +233,7 @@ def _weigh(u: int, users: int, weighing: Any) -> None:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _weigh_by_head(u: int, users: int, count: int, weighing: Any, adding: Any) -> int:
-    """The same, and add the gains of u up by the head items that are shared; lists those seen first."""
+    """Gains as in `_weigh`, also added up by the shared head items; returns the number of sets in `seen`."""
     weights, shares, gains, parts = weighing
     patterns, by_head, seen = adding
     weight = weights[u]
@@ -245,7 +251,7 @@ def _weigh_by_head(u: int, users: int, count: int, weighing: Any, adding: Any) -
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def ones(x: np.uint64) -> np.uint64:
-    """How many bits are set; compilers know these lines and use the machine's own instruction."""
+    """Number of set bits; compilers replace these lines by one machine instruction."""
     x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
     x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
     x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
@@ -253,8 +259,8 @@ def ones(x: np.uint64) -> np.uint64:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _total(gains: Floats, holders: Places, begin: np.uint64, end: np.uint64) -> float:
-    """Sum of the holders' gains in four lanes, which hides the latency of additions; the order is fixed."""
+def _total(gains: Floats, holders: Unsigned, begin: np.uint64, end: np.uint64) -> float:
+    """Sum of the holders' gains, as four partial sums to hide the latency of additions; in a fixed order."""
     a = b = c = d = 0.0
     whole = begin + (end - begin) // np.uint64(4) * np.uint64(4)
     for h in range(begin, whole, np.uint64(4)):
@@ -269,18 +275,18 @@ def _total(gains: Floats, holders: Places, begin: np.uint64, end: np.uint64) -> 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def keep_best(count: int, row: int, columns: Any, out: Any) -> None:
-    """Write the best of the first `count` entries to a row of `out`, best first.
+    """Write the top k of the first `count` entries to a row of `out`, by (-score, item number).
 
-    Each entry is moved up to its place among those kept so far: few are, once the row is full.
+    An insertion sort: once the row is full, few entries enter it.
 
     Args:
         count: entries to choose from.
         row: of `out`.
         columns: items int32, scores float64 and users int32, by entry.
-        out: neighbors, scores and users [rows, width], and how many were found [rows].
+        out: neighbors, scores and users [rows, k], and the number of filled columns [rows].
     """
     items, scores, users = columns
-    neighbors, kept, both, found = out
+    neighbors, kept, both, filled = out
     size, width = np.uint64(0), np.uint64(neighbors.shape[1])
     for entry in range(count):
         item, score = items[entry], scores[entry]
@@ -288,21 +294,22 @@ def keep_best(count: int, row: int, columns: Any, out: Any) -> None:
             last = width - np.uint64(1)
             if _before(kept[row, last], neighbors[row, last], score, item):
                 continue
-            place = last
+            column = last
         else:
-            place = size
+            column = size
             size += np.uint64(1)
-        while place > 0:
-            above = place - np.uint64(1)
+        while column > 0:
+            above = column - np.uint64(1)
             if _before(kept[row, above], neighbors[row, above], score, item):
                 break
-            neighbors[row, place], kept[row, place] = neighbors[row, above], kept[row, above]
-            both[row, place] = both[row, above]
-            place = above
-        neighbors[row, place], kept[row, place], both[row, place] = item, score, users[entry]
-    found[row] = size
+            neighbors[row, column], kept[row, column] = neighbors[row, above], kept[row, above]
+            both[row, column] = both[row, above]
+            column = above
+        neighbors[row, column], kept[row, column], both[row, column] = item, score, users[entry]
+    filled[row] = size
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _before(score: float, item: int, other_score: float, other_item: int) -> bool:
+    """True where an entry comes before another one."""
     return bool(score > other_score or (score == other_score and item < other_item))

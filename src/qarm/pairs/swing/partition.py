@@ -14,21 +14,21 @@ from qarm.data.interaction_matrix import Lists
 from qarm.pairs.swing.kernel import keep_best, score_items
 from qarm.pairs.swing.popular_items import PopularItems, popular_scores
 
-__all__ = ["Bucket", "Neighbors", "Scoring", "in_order", "neighbors", "score_bucket"]
+__all__ = ["Bucket", "Neighbors", "Scoring", "merged", "neighbors", "score_bucket"]
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-BLOCK_CELLS, BLOCK_ROWS = 1 << 22, 1 << 15  # what is merged at once
+BLOCK_CELLS, BLOCK_ROWS = 1 << 22, 1 << 15  # largest block that is merged at once
 PARTS = 16  # of a block, whatever the number of threads: sums over parts must not depend on it
 
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Scored neighbours of items, best first: entry e says neighbors[e] is near items[e].
+    """Scored neighbours of items, best first: entry e has neighbors[e] as a neighbour of items[e].
 
-    items, neighbors: int32 [entries]; scores: float64 [entries]; users: int32 [entries], those who have
-    both.
+    items, neighbors: int32 [entries]; scores: float64 [entries]; users: int32 [entries], number of users
+    with both.
     """
 
     items: Ints
@@ -41,8 +41,9 @@ class Neighbors:
 class Bucket:
     """Result of a bucket of items: its neighbours, and its part of the popular items' scores.
 
-    near: of the bucket's items, but popular ones; popular: the best of the bucket's items for each popular
-    one, and the lower ones for those of the bucket; shared: float64 [2 ** head items], see `popular_items`.
+    near: of the bucket's items without the popular ones; popular: for each popular item the best of the
+    bucket's items, and for those in the bucket the popular items of lower bits; shared: float64
+    [2 ** head items], see `popular_items`.
     """
 
     near: Neighbors
@@ -76,7 +77,7 @@ def neighbors(scoring: Scoring, *, threads: int, engine: EngineName = "local") -
     """The `top_k` neighbours of every item by (-score, number), in blocks; popular items come last.
 
     Args:
-        scoring: the lists and the formula's numbers.
+        scoring: the lists and the settings of the formula.
         threads: that work at once on this machine; the result does not depend on it.
         engine: that runs `score_bucket` over buckets of items.
     """
@@ -84,7 +85,7 @@ def neighbors(scoring: Scoring, *, threads: int, engine: EngineName = "local") -
     rows = np.flatnonzero(others).astype(np.int32)
     height = max(1, min(BLOCK_ROWS, BLOCK_CELLS // scoring.width))
     blocks = [rows[first : first + height] for first in range(0, len(rows), height)]
-    buckets = [part for block in blocks for part in _dealt(block, scoring.by_item.sizes[block])]
+    buckets = [part for block in blocks for part in _balanced_parts(block, scoring.by_item.sizes[block])]
     scored = run_on(engine)(score_bucket, buckets, shared=scoring, workers=threads)
     shared, best = np.zeros(1 << scoring.head.heads), []
     with tqdm(total=len(rows), desc="swing", disable=None) as bar:
@@ -93,7 +94,7 @@ def neighbors(scoring: Scoring, *, threads: int, engine: EngineName = "local") -
             for part in parts:
                 shared += part.shared
                 best.append(part.popular)
-            yield in_order([part.near for part in parts])
+            yield merged([part.near for part in parts])
             bar.update(len(block))
     if scoring.head.heads:
         yield _popular_neighbors(scoring, best, shared)
@@ -102,36 +103,37 @@ def neighbors(scoring: Scoring, *, threads: int, engine: EngineName = "local") -
 def score_bucket(scoring: Scoring, rows: Ints) -> Bucket:
     """The neighbours of the items `rows`, int32 [n], none of the head; they depend on no other bucket."""
     by_user, by_item, head = scoring.by_user, scoring.by_item, scoring.head
-    lists = (head.walked, by_item.starts, by_item.values)
+    lists = (head.tail, by_item.starts, by_item.values)
     most = int(by_user.sizes.max(initial=0)) + 2
     with np.errstate(divide="ignore"):  # two users share one item or more, so that parts[0] is not read
         parts = 1.0 / (scoring.alpha + np.arange(most))
-    block, left = _Block.empty(len(rows), scoring.width), _Left.empty(len(rows), head)
+    block, by_bit = _Block.empty(len(rows), scoring.width), _ByBit.empty(len(rows), head)
     numbers = (scoring.weights, scoring.scale, parts)
-    score_items(rows, lists, numbers, (head.masks, head.bits, head.heads), block, left)
-    popular = in_order([_best_for_popular(rows, left, scoring.width), _lower(rows, left, head)])
-    return Bucket(block.packed(rows), popular, left.shared)
+    score_items(rows, lists, numbers, (head.masks, head.bits, head.heads), block, by_bit)
+    popular = merged([_best_for_popular(rows, by_bit, scoring.width), _lower(rows, by_bit, head)])
+    return Bucket(block.packed(rows), popular, by_bit.shared)
 
 
-def _dealt(rows: Ints, sizes: Longs) -> list[Ints]:
-    """The heaviest items are dealt out first, one to each part in turn."""
+def _balanced_parts(rows: Ints, sizes: Longs) -> list[Ints]:
+    """Rows in parts of about equal work: by falling number of users, one to each part in turn."""
     order = rows[np.argsort(-sizes, kind="stable")]
     return [np.ascontiguousarray(order[part::PARTS]) for part in range(PARTS)]
 
 
-def _best_for_popular(rows: Ints, left: "_Left", width: int) -> Neighbors:
-    out = _Block.empty(len(left.items), width)
-    for bit in range(len(left.items)):
-        both = left.users[:, bit] > 1
-        columns = (rows[both], left.scores[both, bit], left.users[both, bit])
+def _best_for_popular(rows: Ints, by_bit: "_ByBit", width: int) -> Neighbors:
+    """Neighbours of the popular items: the best of `rows` for each."""
+    out = _Block.empty(len(by_bit.items), width)
+    for bit in range(len(by_bit.items)):
+        both = by_bit.users[:, bit] > 1
+        columns = (rows[both], by_bit.scores[both, bit], by_bit.users[both, bit])
         keep_best(int(both.sum()), bit, columns, out)
-    return out.packed(left.items)
+    return out.packed(by_bit.items)
 
 
-def _lower(rows: Ints, left: "_Left", head: PopularItems) -> Neighbors:
-    """For the popular items among `rows`, those of lower bits."""
-    row, bit = np.nonzero((head.bits[rows] < len(left.items))[:, None] & (left.users > 1))
-    return Neighbors(rows[row], left.items[bit], left.scores[row, bit], left.users[row, bit])
+def _lower(rows: Ints, by_bit: "_ByBit", head: PopularItems) -> Neighbors:
+    """Neighbours of the popular items among `rows`: the popular items of lower bits."""
+    row, bit = np.nonzero((head.bits[rows] < len(by_bit.items))[:, None] & (by_bit.users > 1))
+    return Neighbors(rows[row], by_bit.items[bit], by_bit.scores[row, bit], by_bit.users[row, bit])
 
 
 def _popular_neighbors(scoring: Scoring, best: list[Neighbors], shared: Floats) -> Neighbors:
@@ -140,7 +142,7 @@ def _popular_neighbors(scoring: Scoring, best: list[Neighbors], shared: Floats) 
     scores, users = popular_scores(head, scoring.weights, shared, alpha=scoring.alpha)
     one, other = np.nonzero((users > 1) & ~np.eye(head.heads, dtype=np.bool_))
     among = (head.items[one], head.items[other], scores[one, other], users[one, other].astype(np.int32))
-    every = in_order([*best, Neighbors(*among)])
+    every = merged([*best, Neighbors(*among)])
     out = _Block.empty(len(items), scoring.width)
     for row, item in enumerate(items):
         of = every.items == item
@@ -149,8 +151,8 @@ def _popular_neighbors(scoring: Scoring, best: list[Neighbors], shared: Floats) 
     return out.packed(items)
 
 
-def in_order(parts: list[Neighbors]) -> Neighbors:
-    """Entries of all parts by item; those of one item stay in their order."""
+def merged(parts: list[Neighbors]) -> Neighbors:
+    """Entries of all parts, sorted by item; entries of one item keep their order."""
     if not parts:
         return _Block.empty(0, 1).packed(np.empty(0, np.int32))
     items = np.concatenate([part.items for part in parts])
@@ -163,34 +165,38 @@ def in_order(parts: list[Neighbors]) -> Neighbors:
 
 
 class _Block(NamedTuple):
+    """Neighbours of rows of items, best first, in a table of fixed width."""
+
     neighbors: Ints  # [rows, width]
     scores: Floats  # [rows, width]
     users: Ints  # [rows, width]
-    filled: Longs  # [rows], how many of `width` are filled
+    filled: Longs  # [rows], number of filled columns
 
     @classmethod
     def empty(cls, rows: int, width: int) -> "_Block":
-        """Buffers of this shape without entries."""
+        """Block without neighbours."""
         shape = (rows, width)
         return cls(
             np.empty(shape, np.int32), np.empty(shape), np.empty(shape, np.int32), np.zeros(rows, np.int64)
         )
 
     def packed(self, rows: Ints) -> Neighbors:
-        """Filled entries, by the items of the rows."""
+        """Neighbours of the items `rows`, without the unfilled columns."""
         kept = np.arange(self.neighbors.shape[1]) < self.filled[:, None]
         items = np.repeat(rows, self.filled)
         return Neighbors(items, self.neighbors[kept], self.scores[kept], self.users[kept])
 
 
-class _Left(NamedTuple):
+class _ByBit(NamedTuple):
+    """Scores and common users of rows of items with each popular item, by its bit."""
+
     items: Ints  # [popular]
     scores: Floats  # [rows, popular]
     users: Ints  # [rows, popular]
-    shared: Floats  # [2 ** heads]
+    shared: Floats  # [2 ** heads], see `Bucket`
 
     @classmethod
-    def empty(cls, rows: int, head: PopularItems) -> "_Left":
-        """Buffers of this shape without entries."""
+    def empty(cls, rows: int, head: PopularItems) -> "_ByBit":
+        """Zeros for a number of rows."""
         shape = (rows, len(head.items))
         return cls(head.items, np.zeros(shape), np.zeros(shape, np.int32), np.zeros(1 << head.heads))

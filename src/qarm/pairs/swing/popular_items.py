@@ -1,4 +1,4 @@
-"""Popular items (the head) of Swing: so many users have them that a walk over all pairs is too slow.
+"""Popular items (the head) of Swing, scored without a loop over all pairs of their many users.
 
 Two users u and v share h items of the head and r of the rest. Since
 
@@ -6,7 +6,7 @@ Two users u and v share h items of the head and r of the rest. Since
 
 the weight of all pairs with the same shared head items x is (q[x] - t[x]) / (alpha + |x|): q[x] is the sum
 of w_u * w_v over them, whatever else they share, and t[x] that of r * w_u * w_v / (alpha + h + r), which
-is what the rows of the other items have added up by x already. No pair is walked for q: with W[y] the
+the rows of the other items have added up by x already. q needs no loop over pairs: with W[y] the
 weight of the users who have all of y, (W[y] ** 2 - sum of their w ** 2) / 2 is the sum of q over all x that
 hold y, and q follows by inclusion and exclusion over 2 ** 16 sets.
 """
@@ -21,10 +21,10 @@ from numba import njit
 from qarm.data.interaction_matrix import Lists
 from qarm.pairs.swing.buffers import MASKED
 
-__all__ = ["PopularItems", "Walked", "popular_items_of", "popular_scores"]
+__all__ = ["PopularItems", "Tail", "popular_items_of", "popular_scores"]
 
-MOST = 16
-WORTH = 1 << 23  # pairs of users, over all head items, below which walking them is as quick
+MOST_HEAD_ITEMS = 16
+LEAST_USER_PAIRS = 1 << 23  # pairs of users, over all head items, below which a loop over them is as quick
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
@@ -32,10 +32,10 @@ Masks = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
 
 
-class Walked(NamedTuple):
-    """Each user's items without the head's: those of user u are items[starts[u]:starts[u + 1]].
+class Tail(NamedTuple):
+    """Each user's items outside the head: those of user u are items[starts[u]:starts[u + 1]].
 
-    starts: int64 [users + 1]; splits: int64 [users], where those with a bit begin; items: int32.
+    starts: int64 [users + 1]; splits: int64 [users], start of those with a bit; items: int32.
     """
 
     starts: Longs
@@ -45,18 +45,18 @@ class Walked(NamedTuple):
 
 @dataclass(frozen=True)
 class PopularItems:
-    """Which items have a bit, and which users have these.
+    """Items with a bit, and each user's set of them as a mask.
 
-    items: int32 [popular], those with a bit where there is a head, most popular first, else none; heads: how
-    many of them are the head; bits: int32 [items], an item's bit, or 64; masks: uint64 [users]; walked: the
-    items that are not in the head.
+    items: int32 [popular], those with a bit, most popular first, empty without a head; heads: number of
+    items in the head; bits: int32 [items], an item's bit, or 64; masks: uint64 [users]; tail: the
+    items outside the head.
     """
 
     items: Ints
     heads: int
     bits: Ints
     masks: Masks
-    walked: Walked
+    tail: Tail
 
 
 def popular_items_of(by_user: Lists, sizes: Longs, *, whole: bool = False) -> PopularItems:
@@ -65,45 +65,45 @@ def popular_items_of(by_user: Lists, sizes: Longs, *, whole: bool = False) -> Po
     Args:
         by_user: every user's items.
         sizes: users of each item, int64 [items].
-        whole: whether no item is scored from a sample of its users.
+        whole: every item is scored from all its users, not from a sample.
     """
     popular = np.argsort(-sizes, kind="stable")[:MASKED].astype(np.int32)
     bits = np.full(len(sizes), MASKED, dtype=np.int32)
     bits[popular] = np.arange(len(popular), dtype=np.int32)
-    first = popular[:MOST]
-    pays = whole and float((sizes[first].astype(np.float64) ** 2).sum()) / 2 >= WORTH
+    first = popular[:MOST_HEAD_ITEMS]
+    pays = whole and float((sizes[first].astype(np.float64) ** 2).sum()) / 2 >= LEAST_USER_PAIRS
     heads = len(first) if pays else 0
     masks, starts, splits, items = _sorted(by_user.starts, by_user.values, bits, heads)
     return PopularItems(
-        popular[: len(popular) if pays else 0], heads, bits, masks, Walked(starts, splits, items)
+        popular[: len(popular) if pays else 0], heads, bits, masks, Tail(starts, splits, items)
     )
 
 
 @njit(nogil=True, cache=True)
 def _sorted(starts: Longs, items: Ints, bits: Ints, heads: int) -> tuple[Masks, Longs, Longs, Ints]:
-    """Each user's mask, and what else `Walked` holds."""
+    """Each user's mask, and the fields of `Tail`."""
     users = len(starts) - 1
     masks, begins, splits = (
         np.zeros(users, np.uint64),
         np.zeros(users + 1, np.int64),
         np.empty(users, np.int64),
     )
-    walked, filled = np.empty(len(items), np.int32), 0
+    tail, filled = np.empty(len(items), np.int32), 0
     for user in range(users):
-        held = items[starts[user] : starts[user + 1]]
-        for item in held:
+        of_user = items[starts[user] : starts[user + 1]]
+        for item in of_user:
             if bits[item] < MASKED:
                 masks[user] |= np.uint64(1) << np.uint64(bits[item])
             else:
-                walked[filled] = item
+                tail[filled] = item
                 filled += 1
         splits[user] = filled
-        for item in held:
+        for item in of_user:
             if heads <= bits[item] < MASKED:
-                walked[filled] = item
+                tail[filled] = item
                 filled += 1
         begins[user + 1] = filled
-    return masks, begins, splits, walked[:filled]
+    return masks, begins, splits, tail[:filled]
 
 
 def popular_scores(
@@ -114,7 +114,7 @@ def popular_scores(
     Args:
         head: with one item or more.
         weights: w of each user, float64 [users].
-        rest: what the rows of all other items added up, float64 [2 ** heads].
+        rest: sums of the rows of all other items, float64 [2 ** heads].
         alpha: added to the number of shared items.
     """
     patterns = (head.masks & np.uint64(len(rest) - 1)).astype(np.int64)
@@ -131,7 +131,7 @@ def popular_scores(
 
 
 def _supersets(table: npt.NDArray[Any], sign: float) -> Floats:
-    """Add (or, with sign -1, the inverse) to each set of bits what the sets holding it have."""
+    """Sums over the supersets of each set of bits; with sign -1 the inverse."""
     sums = table.astype(np.float64)
     for bit in range(len(sums).bit_length() - 1):
         halves = sums.reshape(-1, 2, 1 << bit)

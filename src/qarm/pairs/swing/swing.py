@@ -1,4 +1,4 @@
-"""Swing scores: items are near when the pairs of users who share both share little else."""
+"""Swing scores: two items are near when the pairs of users who share both share few other items."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from qarm.core.parallel.engine import EngineName
 from qarm.data.interaction_matrix import click_matrix, sampled
 from qarm.data.interactions import Log
 from qarm.errors import Problems
-from qarm.pairs.swing.partition import Neighbors, Scoring, in_order, neighbors
+from qarm.pairs.swing.partition import Neighbors, Scoring, merged, neighbors
 from qarm.pairs.swing.popular_items import popular_items_of
 
 __all__ = ["swing"]
@@ -83,7 +83,7 @@ def swing(
     # numba.get_num_threads() would start its OpenMP and change torch's number of threads
     threads = threads or numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     blocks = list(neighbors(scoring, threads=threads, engine=engine))
-    frame = _named(in_order(blocks), matrix.item_ids)
+    frame = _named(merged(blocks), matrix.item_ids)
     return frame if support else frame.drop("users")
 
 
