@@ -3,9 +3,9 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -105,13 +105,13 @@ def _show(stages: Iterable["Done"], *, as_json: bool) -> None:
         print("nothing to do: every stage is fresh")
 
 
-def _figure(value: Any) -> str:
+def _figure(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _stage_command(last: str) -> Any:
+def _stage_command(last: str) -> Callable[..., None]:
     def command(
         config: ConfigFile, *, out: RunFolder, settings: Settings = None, as_json: Json = False
     ) -> None:
@@ -205,27 +205,25 @@ def quantize(
     from qarm.pipeline import run_stages
     from qarm.quantizer.versions.lifecycle import append_items, refit_codes, roll_back
 
-    asked = [
-        name
-        for name, wanted in (("--append", append), ("--refit", refit), ("--rollback", rollback))
-        if wanted
+    actions = [
+        name for name, given in (("--append", append), ("--refit", refit), ("--rollback", rollback)) if given
     ]
-    if len(asked) > 1:
-        raise InputError(f"got {' and '.join(asked)}, need at most one of them; run one after the other")
+    if len(actions) > 1:
+        raise InputError(f"got {' and '.join(actions)}, need at most one of them; run one after the other")
     _show(run_stages(_load(config, settings), out, last="quantize"), as_json=as_json)
     if append is not None:
-        _tell("append", out / "codes", append_items(out, append).content(), as_json=as_json)
+        _print_figures("append", out / "codes", append_items(out, append).content(), as_json=as_json)
     if refit:
-        _tell("refit", out / "codes", refit_codes(out).content(), as_json=as_json)
+        _print_figures("refit", out / "codes", refit_codes(out).content(), as_json=as_json)
     if rollback is not None:
-        _tell("rollback", out / "codes", roll_back(out, rollback).content(), as_json=as_json)
+        _print_figures("rollback", out / "codes", roll_back(out, rollback).content(), as_json=as_json)
 
 
-def _tell(what: str, path: Path, rows: Mapping[str, Any], *, as_json: bool) -> None:
+def _print_figures(step: str, path: Path, figures: Mapping[str, object], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"path": str(path), **rows}))
+        print(json.dumps({"path": str(path), **figures}))
     else:
-        print(f"{what:<9} {path}  {'  '.join(f'{key}={_figure(value)}' for key, value in rows.items())}")
+        print(f"{step:<9} {path}  {'  '.join(f'{key}={_figure(value)}' for key, value in figures.items())}")
 
 
 @app.command
@@ -305,7 +303,7 @@ def encode(
 
     codes = encode_items(run, items)
     codes.write(out)
-    _tell("encode", out, {"items": len(codes), "levels": codes.rq.shape[1]}, as_json=as_json)
+    _print_figures("encode", out, {"items": len(codes), "levels": codes.rq.shape[1]}, as_json=as_json)
 
 
 @app.command
@@ -328,7 +326,7 @@ def export(
     from qarm.serving.export.bundle_writer import export_bundle
 
     made = export_bundle(run, out, variant=variant, items=tuple(items or ()), media=media, portable=portable)
-    _tell("export", out, made, as_json=as_json)
+    _print_figures("export", out, made, as_json=as_json)
 
 
 @app.command(name="export-codes")
@@ -346,7 +344,7 @@ def export_codes(
     """Write item to codes and code to items for feature stores and rankers elsewhere."""
     from qarm.serving.export.codes import export_codes as write
 
-    _tell("codes", out, write(run, out, to=to, since=since, valid_from=valid_from), as_json=as_json)
+    _print_figures("codes", out, write(run, out, to=to, since=since, valid_from=valid_from), as_json=as_json)
 
 
 @app.command

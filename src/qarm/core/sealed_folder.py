@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from qarm.core.atomic_io import digest, flush, read_json, sha256_file, write_json
 from qarm.core.folder_swap import swap_folder
@@ -18,13 +17,13 @@ MANIFEST = "manifest.json"
 
 @contextmanager
 def building(folder: Path) -> Iterator[Path]:
-    """A neighbour of `folder` to fill and to `seal`; it takes the name when the block ends without an error.
+    """Working folder to fill and to `seal`; it is renamed to `folder` when the block ends without an error.
 
-    What is there already stays: the same content is left as it is, other content is never replaced. A
-    neighbour that a kill left behind is emptied and used by the next call.
+    An existing folder stays: equal content is left as it is, other content is never replaced. A working folder
+    of a killed process is emptied and used again.
 
     Raises:
-        InputError: `folder` exists and is no sealed folder, or another one.
+        InputError: `folder` exists and is no sealed folder, or one with other content.
         ArtifactError: another process is building it.
     """
     present = _version_of(folder)
@@ -66,13 +65,13 @@ def _emptied(folder: Path) -> None:
 
 
 def _version_of(folder: Path) -> str | None:
-    """Version of the sealed folder that is there, None where nothing is."""
+    """Version of an existing sealed folder; None where there is no folder."""
     if not folder.exists():
         return None
     if not (folder / MANIFEST).is_file():
-        raise InputError(f"{folder} is there and is nothing that qarm exported; give a new folder")
-    found = read_json(folder / MANIFEST)
-    return str(found.get("version")) if isinstance(found, dict) else ""
+        raise InputError(f"{folder} exists and is nothing that qarm exported; give a new folder")
+    manifest = read_json(folder / MANIFEST)
+    return str(manifest.get("version")) if isinstance(manifest, dict) else ""
 
 
 def _flush_all(folder: Path) -> None:
@@ -82,9 +81,10 @@ def _flush_all(folder: Path) -> None:
 
 
 def seal(folder: Path, *, kind: str) -> str:
-    """Write `manifest.json`: kind, version, and the SHA-256 of every other file; returns the version.
+    """Version of a folder that is complete now: the SHA-256 over the names and hashes of its files.
 
-    The version is the SHA-256 over the files' names and hashes: the same content has the same version.
+    `manifest.json` is written: kind, version, and the SHA-256 of every other file. The same content has the
+    same version.
     """
     files = {name: sha256_file(folder / name) for name in _names(folder)}
     version = digest(files)
@@ -93,7 +93,7 @@ def seal(folder: Path, *, kind: str) -> str:
 
 
 def opened_seal(folder: Path, *, kind: str) -> str:
-    """The version of a sealed folder, after every file was read and compared with the manifest.
+    """Version of a sealed folder, after every file was read and compared with the manifest.
 
     Raises:
         InputError: the folder holds no manifest of that kind.
@@ -105,23 +105,23 @@ def opened_seal(folder: Path, *, kind: str) -> str:
     if not isinstance(content, dict) or content.get("kind") != kind:
         raise InputError(f"{folder}: {MANIFEST} is not of kind {kind!r}; export the run with this version")
     files = _files_of(content, folder)
-    there = _names(folder)
+    present = _names(folder)
     faults = {
-        "missing": [name for name in files if name not in there],
-        "not part of it": [name for name in there if name not in files],
-        "changed": [name for name in there if name in files and not _is(folder / name, files[name])],
+        "missing": [name for name in files if name not in present],
+        "not part of it": [name for name in present if name not in files],
+        "changed": [name for name in present if name in files and not _matches(folder / name, files[name])],
     }
-    found = "; ".join(f"{what}: {shown(names)}" for what, names in faults.items() if names)
-    if found:
-        raise ArtifactError(f"{folder} is not as it was written ({found}); restore it or export again")
+    differences = "; ".join(f"{what}: {shown(names)}" for what, names in faults.items() if names)
+    if differences:
+        raise ArtifactError(f"{folder} is not as it was written ({differences}); restore it or export again")
     return str(content["version"])
 
 
-def _is(path: Path, expected: str) -> bool:
+def _matches(path: Path, expected: str) -> bool:
     return path.is_file() and sha256_file(path) == expected
 
 
-def _files_of(content: dict[str, Any], folder: Path) -> dict[str, str]:
+def _files_of(content: dict[str, object], folder: Path) -> dict[str, str]:
     files = content.get("files")
     if not isinstance(files, dict) or content.get("version") != digest(files):
         raise ArtifactError(f"{folder / MANIFEST} was changed; restore it or export again")

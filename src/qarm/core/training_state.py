@@ -163,12 +163,12 @@ class RankerState:
 
 def fingerprint(parts: Iterable[npt.NDArray[Any] | None]) -> str:
     """SHA-256 of arrays: their types, shapes and bytes, in order."""
-    found = hashlib.sha256()
+    checksum = hashlib.sha256()
     for part in parts:
-        found.update(b"none" if part is None else f"{part.dtype.str}{part.shape}".encode())
+        checksum.update(b"none" if part is None else f"{part.dtype.str}{part.shape}".encode())
         if part is not None:
-            found.update(np.ascontiguousarray(part).data)
-    return found.hexdigest()
+            checksum.update(np.ascontiguousarray(part).data)
+    return checksum.hexdigest()
 
 
 def write_ranker_state(

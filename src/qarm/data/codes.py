@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +32,7 @@ class Codes:
 
     def frame(self) -> pl.DataFrame:
         """Columns item_id, rq, vq, version and suffix, vq and suffix where there are any."""
-        columns: dict[str, Any] = {"item_id": self.item_ids, "rq": _fixed(self.rq)}
+        columns: dict[str, object] = {"item_id": self.item_ids, "rq": _fixed(self.rq)}
         if self.vq is not None:
             columns["vq"] = _fixed(self.vq)
         versions = pl.repeat(self.version, len(self), dtype=pl.Int32, eager=True)

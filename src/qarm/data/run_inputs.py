@@ -87,11 +87,11 @@ class Run:
 
     @cached_property
     def _source_hashes(self) -> dict[str, str]:
-        found = {
+        hashes = {
             "items": sha256_file(self.config.items_path),
             "interactions": sha256_file(self.config.interactions_path),
         }
-        return found | ({"users": sha256_file(self.config.users_path)} if self.has_users else {})
+        return hashes | ({"users": sha256_file(self.config.users_path)} if self.has_users else {})
 
     @property
     def has_users(self) -> bool:

@@ -43,7 +43,7 @@ def read_users(path: Path | str, *, id: str = ID, features: Sequence[str]) -> Us
         features: columns of text, integers or booleans; null where unknown.
 
     Raises:
-        InputError: every problem found: missing columns, wrong types, null or duplicate ids.
+        InputError: all problems: missing columns, wrong types, null or duplicate ids.
     """
     path, problems = Path(path), Problems()
     table = read_table(path, text=(id, *features))
