@@ -19,8 +19,8 @@ MANIFEST = "manifest.json"
 def building(folder: Path) -> Iterator[Path]:
     """Working folder to fill and to `seal`; it is renamed to `folder` when the block ends without an error.
 
-    An existing folder stays: equal content is left as it is, other content is never replaced. A working folder
-    of a killed process is emptied and used again.
+    An existing folder stays: equal content is left as it is, other content is never replaced. What a
+    killed process left of a working folder is removed first.
 
     Raises:
         InputError: `folder` exists and is no sealed folder, or one with other content.
