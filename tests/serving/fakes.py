@@ -18,7 +18,7 @@ from qarm.serving.bundle_manager import BundleManager
 from qarm.serving.code_store import Store, StoreQueue
 from qarm.serving.encoder_process import Coded, EncoderDiedError, check_media_of
 from qarm.serving.limits import Limits
-from qarm.serving.metrics import Metrics
+from qarm.serving.prometheus_metrics import Metrics
 from qarm.serving.service import Service
 
 TOKEN = "a-token-for-the-tests"  # noqa: S105

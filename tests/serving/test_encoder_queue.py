@@ -13,7 +13,7 @@ from qarm.errors import ArtifactError
 from qarm.serving.encoder_queue import EncoderQueue
 from qarm.serving.http.problems import Problem
 from qarm.serving.limits import Limits
-from qarm.serving.metrics import Metrics
+from qarm.serving.prometheus_metrics import Metrics
 
 
 def with_batcher(work: Callable[[EncoderQueue, FakeWorker], Awaitable[Any]], **limits: Any) -> Any:

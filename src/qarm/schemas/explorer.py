@@ -27,7 +27,7 @@ class TreeCard(Schema):
 
 
 class Tree(Schema):
-    """`report/tree.json`; `qarm.report.tree.tree_json` says what each field means."""
+    """`report/tree.json`; `qarm.report.tree.tree_content` says what each field means."""
 
     items: Count
     levels: Count

@@ -90,7 +90,7 @@ def build_service(
     from qarm.serving.bundle_manager import BundleManager
     from qarm.serving.code_store import Store, StoreQueue
     from qarm.serving.encoder_process import EncoderProcess
-    from qarm.serving.metrics import Metrics
+    from qarm.serving.prometheus_metrics import Metrics
     from qarm.serving.service import Service
 
     metrics = Metrics()

@@ -14,7 +14,7 @@ from qarm.serving.encoder_process import Worker
 from qarm.serving.encoder_queue import EncoderQueue
 from qarm.serving.http.problems import Problem
 from qarm.serving.limits import Limits
-from qarm.serving.metrics import Metrics
+from qarm.serving.prometheus_metrics import Metrics
 
 if TYPE_CHECKING:
     from qarm.serving.bundle import Bundle

@@ -12,7 +12,7 @@ from qarm.errors import InputError, QarmError
 from qarm.serving.encoder_process import Coded, EncoderDiedError, Row, Worker
 from qarm.serving.http.problems import Problem
 from qarm.serving.limits import Limits
-from qarm.serving.metrics import Metrics
+from qarm.serving.prometheus_metrics import Metrics
 
 __all__ = ["EncoderQueue"]
 

@@ -16,7 +16,7 @@ from qarm.serving.encoder_process import Coded
 from qarm.serving.http.problems import Problem
 from qarm.serving.http.schemas import NewItem
 from qarm.serving.limits import Limits
-from qarm.serving.metrics import Metrics
+from qarm.serving.prometheus_metrics import Metrics
 
 __all__ = ["Service"]
 

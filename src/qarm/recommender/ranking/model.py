@@ -23,7 +23,7 @@ from qarm.recommender.batches import BUCKETS, Batch, batches
 from qarm.recommender.examples import Examples
 from qarm.recommender.history_search import CodeSearch, Cross, Crossed
 from qarm.recommender.item_fields import ItemFields
-from qarm.recommender.requests import requests
+from qarm.recommender.scoring_requests import requests
 from qarm.recommender.user_fields import UserFields, user_codes
 from qarm.schemas.results import RankerShape
 

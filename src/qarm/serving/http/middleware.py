@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qarm.serving.http.problems import Problem, answer, hidden
 from qarm.serving.limits import Limits
-from qarm.serving.metrics import Metrics
+from qarm.serving.prometheus_metrics import Metrics
 
 __all__ = ["BodyLimitMiddleware", "ErrorMiddleware", "TokenMiddleware"]
 

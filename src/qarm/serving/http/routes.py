@@ -24,7 +24,7 @@ from qarm.serving.http.schemas import (
     ScoreRequest,
     Status,
 )
-from qarm.serving.metrics import METRICS_TYPE
+from qarm.serving.prometheus_metrics import METRICS_TYPE
 from qarm.serving.service import Service
 
 __all__ = ["admin_routes", "reply", "routes"]
