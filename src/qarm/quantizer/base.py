@@ -8,12 +8,15 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from qarm.config import QuantizerConfig
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError
-from qarm.quantizer.vectors import Vectors, checked_item_ids
+from qarm.quantizer.vectors import Vectors, VectorsError, checked_item_ids
 
-__all__ = ["Quantizer", "checked_codes"]
+__all__ = ["ITERATIONS", "Quantizer", "check_enough_rows", "checked_codes"]
+
+ITERATIONS: int = QuantizerConfig().iterations  # of Lloyd's algorithm on each level, at most
 
 
 class Quantizer(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
@@ -72,3 +75,14 @@ def checked_codes(codes: npt.ArrayLike, widths: list[int]) -> npt.NDArray[np.int
             rows = np.flatnonzero((column < 0) | (column >= widths[level])).tolist()
             raise InputError(f"codes of level {level + 1} leave 0 .. {widths[level] - 1} in rows {rows[:5]}")
     return table
+
+
+def check_enough_rows(rows: int, *, setting: str, value: int, advice: str) -> None:
+    """Refuse to fit on fewer rows than centroids.
+
+    Raises:
+        VectorsError: there are fewer rows than `value`; scikit-learn wants one row called a sample.
+    """
+    if rows < value:
+        items = "1 item (one sample)" if rows == 1 else f"{rows} items"
+        raise VectorsError(f"got {items}, need at least {setting}={value}; {advice}")

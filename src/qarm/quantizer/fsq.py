@@ -10,9 +10,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from qarm.core.parallel.numba_jit import compiled
 from qarm.core.parallel.tiles import over_tiles
-from qarm.errors import ArtifactError, InputError
-from qarm.quantizer.base import Quantizer, checked_codes
-from qarm.quantizer.model_io import read_model, tensor, write_model
+from qarm.errors import InputError
+from qarm.quantizer.base import ITERATIONS, Quantizer, checked_codes
+from qarm.quantizer.model_io import complete, numbered, numbered_tensors, read_model, tensor, write_model
 from qarm.quantizer.residual_kmeans import ResidualKMeans
 from qarm.quantizer.vectors import ResidualRows, Vectors, checked_rows
 
@@ -58,7 +58,7 @@ class ResidualKMeansFSQ(Quantizer):
         *,
         digits: int = 13,
         values: int = 3,
-        iterations: int = 20,
+        iterations: int = ITERATIONS,
         seed: int = 0,
     ) -> None:
         self.levels = levels
@@ -126,7 +126,7 @@ class ResidualKMeansFSQ(Quantizer):
         check_is_fitted(self)
         config = {"width": self.widths_[:-1], "dim": self.n_features_in_, "kept": self.weights_.shape[1]}
         config |= {name: int(getattr(self, name)) for name in ("digits", "values", "iterations", "seed")}
-        tensors = {f"level_{level}": book for level, book in enumerate(self.codebooks_)}
+        tensors = numbered("level", self.codebooks_)
         tensors |= {"weights": self.weights_, "directions": self.directions_, "decoded": self.decoded_}
         write_model(Path(folder), config, tensors, kind=type(self).__name__)
 
@@ -140,14 +140,12 @@ class ResidualKMeansFSQ(Quantizer):
         """
         folder = Path(folder)
         config, tensors = read_model(folder, kind=cls.__name__)
-        try:
+        with complete(folder):
             widths, dim, kept = [int(w) for w in config["width"]], int(config["dim"]), int(config["kept"])
             settings = {name: int(config[name]) for name in ("digits", "values", "iterations", "seed")}
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"{folder}: config.json lacks {error}; save the quantiser again") from error
         loaded = cls(len(widths), widths, **settings)
-        names = [(f"level_{level}", (width, dim)) for level, width in enumerate(widths)]
-        loaded.codebooks_ = [tensor(tensors, name, shape, folder=folder) for name, shape in names]
+        shapes = [(width, dim) for width in widths]
+        loaded.codebooks_ = numbered_tensors(tensors, "level", shapes, folder=folder)
         loaded.weights_ = tensor(tensors, "weights", (dim, kept), folder=folder)
         loaded.directions_ = tensor(tensors, "directions", (dim, kept), folder=folder)
         loaded.decoded_ = tensor(tensors, "decoded", (kept, loaded.values), folder=folder)

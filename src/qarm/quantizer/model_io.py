@@ -1,7 +1,8 @@
 """Quantiser files: config.json and model.safetensors, bound together by a hash, no pickle."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from qarm.core.atomic_io import atomic, read_json, sha256_file, write_json
 from qarm.core.run_folder import verify
 from qarm.errors import ArtifactError, InputError
 
-__all__ = ["read_model", "tensor", "write_model"]
+__all__ = ["complete", "numbered", "numbered_tensors", "read_model", "tensor", "write_model"]
 
+FloatRows = npt.NDArray[np.float32]
 CONFIG, MODEL = "config.json", "model.safetensors"
 
 
@@ -73,3 +75,28 @@ def tensor(
     if not np.isfinite(values).all():
         raise ArtifactError(f"{folder / MODEL}: {name} holds NaN or infinity; save the quantiser again")
     return np.asarray(values, dtype=np.float32)
+
+
+@contextmanager
+def complete(folder: Path) -> Iterator[None]:
+    """A block that reads a config; a missing or wrong entry is a damaged file.
+
+    Raises:
+        ArtifactError: an entry is missing or of another type.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{folder}: {CONFIG} lacks {error}; save the quantiser again") from error
+
+
+def numbered(name: str, arrays: Sequence[FloatRows]) -> dict[str, FloatRows]:
+    """Tensors `name_0`, `name_1`, ... of arrays in order."""
+    return {f"{name}_{place}": array for place, array in enumerate(arrays)}
+
+
+def numbered_tensors(
+    tensors: Mapping[str, npt.NDArray[Any]], name: str, shapes: Sequence[tuple[int, ...]], *, folder: Path
+) -> list[FloatRows]:
+    """What `numbered` named, each checked as by `tensor`."""
+    return [tensor(tensors, f"{name}_{n}", shape, folder=folder) for n, shape in enumerate(shapes)]

@@ -10,14 +10,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from qarm.core.parallel.numba_jit import compiled
 from qarm.core.parallel.tiles import over_tiles
-from qarm.errors import ArtifactError, InputError
-from qarm.quantizer.base import Quantizer, checked_codes
+from qarm.errors import InputError
+from qarm.quantizer.base import ITERATIONS, Quantizer, check_enough_rows, checked_codes
 from qarm.quantizer.kmeans.assignment import Codebook, prepared, tile_codes
 from qarm.quantizer.kmeans.init import starting_centroids
 from qarm.quantizer.kmeans.lloyd import lloyd
-from qarm.quantizer.model_io import read_model, tensor, write_model
+from qarm.quantizer.model_io import complete, numbered, numbered_tensors, read_model, tensor, write_model
 from qarm.quantizer.residual_kmeans import ResidualKMeans
-from qarm.quantizer.vectors import ResidualRows, Vectors, VectorsError, checked_rows
+from qarm.quantizer.vectors import ResidualRows, Vectors, checked_rows
 
 __all__ = ["ResidualKMeansOPQ"]
 
@@ -65,7 +65,7 @@ class ResidualKMeansOPQ(Quantizer):
         parts: int = 2,
         values: int = 16,
         rotations: int = 8,
-        iterations: int = 20,
+        iterations: int = ITERATIONS,
         seed: int = 0,
     ) -> None:
         self.levels = levels
@@ -87,9 +87,7 @@ class ResidualKMeansOPQ(Quantizer):
             got = f"parts={self.parts}, values={self.values}, rotations={self.rotations}"
             raise InputError(f"got {got}; need 1, 2 and 0 or more, and values ** parts below 2 ** 31")
         vectors = checked_rows(self, x, reset=True)
-        if len(vectors) < self.values:
-            items = "1 item (one sample)" if len(vectors) == 1 else f"{len(vectors)} items"
-            raise VectorsError(f"got {items}, need at least values={self.values}; lower values")
+        check_enough_rows(len(vectors), setting="values", value=self.values, advice="lower values")
         books = ResidualKMeans(self.levels, self.width, iterations=self.iterations, seed=self.seed)
         codes = books.fit(vectors).transform(vectors)
         rows = ResidualRows(vectors, tuple(books.codebooks_), codes)
@@ -152,8 +150,8 @@ class ResidualKMeansOPQ(Quantizer):
         config = {"width": self.widths_[:-1], "dim": self.n_features_in_}
         config |= {"sizes": [piece.shape[1] for piece in self.pieces_]}
         config |= {name: int(getattr(self, name)) for name in _SETTINGS}
-        tensors = {f"level_{level}": book for level, book in enumerate(self.codebooks_)}
-        tensors |= {f"piece_{place}": piece for place, piece in enumerate(self.pieces_)}
+        tensors = numbered("level", self.codebooks_)
+        tensors |= numbered("piece", self.pieces_)
         write_model(Path(folder), config, {**tensors, "rotation": self.rotation_}, kind=type(self).__name__)
 
     @classmethod
@@ -166,17 +164,14 @@ class ResidualKMeansOPQ(Quantizer):
         """
         folder = Path(folder)
         config, tensors = read_model(folder, kind=cls.__name__)
-        try:
+        with complete(folder):
             widths, dim = [int(w) for w in config["width"]], int(config["dim"])
             sizes = [int(size) for size in config["sizes"]]
             settings = {name: int(config[name]) for name in _SETTINGS}
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"{folder}: config.json lacks {error}; save the quantiser again") from error
         loaded = cls(len(widths), widths, **settings)
-        levels = [(f"level_{level}", (width, dim)) for level, width in enumerate(widths)]
-        pieces = [(f"piece_{place}", (loaded.values, size)) for place, size in enumerate(sizes)]
-        loaded.codebooks_ = [tensor(tensors, name, shape, folder=folder) for name, shape in levels]
-        loaded.pieces_ = [tensor(tensors, name, shape, folder=folder) for name, shape in pieces]
+        levels, pieces = [(width, dim) for width in widths], [(loaded.values, size) for size in sizes]
+        loaded.codebooks_ = numbered_tensors(tensors, "level", levels, folder=folder)
+        loaded.pieces_ = numbered_tensors(tensors, "piece", pieces, folder=folder)
         loaded.rotation_ = tensor(tensors, "rotation", (dim, dim), folder=folder)
         loaded.widths_, loaded.n_features_in_ = [*widths, loaded.values ** len(sizes)], dim
         return loaded

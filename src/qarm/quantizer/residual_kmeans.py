@@ -11,18 +11,17 @@ from tqdm import tqdm
 
 from qarm.core.parallel.tiles import over_tiles
 from qarm.core.parallel.torchrun import sharded
-from qarm.errors import ArtifactError, InputError, shown
-from qarm.quantizer.base import Quantizer, checked_codes
+from qarm.errors import InputError, shown
+from qarm.quantizer.base import ITERATIONS, Quantizer, check_enough_rows, checked_codes
 from qarm.quantizer.kmeans.assignment import prepared, tile_codes
 from qarm.quantizer.kmeans.balanced import balanced, nearly_balanced
 from qarm.quantizer.kmeans.gpu import chosen_device, code_on_gpu
 from qarm.quantizer.kmeans.init import starting_centroids
 from qarm.quantizer.kmeans.lloyd import Clustering, lloyd
-from qarm.quantizer.model_io import read_model, tensor, write_model
+from qarm.quantizer.model_io import complete, numbered, numbered_tensors, read_model, tensor, write_model
 from qarm.quantizer.vectors import (
     ResidualRows,
     Vectors,
-    VectorsError,
     checked_rows,
     lifted,
     padded,
@@ -98,7 +97,7 @@ class ResidualKMeans(Quantizer):
         levels: int = 3,
         width: int | Sequence[int] = 256,
         *,
-        iterations: int = 20,
+        iterations: int = ITERATIONS,
         seed: int = 0,
         init: str | Centroids = "k-means++",
         balance: str | None = None,
@@ -121,9 +120,8 @@ class ResidualKMeans(Quantizer):
         """
         widths = self._checked_settings()
         values = checked_rows(self, x, reset=True)
-        if len(values) < max(widths):
-            items = "1 item (one sample)" if len(values) == 1 else f"{len(values)} items"
-            raise VectorsError(f"got {items}, need at least width={max(widths)}; lower quantizer.width")
+        advice = "lower quantizer.width"
+        check_enough_rows(len(values), setting="width", value=max(widths), advice=advice)
         starts = self._checked_init(widths, values.shape[1])
         with sharded() as shard:
             shard.agree("rows and settings", (values.shape, repr(self.get_params())))
@@ -177,7 +175,7 @@ class ResidualKMeans(Quantizer):
             "energies": self.energies_,
             "n_iter": self.n_iter_,
         }
-        tensors = {f"level_{level}": book for level, book in enumerate(self.codebooks_)}
+        tensors = numbered("level", self.codebooks_)
         tensors |= {f"lift_{level}": lift for level, lift in enumerate(self.lifts_) if lift is not None}
         write_model(Path(folder), config, tensors, kind=type(self).__name__)
 
@@ -191,16 +189,14 @@ class ResidualKMeans(Quantizer):
         """
         folder = Path(folder)
         config, tensors = read_model(folder, kind=cls.__name__)
-        try:
+        with complete(folder):
             widths, dim = [int(w) for w in config["width"]], int(config["dim"])
             settings = {name: config[name] for name in ("iterations", "seed")}
             loaded = cls(len(widths), widths, **settings, balance=config.get("balance"))
             on = loaded._balanced_levels()
             loaded.energies_, loaded.n_iter_ = list(config["energies"]), list(config["n_iter"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"{folder}: config.json lacks {error}; save the quantiser again") from error
-        names = [(f"level_{level}", (width, dim)) for level, width in enumerate(widths)]
-        loaded.codebooks_ = [tensor(tensors, name, shape, folder=folder) for name, shape in names]
+        shapes = [(width, dim) for width in widths]
+        loaded.codebooks_ = numbered_tensors(tensors, "level", shapes, folder=folder)
         loaded.lifts_ = [
             tensor(tensors, f"lift_{level}", (width,), folder=folder) if on[level] else None
             for level, width in enumerate(widths)

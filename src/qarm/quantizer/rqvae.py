@@ -11,12 +11,12 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from qarm.errors import ArtifactError, InputError
-from qarm.quantizer.base import Quantizer, checked_codes
+from qarm.errors import InputError
+from qarm.quantizer.base import Quantizer, check_enough_rows, checked_codes
 from qarm.quantizer.kmeans.assignment import nearest_centroids, prepared
-from qarm.quantizer.model_io import read_model, tensor, write_model
+from qarm.quantizer.model_io import complete, numbered, numbered_tensors, read_model, tensor, write_model
 from qarm.quantizer.residual_kmeans import ResidualKMeans
-from qarm.quantizer.vectors import Vectors, VectorsError, checked_rows
+from qarm.quantizer.vectors import Vectors, checked_rows
 
 __all__ = ["RQVAE"]
 
@@ -88,9 +88,7 @@ class RQVAE(Quantizer):
             got = ", ".join(f"{name}={value}" for name, value in self.get_params().items())
             raise InputError(f"got {got}; need counts of 1 or more, lr above 0, others of 0 or more")
         rows = checked_rows(self, x, reset=True)
-        if len(rows) < self.width:
-            items = "1 item (one sample)" if len(rows) == 1 else f"{len(rows)} items"
-            raise VectorsError(f"got {items}, need at least width={self.width}; lower quantizer.width")
+        check_enough_rows(len(rows), setting="width", value=self.width, advice="lower quantizer.width")
         vectors = torch.from_numpy(np.array(rows, dtype=np.float32))
         mean = vectors.mean(0)
         scale = (vectors - mean).square().mean().sqrt().clamp(min=1e-12)[None]
@@ -142,9 +140,9 @@ class RQVAE(Quantizer):
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `config.json` and `model.safetensors`: `level_0`, ..., and the layers by name."""
         check_is_fitted(self)
-        config: dict[str, Any] = {name: int(getattr(self, name)) for name in _SETTINGS}
+        config: dict[str, int | float] = {name: int(getattr(self, name)) for name in _SETTINGS}
         config |= {"lr": float(self.lr), "commitment": float(self.commitment), "dim": self.n_features_in_}
-        tensors = {f"level_{level}": book for level, book in enumerate(self.codebooks_)}
+        tensors = numbered("level", self.codebooks_)
         write_model(Path(folder), config, {**tensors, **self.weights_}, kind=type(self).__name__)
 
     @classmethod
@@ -157,21 +155,18 @@ class RQVAE(Quantizer):
         """
         folder = Path(folder)
         config, tensors = read_model(folder, kind=cls.__name__)
-        try:
+        with complete(folder):
             settings = {name: int(config[name]) for name in _SETTINGS}
             loaded = cls(**settings, lr=float(config["lr"]), commitment=float(config["commitment"]))
             dim = int(config["dim"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"{folder}: config.json lacks {error}; save the quantiser again") from error
         encoder, decoder = _layers(dim, loaded.hidden, loaded.latent)
         layers = {**_named("encoder", encoder), **_named("decoder", decoder)}
         shapes = {**{name: values.shape for name, values in layers.items()}, "mean": (dim,), "scale": (1,)}
         loaded.weights_ = {
             name: tensor(tensors, name, shape, folder=folder) for name, shape in shapes.items()
         }
-        shape = (loaded.width, loaded.latent)
-        names = [f"level_{level}" for level in range(loaded.levels)]
-        loaded.codebooks_ = [tensor(tensors, name, shape, folder=folder) for name in names]
+        books = [(loaded.width, loaded.latent)] * loaded.levels
+        loaded.codebooks_ = numbered_tensors(tensors, "level", books, folder=folder)
         loaded.widths_, loaded.n_features_in_ = [loaded.width] * loaded.levels, dim
         return loaded
 

@@ -6,26 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from qarm.schemas.base import Count, Schema, Share
 
-__all__ = [
-    "Agreement",
-    "Appended",
-    "Churn",
-    "ChurnLevel",
-    "CodeQuality",
-    "Drift",
-    "DriftLevel",
-    "FullCodes",
-    "ItemsPerCode",
-    "Level",
-    "Overlap",
-    "PairAgreement",
-    "Profile",
-    "ProfileLevel",
-    "Refitted",
-    "RolledBack",
-    "Saved",
-    "Usage",
-]
+__all__ = ["Appended", "Churn", "CodeQuality", "Drift", "Profile", "Refitted", "RolledBack", "Saved"]
 
 
 class Saved(BaseModel):
@@ -50,17 +31,15 @@ class Usage(Schema):
     gini: Share
 
 
-class Level(Schema):
-    """Use of a level's codebook; energy_left: share of the energy that the levels so far leave."""
+class LevelNumber(Schema):
+    """Number of a level, from 1."""
 
     level: Count
-    width: Count
-    used: Count
-    dead: Count
-    utilisation: Share
-    entropy: Annotated[float, Field(ge=0.0)]
-    perplexity: Annotated[float, Field(ge=1.0)]
-    gini: Share
+
+
+class Level(Usage, LevelNumber):
+    """Use of a level's codebook; energy_left: share of the energy that the levels so far leave."""
+
     energy_left: Annotated[float, Field(ge=0.0)]
 
 

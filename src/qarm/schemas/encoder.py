@@ -6,22 +6,7 @@ from pydantic import Field
 
 from qarm.schemas.base import Count, Schema, Share
 
-__all__ = [
-    "AlignStep",
-    "AlignSummary",
-    "Card",
-    "EmbeddingQuality",
-    "EncoderCard",
-    "Geometry",
-    "HeadsSettings",
-    "HitDifference",
-    "HitRate",
-    "NearItem",
-    "Neighbours",
-    "PairRecall",
-    "Slice",
-    "Tower",
-]
+__all__ = ["AlignStep", "AlignSummary", "EmbeddingQuality", "EncoderCard", "Neighbours"]
 
 
 class AlignFigures(Schema):
@@ -40,16 +25,15 @@ class AlignStep(AlignFigures):
     step: Count
 
 
-class AlignSummary(Schema):
-    """Pairs and steps of an alignment, and its figures at the end."""
+class AlignSize(Schema):
+    """Pairs and steps of an alignment."""
 
     pairs: Count
     steps: Count
-    loss: float | None
-    temperature: float
-    valid_loss: float | None
-    valid_recall: Annotated[Share | None, Field(alias="valid_recall@10")]
-    raw_recall: Annotated[Share | None, Field(alias="raw_recall@10")]
+
+
+class AlignSummary(AlignFigures, AlignSize):
+    """Size of an alignment, and its figures at the end."""
 
 
 class Tower(Schema):

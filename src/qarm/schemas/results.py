@@ -6,20 +6,7 @@ from pydantic import ConfigDict, Field
 
 from qarm.schemas.base import FORMAT, Count, Schema, Share
 
-__all__ = [
-    "Baselines",
-    "Cell",
-    "Difference",
-    "Epoch",
-    "Figures",
-    "LabelFigures",
-    "LabelRow",
-    "Mean",
-    "RankerShape",
-    "Results",
-    "Row",
-    "Summary",
-]
+__all__ = ["Baselines", "Cell", "Epoch", "Figures", "RankerShape", "Results", "Row", "Summary"]
 
 
 class Figures(Schema):
@@ -34,18 +21,30 @@ class Figures(Schema):
     users: Count
 
 
-class Row(Schema):
-    """Figures of a variant and seed on a slice of the test part."""
+class OfVariant(Schema):
+    """Variant and seed, the first fields of a row of results."""
 
     variant: str
     seed: int
-    slice: str
-    auc: Share | None
-    uauc: Share | None
-    gauc: Share | None
-    logloss: Annotated[float, Field(ge=0.0)] | None
-    rows: Count
-    users: Count
+
+
+class OfLabel(Schema):
+    """A further label."""
+
+    label: str
+
+
+# pydantic takes the fields of later bases first: these orders are those of the files
+class Row(Figures, OfVariant):
+    """Figures of a variant and seed on a slice of the test part."""
+
+
+class LabelFigures(Figures, OfLabel):
+    """Figures of a further label on a slice, over the rows where it is known."""
+
+
+class LabelRow(Figures, OfLabel, OfVariant):
+    """Figures of a variant, seed and further label on a slice."""
 
 
 class Epoch(Schema):
@@ -55,34 +54,6 @@ class Epoch(Schema):
     loss: float
     valid_auc: Share | None
     valid_logloss: float | None
-
-
-class LabelFigures(Schema):
-    """Figures of a further label on a slice, over the rows where it is known."""
-
-    label: str
-    slice: str
-    auc: Share | None
-    uauc: Share | None
-    gauc: Share | None
-    logloss: Annotated[float, Field(ge=0.0)] | None
-    rows: Count
-    users: Count
-
-
-class LabelRow(Schema):
-    """Figures of a variant, seed and further label on a slice."""
-
-    variant: str
-    seed: int
-    label: str
-    slice: str
-    auc: Share | None
-    uauc: Share | None
-    gauc: Share | None
-    logloss: Annotated[float, Field(ge=0.0)] | None
-    rows: Count
-    users: Count
 
 
 class Cell(Schema):

@@ -16,7 +16,7 @@ from qarm.data.catalog import Catalog
 from qarm.encoder.towers.tower import default_device
 from qarm.errors import InputError
 
-__all__ = ["PROMPT", "Judge", "LanguageModelPairScorer", "filter_pairs"]
+__all__ = ["PROMPT", "LanguageModelPairScorer", "PairScorer", "filter_pairs"]
 
 PROMPT = """Two items of one catalogue were often chosen by the same people.
 
@@ -29,20 +29,20 @@ Answer:"""
 YES, NO = ("yes", "Yes", " yes", " Yes", "YES"), ("no", "No", " no", " No", "NO")
 LONGEST = 1_000  # letters of an item's text
 Floats = npt.NDArray[np.float32]
-Judge = Callable[[Sequence[tuple[str, str]]], Sequence[float] | Floats]
+PairScorer = Callable[[Sequence[tuple[str, str]]], Sequence[float] | Floats]
 """Scores pairs of texts (trigger, target) between 0, senseless, and 1."""
 
 
 def filter_pairs(
     pairs: pl.DataFrame,
     catalog: Catalog,
-    scorer: Judge,
+    scorer: PairScorer,
     *,
     threshold: float = 0.5,
     batch: int = 1024,
     rejected: Path | None = None,
 ) -> pl.DataFrame:
-    """Pairs that a scorer lets pass.
+    """Pairs that a scorer keeps.
 
     A pair of which an item has no text is kept unjudged; two directions of a pair are judged apart, several
     sources of one direction once.

@@ -67,7 +67,7 @@ def read_pairs(
     seed: int,
     source_weights: Mapping[str, float] | None = None,
 ) -> tuple[TrainingPairs, TrainingPairs]:
-    """Pairs to learn from and pairs to scorer by, as positions in `item_ids`, checked.
+    """Training and validation pairs, as positions in `item_ids`, checked.
 
     A frame becomes arrays. A Parquet file is read a stretch at a time into files under `folder`, 12 bytes a
     pair, which are mapped, so that memory does not grow with the number of pairs. A twentieth is held out,

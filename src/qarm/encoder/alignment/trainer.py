@@ -86,7 +86,7 @@ def train(
     """Train a model in place; a row of figures before and for each epoch.
 
     Args:
-        pairs, valid: to learn from and to scorer by, as item numbers.
+        pairs, valid: for training and for validation, as item numbers.
         settings: the training's.
         seed: of batches and dropout.
         processes: this process among torchrun's; each encodes its share of a batch's items, and all see all
@@ -117,22 +117,16 @@ class Trainer:
         processes: Processes,
         scratch: Path | None,
     ) -> None:
-        self.model, self.settings, self.seed, self.processes = (
-            model,
-            settings,
-            seed,
-            processes,
-        )
+        self.model, self.settings, self.seed = model, settings, seed
+        self.processes = processes
         self.pairs, self.valid = pairs, valid
         self.known = Positives(pairs.triggers, pairs.targets, items=model.size, folder=scratch)
         self.log_q = self._log_q() if settings.log_q else None
         self.batch = min(settings.batch, len(pairs))
         self.per_epoch = max(1, len(pairs) // (self.batch * settings.accumulate))
-        wanted = max(settings.min_steps, settings.epochs * self.per_epoch)
-        self.steps = min(settings.max_steps, wanted)
-        self.log_temperature = torch.nn.Parameter(
-            torch.tensor(math.log(settings.temperature), device=model.device)
-        )
+        self.steps = min(settings.max_steps, max(settings.min_steps, settings.epochs * self.per_epoch))
+        start = torch.tensor(math.log(settings.temperature), device=model.device)
+        self.log_temperature = torch.nn.Parameter(start)
         self.parameters = model.parameters() | {"log_temperature": self.log_temperature}
         self.optimizer = torch.optim.AdamW(self._groups())
         self.hard_negatives: Ints | None = None
