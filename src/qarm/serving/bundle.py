@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from qarm.config import saved_config
 from qarm.core.atomic_io import read_json
 from qarm.core.formats import upgraded
+from qarm.core.item_index import ItemIndex
 from qarm.core.sealed_folder import opened_seal
 from qarm.data.catalog import MEDIA, Catalog, as_catalog
 from qarm.data.codes import Codes
@@ -55,7 +56,7 @@ class Bundle:
         self.config, self.variant = saved_config(content.config), content.variant
         self.item_ids, self.codes, self.vectors = codes.item_ids, codes, vectors
         self._coder, self._ranker, self._facts, self._raw = coder, ranker, facts, raw
-        self._places = {item: row for row, item in enumerate(codes.item_ids)}
+        self._rows = ItemIndex(codes.item_ids)
         order = np.lexsort((np.array(codes.item_ids), *codes.rq.T[::-1]))
         self._sorted = np.ascontiguousarray(codes.rq[order].T)
         self._order = order
@@ -92,7 +93,7 @@ class Bundle:
         return len(self.item_ids)
 
     def __contains__(self, item_id: str) -> bool:
-        return item_id in self._places
+        return item_id in self._rows
 
     def warm(self) -> "Bundle":
         """Load the towers' networks and compile the search, which the first request would wait for."""
@@ -169,9 +170,9 @@ class Bundle:
         Raises:
             InputError: there is no such item.
         """
-        if item_id not in self._places:
+        if item_id not in self._rows:
             raise InputError(f"got item {item_id!r}, which this bundle does not have")
-        return self._places[item_id]
+        return self._rows[item_id]
 
     def facts(self, item_id: str) -> dict[str, str | None]:
         """item_id, the text fields, and `image` and `audio`, files below `folder`; None where it has none.

@@ -10,6 +10,7 @@ import polars as pl
 
 from qarm.config import Config, ItemsTable, saved_config
 from qarm.core.atomic_io import digest, sha256_file, write_json, write_parquet
+from qarm.core.item_index import ItemIndex
 from qarm.core.run_folder import is_fresh, read_manifest, run_lock
 from qarm.core.sealed_folder import building, seal
 from qarm.data.codes import Codes
@@ -165,9 +166,8 @@ def _copy_ranker(run: Path, work: Path, variant: str, codes: Codes) -> None:
     shutil.copytree(run / "recommender" / variant, target)
     ranker = Ranker.from_pretrained(target)
     levels, nearest = len(ranker.shape.widths), ranker.shape.nearest
-    place = {item: row for row, item in enumerate(codes.item_ids)}
-    unknown = [item for item in ranker.item_ids if item not in place]
-    rows = [place[item] for item in ranker.item_ids if item in place]
+    rows = ItemIndex(codes.item_ids).find(ranker.item_ids)
+    unknown = (rows < 0).any()
     now = side_by_side(codes)[rows]
     columns = [*range(levels), *range(codes.rq.shape[1], codes.rq.shape[1] + nearest)]
     if unknown or not np.array_equal(ranker.item.codes.numpy(), now[:, columns]):

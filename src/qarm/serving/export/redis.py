@@ -1,4 +1,7 @@
-"""Redis commands of the codes, for `redis-cli --pipe`."""
+"""Redis commands of the codes, for `redis-cli --pipe`.
+
+Own packing: four lines, so that the export needs no redis client.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
