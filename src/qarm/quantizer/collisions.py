@@ -1,5 +1,7 @@
 """Collisions of full codes: suffixes that tell items apart, or reassignment to a free code."""
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -11,7 +13,7 @@ from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError, shown
 from qarm.quantizer.evaluation.quality import prefix_groups
 from qarm.quantizer.kmeans.assignment import prepared, scored
-from qarm.quantizer.kmeans.assignment_kernels import LANES, settle_rows
+from qarm.quantizer.kmeans.assignment_kernels import LANES, Bounds, Buffers, RowBounds, settle_rows
 from qarm.quantizer.kmeans.lloyd import row_distances
 from qarm.quantizer.residual_kmeans import ResidualKMeans
 from qarm.quantizer.vectors import ResidualRows
@@ -132,62 +134,59 @@ def _place(
     cuts = np.unique(np.append(cuts, len(movers)))
 
     def work(_: None, first: int, last: int) -> None:
-        free = book.half_norms.copy()
         counts, current = np.zeros(len(centroids), dtype=np.int64), np.array([-1], dtype=np.int64)
+        free = _Free(book.bounds._replace(half_norms=book.half_norms.copy()), counts, current)
+        places = _Places(book.half_norms, taken, starts, capacity)
         for start in range(cuts[first], cuts[last], book.tile_rows):
             part = movers[start : min(start + book.tile_rows, cuts[last])]
             tile = rows.take(part)
             found = scored(tile, book)
             new = np.empty(len(part), dtype=np.int32)
-            _fill(
-                found.products, book.half_norms, free, book.steps, book.spreads,
-                found.scale, found.margin, found.slack, tile, book.centroids,
-                prefix[part], taken, starts, capacity, counts, current, new,
-            )  # fmt: skip
+            row_bounds = RowBounds(found.scale, found.margin, found.slack)
+            _fill(found.products, row_bounds, (tile, book.centroids), prefix[part], places, free, new)
             rq[part, -1] = new
 
     over_tiles(max(len(cuts) - 1, 0), 1, lambda: None, work)
 
 
+class _Places(NamedTuple):
+    """Occupied codes: half_norms of all centroids, the stayers' codes by prefix, most items of a code."""
+
+    half_norms: FloatRows
+    taken: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.int64]
+    capacity: int
+
+
+class _Free(NamedTuple):
+    """Free codes of the current prefix: bounds whose half_norms are infinite for full codes, item counts."""
+
+    bounds: Bounds
+    counts: npt.NDArray[np.int64]
+    current: npt.NDArray[np.int64]
+
+
 @compiled()
 def _fill(
-    products: npt.NDArray[np.int32],
-    half_norms: FloatRows,
-    free: FloatRows,
-    steps: FloatRows,
-    spreads: FloatRows,
-    scale: FloatRows,
-    margin: FloatRows,
-    slack: FloatRows,
-    rows: FloatRows,
-    centroids: FloatRows,
-    prefix: npt.NDArray[np.int64],
-    taken: npt.NDArray[np.int32],
-    starts: npt.NDArray[np.int64],
-    capacity: int,
-    counts: npt.NDArray[np.int64],
-    current: npt.NDArray[np.int64],
-    new: npt.NDArray[np.int32],
+    products: Any, row_bounds: Any, vectors: Any, prefix: Any, places: Any, free: Any, new: Any
 ) -> None:
     """The nearest free centroid for one row after the other; full ones have an infinite norm in `free`."""
+    half_norms, taken, starts, capacity = places
+    bounds, counts, current = free
+    open_norms, size = bounds.half_norms, half_norms.size
     minima = np.empty(LANES, dtype=np.float32)
-    candidates = np.empty(half_norms.size, dtype=np.int32)
-    about = np.empty(half_norms.size, dtype=np.float64)
-    widest = spreads.max()
-    for i in range(rows.shape[0]):
+    buffers = Buffers(minima, np.empty(size, dtype=np.int32), np.empty(size, dtype=np.float64))
+    for i in range(len(prefix)):
         if prefix[i] != current[0]:
             current[0] = prefix[i]
-            free[:] = half_norms
+            open_norms[:] = half_norms
             counts[:] = 0
             for s in range(starts[prefix[i]], starts[prefix[i] + 1]):
                 counts[taken[s]] += 1
                 if counts[taken[s]] >= capacity:
-                    free[taken[s] // LANES, taken[s] % LANES] = np.inf
-        settle_rows(
-            products, i, i + 1, free, steps, spreads, widest, scale, margin, slack, rows, centroids,
-            minima, candidates, about, new,
-        )  # fmt: skip
+                    open_norms[taken[s] // LANES, taken[s] % LANES] = np.inf
+        settle_rows(products, (i, i + 1), bounds, row_bounds, vectors, buffers, new)
         code = new[i]
         counts[code] += 1
         if counts[code] >= capacity:
-            free[code // LANES, code % LANES] = np.inf
+            open_norms[code // LANES, code % LANES] = np.inf

@@ -17,6 +17,8 @@ from qarm.quantizer.kmeans.assignment_kernels import (
     HALF,
     LANES,
     SHARE,
+    Bounds,
+    RowBounds,
     centre_rows,
     distances_to,
     halve_rows,
@@ -74,6 +76,11 @@ class Codebook:
     steps: FloatRows
     spreads: FloatRows
     reach: float
+
+    @property
+    def bounds(self) -> Bounds:
+        """What the exact decision of near ties reads of the centroids."""
+        return Bounds(self.half_norms, self.steps, self.spreads, self.spreads.max())
 
     @property
     def tile_rows(self) -> int:
@@ -150,8 +157,8 @@ def tile_codes(rows: FloatRows, codebook: Codebook) -> npt.NDArray[np.int32]:
     """As `nearest_centroids`, on the calling thread and in one piece."""
     codes = np.empty(len(rows), dtype=np.int32)
     found = scored(rows, codebook)
-    bounds = (codebook.half_norms, codebook.steps, codebook.spreads, found.scale, found.margin, found.slack)
-    settle(found.products, *bounds, rows, codebook.centroids, codes)
+    row_bounds = RowBounds(found.scale, found.margin, found.slack)
+    settle(found.products, codebook.bounds, row_bounds, rows, codebook.centroids, codes)
     return codes
 
 

@@ -3,7 +3,7 @@
 Arrays come with an index, never as slices: a slice per row would cost more than the work on it.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ __all__ = [
     "HALF",
     "LANES",
     "SHARE",
+    "Bounds",
+    "Buffers",
+    "RowBounds",
     "centre_rows",
     "distances_to",
     "halve_rows",
@@ -230,66 +233,64 @@ def _lane_minima(
     return least
 
 
+class Bounds(NamedTuple):
+    """Centroids as scores read them, [chunks, 64] each.
+
+    half_norms: |z|^2 / 2, infinite where there is no centroid; steps: units of the centroids; spreads:
+    SHARE |z| + |z - z'|; widest: the largest spread.
+    """
+
+    half_norms: FloatRows
+    steps: FloatRows
+    spreads: FloatRows
+    widest: np.float32
+
+
+class RowBounds(NamedTuple):
+    """Units, margins and slacks of rows, float32 [n] each, as `round_rows` fills them."""
+
+    scale: FloatRows
+    margin: FloatRows
+    slack: FloatRows
+
+
+class Buffers(NamedTuple):
+    """Memory for one row: minima float32 [64], candidates int32 and about float64 [chunks * 64]."""
+
+    minima: FloatRows
+    candidates: npt.NDArray[np.int32]
+    about: npt.NDArray[np.float64]
+
+
 @compiled()
-def settle(
-    products: npt.NDArray[np.int32],
-    half_norms: FloatRows,
-    steps: FloatRows,
-    spreads: FloatRows,
-    scale: FloatRows,
-    margin: FloatRows,
-    slack: FloatRows,
-    rows: FloatRows,
-    centroids: FloatRows,
-    codes: npt.NDArray[np.int32],
-) -> None:
+def settle(products: Any, bounds: Any, row_bounds: Any, rows: Any, centroids: Any, codes: Any) -> None:
     """The nearest centroid among those that the bounds of their scores leave in question.
 
     Args:
         products: int32, bits of bfloat16 or float32 [n, chunks, 64], y'.z' of every row and centroid, in
             their units.
-        half_norms: float32 [chunks, 64], |z|^2 / 2; infinite where there is no centroid.
-        steps: float32 [chunks, 64], units of the centroids.
-        spreads: float32 [chunks, 64], SHARE |z| + |z - z'|.
-        scale, margin, slack: float32 [n], as `round_rows` fills them.
+        bounds, row_bounds: `Bounds` of the centroids and `RowBounds` of the rows.
         rows: float32 [n, d].
         centroids: float32 [width, d].
         codes: filled, int32 [n].
     """
+    size = bounds.half_norms.size
     minima = np.empty(LANES, dtype=np.float32)
-    candidates = np.empty(half_norms.size, dtype=np.int32)
-    about = np.empty(half_norms.size, dtype=np.float64)
-    settle_rows(
-        products, 0, rows.shape[0], half_norms, steps, spreads, spreads.max(), scale, margin, slack, rows,
-        centroids, minima, candidates, about, codes,
-    )  # fmt: skip
+    buffers = Buffers(minima, np.empty(size, dtype=np.int32), np.empty(size, dtype=np.float64))
+    settle_rows(products, (0, rows.shape[0]), bounds, row_bounds, (rows, centroids), buffers, codes)
 
 
 @compiled()
 def settle_rows(
-    products: npt.NDArray[np.int32],
-    first: int,
-    last: int,
-    half_norms: FloatRows,
-    steps: FloatRows,
-    spreads: FloatRows,
-    widest: np.float32,
-    scale: FloatRows,
-    margin: FloatRows,
-    slack: FloatRows,
-    rows: FloatRows,
-    centroids: FloatRows,
-    minima: FloatRows,
-    candidates: npt.NDArray[np.int32],
-    about: npt.NDArray[np.float64],
-    codes: npt.NDArray[np.int32],
+    products: Any, span: Any, bounds: Any, row_bounds: Any, vectors: Any, buffers: Any, codes: Any
 ) -> None:
-    """As `settle` for rows first..last-1.
-
-    `widest` is the largest spread; minima [64], candidates and about [chunks * 64] are scratch.
-    """
+    """As `settle` for rows span[0] to before span[1]; vectors: rows and centroids; buffers: `Buffers`."""
+    half_norms, steps, spreads, widest = bounds
+    scale, margin, slack = row_bounds
+    rows, centroids = vectors
+    minima, candidates, about = buffers
     chunks, width = half_norms.shape[0], centroids.shape[0]
-    for i in range(first, last):
+    for i in range(span[0], span[1]):
         unit, room = scale[i], margin[i]
         least = _lane_minima(products, i, half_norms, steps, unit, minima)
         limit = least + room * widest + slack[i]  # the nearest one's score is no more than this
