@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from qarm.core.item_index import ItemIndex
 from qarm.core.parallel.numba_jit import compiled
 from qarm.core.parallel.tiles import over_tiles
 from qarm.data.codes import Codes
@@ -47,8 +48,7 @@ def suffixes(
         InputError: a published item now has another code.
     """
     old, numbers = published if published is not None else (Codes([], codes.rq[:0]), np.empty(0, np.int32))
-    known = {item: row for row, item in enumerate(old.item_ids)}
-    earlier = np.array([known.get(item, -1) for item in codes.item_ids], dtype=np.int64)
+    earlier = ItemIndex(old.item_ids).find(codes.item_ids)
     kept = np.flatnonzero(earlier >= 0)
     moved = kept[(codes.rq[kept] != old.rq[earlier[kept]]).any(axis=1)]
     if len(moved):

@@ -8,6 +8,7 @@ import numpy as np
 
 from qarm.config import QuantizerConfig
 from qarm.core.atomic_io import read_json
+from qarm.core.item_index import ItemIndex
 from qarm.core.run_folder import verify
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
@@ -75,8 +76,7 @@ def all_codes(
         if not isinstance(quantizer, ResidualKMeans):
             raise InputError("reassign needs a k-means last level; set quantizer.last to kmeans, or keep")
         fitted = reassign(known, fitted, quantizer)
-        place = {item: row for row, item in enumerate(vectors.item_ids)}
-        rq[[place[item] for item in known.item_ids]] = fitted.rq
+        rq[ItemIndex(vectors.item_ids).rows(known.item_ids)] = fitted.rq
     codes = Codes(vectors.item_ids, rq, nearest.codes(vectors), version)
     if collisions == "suffix":
         numbers = suffixes(codes, published=(fitted, suffixes(fitted)))

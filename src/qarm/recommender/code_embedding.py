@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from qarm.core.atomic_io import read_json
+from qarm.core.item_index import ItemIndex
 from qarm.data.codes import Codes
 from qarm.errors import ArtifactError, InputError, shown
 
@@ -52,7 +53,7 @@ class CodeEmbedding(nn.Module):
         self.prefix = nn.Embedding(prefixes, dim) if prefixes else None
         self.nearest = nn.EmbeddingBag(pool, dim, mode="sum" if nearest else "mean") if pool else None
         self.place = nn.Parameter(torch.zeros(nearest)) if pool and nearest else None
-        self._rows: dict[str, int] = {}
+        self._rows = ItemIndex(())
         self._table = torch.empty(0, 0, dtype=torch.int64)
         for table in (*self.levels, *([self.prefix] if self.prefix is not None else [])):
             nn.init.normal_(table.weight, std=std)
@@ -128,7 +129,7 @@ class CodeEmbedding(nn.Module):
         missing = [item for item in item_ids if item not in self._rows]
         if missing:
             raise InputError(f"no codes for items {shown(missing)}; code them with qarm encode")
-        return self._table[[self._rows[item] for item in item_ids]]
+        return self._table[self._rows.find(item_ids)]
 
     @classmethod
     def from_run(
@@ -167,7 +168,7 @@ class CodeEmbedding(nn.Module):
         if start == "pool" and pool:
             module.start_from_pool(read_pool(codes / "nearest" / "model.safetensors"))
         module._table = torch.from_numpy(joined(table))
-        module._rows = {item: row for row, item in enumerate(table.item_ids)}
+        module._rows = ItemIndex(table.item_ids)
         return module
 
 

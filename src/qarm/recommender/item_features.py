@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qarm.config import features_of
+from qarm.core.item_index import ItemIndex
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.errors import Problems, shown
@@ -125,8 +126,7 @@ def _allowed(missing: int, items: int, share: float) -> str:
 
 
 def _pool_rows(vocabulary: list[str], pool: Sequence[str]) -> npt.NDArray[np.int64]:
-    place = {item: row for row, item in enumerate(vocabulary)}
-    return np.fromiter((place.get(item, -1) for item in pool), dtype=np.int64, count=len(pool))
+    return ItemIndex(vocabulary).find(pool)
 
 
 def _codes(
@@ -141,8 +141,7 @@ def _codes(
         return None, None
     if not len(codes):
         return None, None
-    place = {item: row for row, item in enumerate(codes.item_ids)}
-    rows = np.fromiter((place.get(item, -1) for item in vocabulary), dtype=np.int64, count=len(vocabulary))
+    rows = ItemIndex(codes.item_ids).find(vocabulary)
     tables: dict[str, npt.NDArray[np.int64]] = {}
     for name, table in (("rq", codes.rq), ("vq", codes.vq)):
         if name not in features:
@@ -192,9 +191,9 @@ def _vectors(
 def _rows(
     vocabulary: list[str], given: list[str], what: str, problems: Problems
 ) -> npt.NDArray[np.int64] | None:
-    place = {item: row for row, item in enumerate(given)}
-    missing = [item for item in vocabulary if item not in place]
+    rows = ItemIndex(given).find(vocabulary)
+    missing = [vocabulary[place] for place in np.flatnonzero(rows < 0).tolist()]
     if missing:
         problems.add(f"{len(missing)} items have no {what}: {shown(missing)}; code and embed all items first")
         return None
-    return np.fromiter((place[item] for item in vocabulary), dtype=np.int64, count=len(vocabulary))
+    return rows

@@ -12,6 +12,7 @@ from numba import njit
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from qarm.core.item_index import ItemIndex
 from qarm.data.embeddings import Embeddings
 from qarm.data.interaction_matrix import Lists
 from qarm.data.interactions import Log
@@ -100,8 +101,7 @@ def _lists(pairs: pl.DataFrame, users: pl.Series) -> Lists:
 
 def by_vectors(embeddings: Embeddings, item_ids: Sequence[str]) -> Scorer:
     """Cosines; an item without a vector, or with a vector of zeros, finds nothing and is never found."""
-    place = {item: row for row, item in enumerate(embeddings.item_ids)}
-    rows = np.array([place.get(item, -1) for item in item_ids])
+    rows = ItemIndex(embeddings.item_ids).find(item_ids)
     there = torch.from_numpy(rows >= 0)
     vectors = torch.zeros(len(item_ids), embeddings.vectors.shape[1], dtype=torch.float64)
     vectors[there] = torch.from_numpy(embeddings.vectors[rows[rows >= 0]]).double()
