@@ -77,7 +77,7 @@ def checked_codes(codes: npt.ArrayLike, widths: list[int]) -> npt.NDArray[np.int
     return table
 
 
-def check_enough_rows(rows: int, *, setting: str, value: int, advice: str) -> None:
+def check_enough_rows(rows: int, *, setting: str, value: int, lower: str) -> None:
     """Refuse to fit on fewer rows than centroids.
 
     Raises:
@@ -85,4 +85,4 @@ def check_enough_rows(rows: int, *, setting: str, value: int, advice: str) -> No
     """
     if rows < value:
         items = "1 item (one sample)" if rows == 1 else f"{rows} items"
-        raise VectorsError(f"got {items}, need at least {setting}={value}; {advice}")
+        raise VectorsError(f"got {items}, need at least {setting}={value}; lower {lower}")

@@ -87,7 +87,7 @@ class ResidualKMeansOPQ(Quantizer):
             got = f"parts={self.parts}, values={self.values}, rotations={self.rotations}"
             raise InputError(f"got {got}; need 1, 2 and 0 or more, and values ** parts below 2 ** 31")
         vectors = checked_rows(self, x, reset=True)
-        check_enough_rows(len(vectors), setting="values", value=self.values, advice="lower values")
+        check_enough_rows(len(vectors), setting="values", value=self.values, lower="values")
         books = ResidualKMeans(self.levels, self.width, iterations=self.iterations, seed=self.seed)
         codes = books.fit(vectors).transform(vectors)
         rows = ResidualRows(vectors, tuple(books.codebooks_), codes)

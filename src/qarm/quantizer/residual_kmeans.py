@@ -120,8 +120,7 @@ class ResidualKMeans(Quantizer):
         """
         widths = self._checked_settings()
         values = checked_rows(self, x, reset=True)
-        advice = "lower quantizer.width"
-        check_enough_rows(len(values), setting="width", value=max(widths), advice=advice)
+        check_enough_rows(len(values), setting="width", value=max(widths), lower="quantizer.width")
         starts = self._checked_init(widths, values.shape[1])
         with sharded() as shard:
             shard.agree("rows and settings", (values.shape, repr(self.get_params())))

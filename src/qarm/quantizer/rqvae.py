@@ -88,7 +88,7 @@ class RQVAE(Quantizer):
             got = ", ".join(f"{name}={value}" for name, value in self.get_params().items())
             raise InputError(f"got {got}; need counts of 1 or more, lr above 0, others of 0 or more")
         rows = checked_rows(self, x, reset=True)
-        check_enough_rows(len(rows), setting="width", value=self.width, advice="lower quantizer.width")
+        check_enough_rows(len(rows), setting="width", value=self.width, lower="quantizer.width")
         vectors = torch.from_numpy(np.array(rows, dtype=np.float32))
         mean = vectors.mean(0)
         scale = (vectors - mean).square().mean().sqrt().clamp(min=1e-12)[None]
