@@ -326,7 +326,7 @@ def test_torchrun_shares_the_train_stage(run: Path, world: Path, tmp_path: Path)
 def test_torchrun_shares_no_other_stage(
     run: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "_world", Processes)
+    monkeypatch.setattr(pipeline, "_torchrun_processes", Processes)
     shutil.copytree(run, tmp_path / "run")
     assert all(done.fresh for done in run_stages(config_of(world), tmp_path / "run"))
     shutil.rmtree(tmp_path / "run" / "codes")

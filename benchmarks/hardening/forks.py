@@ -36,7 +36,7 @@ def load_everything(checkpoint: Path) -> None:
     for name in LATE:
         importlib.import_module(name)
     for module in pkgutil.walk_packages(qarm.__path__, "qarm."):
-        if not module.name.endswith(("__main__", "gpu_kernel", "engines.ray")):
+        if not module.name.endswith(("__main__", "gpu_kernel", "parallel.ray")):
             importlib.import_module(module.name)
     _warm_up(checkpoint)
     started = {task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
@@ -52,10 +52,10 @@ def _warm_up(checkpoint: Path) -> None:
     import plotly.graph_objects as go
 
     from qarm.encoder.towers.text import TextTower
-    from qarm.recommender.negative_sampling import _mix
+    from qarm.recommender.negative_sampling import _splitmix64
 
     TextTower(checkpoint).model  # noqa: B018 - loads it
-    _mix(np.uint64(1))
+    _splitmix64(np.uint64(1))
     go.Figure(go.Scatter(x=[1], y=[1])).update_layout(template="plotly_white")
 
 
