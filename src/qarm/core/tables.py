@@ -1,4 +1,4 @@
-"""Tables of the input: Parquet, CSV or JSON Lines; errors name the rows."""
+"""Tables of the input: Parquet, CSV, JSON Lines or frames; errors name the rows."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -6,9 +6,12 @@ from pathlib import Path
 
 import polars as pl
 
+from qarm.core.frames import Frame, as_frame
 from qarm.errors import InputError, Problems, shown
 
-__all__ = ["as_ids", "column", "read_table"]
+__all__ = ["Table", "as_ids", "column", "read_table", "table_name"]
+
+Table = Path | str | Frame
 
 
 def _read_parquet(path: Path, text: Sequence[str]) -> pl.DataFrame:
@@ -31,41 +34,59 @@ READERS: dict[str, Callable[[Path, Sequence[str]], pl.DataFrame]] = {
     ".jsonl": _read_json_lines,
     ".ndjson": _read_json_lines,
 }
+FRAME = "frame"
 SUFFIXES = ", ".join(READERS)
 # polars panics on some damaged files; a PanicException is no Exception.
 UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, UnicodeError, MemoryError)
 
 
-def read_table(path: Path, *, text: Sequence[str] = ()) -> pl.DataFrame:
+def read_table(table: Table, *, text: Sequence[str] = ()) -> pl.DataFrame:
     """One table with at least one row.
 
     Args:
-        path: a file whose suffix is .parquet, .csv, .jsonl or .ndjson.
+        table: a file whose suffix is .parquet, .csv, .jsonl or .ndjson; or a frame (see `as_frame`).
         text: columns of a CSV that are read as text, so that the id 007 stays 007.
 
     Raises:
         InputError: the file is missing, of an unknown kind, unreadable or without rows.
     """
+    frame = _read_file(Path(table), text) if isinstance(table, Path | str) else as_frame(table)
+    if frame.height == 0:
+        raise InputError(f"{table if isinstance(table, Path | str) else FRAME}: the table has no rows")
+    return frame
+
+
+def table_name(table: Table) -> str:
+    """Name of a table in messages: of its file, or `frame`."""
+    return Path(table).name if isinstance(table, Path | str) else FRAME
+
+
+def _read_file(path: Path, text: Sequence[str]) -> pl.DataFrame:
     if not os.path.isfile(path):  # noqa: PTH113 - never raises, whatever the name
         raise InputError(f"{path}: no such file; check data.root and the table's path")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{path}: got suffix {path.suffix!r}, need one of {SUFFIXES}")
     try:
-        frame = reader(path, text) if path.stat().st_size else pl.DataFrame()
+        return reader(path, text) if path.stat().st_size else pl.DataFrame()
     except UNREADABLE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: not readable as {path.suffix[1:]}: {reason}") from error
-    if frame.height == 0:
-        raise InputError(f"{path}: the table has no rows")
-    return frame
 
 
 def column(frame: pl.DataFrame, name: str, *, table: str, problems: Problems) -> pl.Series | None:
-    """Column by its name; None, and a problem that lists the table's columns, where it is missing."""
-    if name in frame.columns:
-        return frame.get_column(name)
-    problems.add(f"{table}: no column {name!r}; it has {shown(frame.columns, first=12)}")
+    """Column by its name.
+
+    None, and a problem, where it is missing or its values are Python objects of several types.
+    """
+    if name not in frame.columns:
+        problems.add(f"{table}: no column {name!r}; it has {shown(frame.columns, first=12)}")
+        return None
+    series = frame.get_column(name)
+    if series.dtype != pl.Object:
+        return series
+    kinds = sorted({type(value).__name__ for value in series if value is not None})
+    problems.add(f"{table}.{name}: values are of type {' and '.join(kinds)}, need one; convert them to it")
     return None
 
 

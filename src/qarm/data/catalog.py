@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 import polars as pl
 
 from qarm.core.atomic_io import sha256_file
-from qarm.core.tables import as_ids, column, read_table
+from qarm.core.tables import Table, as_ids, column, read_table, table_name
 from qarm.errors import InputError, Problems, shown
 
 __all__ = ["MEDIA", "MODALITIES", "Catalog", "as_catalog", "read_catalog"]
@@ -95,28 +95,31 @@ class Catalog:
 
 
 def read_catalog(
-    path: Path | str,
+    table: Table,
     *,
     id: str = "item_id",  # noqa: A002 - the key of the config
     text: Sequence[str] = ("title", "description"),
     image: str | None = "image_path",
     audio: str | None = "audio_path",
+    folder: Path | str | None = None,
 ) -> Catalog:
-    """Catalogue from Parquet, CSV or JSON Lines.
+    """Catalogue from a file (Parquet, CSV or JSON Lines) or a frame.
 
     Args:
-        path: the table; media paths in it are relative to its folder.
+        table: the path of a file; or a frame of polars or pandas, an Arrow table, a `datasets.Dataset`.
         id: column of item ids, text or integers.
         text: columns joined, in order, to the item's text, one per line, empty ones left out.
         image, audio: column of paths or of file contents; None where there are none.
+        folder: media paths are relative to it; by default the file's own, for a frame the working folder.
 
     Raises:
         InputError: all problems: missing columns, wrong types, null or duplicate ids, items
             without any content, media paths that leave the folder.
     """
-    path = Path(path)
-    table = read_table(path)
-    return as_catalog(table, path.parent, name=path.name, id=id, text=text, image=image, audio=audio)
+    frame, name = read_table(table), table_name(table)
+    if folder is None:
+        folder = Path(table).parent if isinstance(table, Path | str) else Path()
+    return as_catalog(frame, Path(folder), name=name, id=id, text=text, image=image, audio=audio)
 
 
 def as_catalog(
@@ -188,9 +191,10 @@ def _media(table: pl.DataFrame, name: str | None, *, kind: str, where: str, prob
             f"name the right one, or set {kind} to null to go without"
         )
         return nothing
-    series = table[name].alias(kind)
-    if series.dtype == pl.Null:
+    found = column(table, name, table=where, problems=problems)
+    if found is None or found.dtype == pl.Null:
         return nothing
+    series = found.alias(kind)
     if series.dtype not in (pl.String, pl.Binary):
         problems.add(f"{where}.{name}: {kind} is {series.dtype}, need paths or the files' contents")
         return nothing

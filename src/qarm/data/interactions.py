@@ -4,12 +4,11 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal
 
 import polars as pl
 
-from qarm.core.tables import as_ids, column, read_table
+from qarm.core.tables import Table, as_ids, column, read_table, table_name
 from qarm.data.users import Users
 from qarm.errors import InputError, Problems, shown
 
@@ -139,7 +138,7 @@ def _strings(ids: Iterable[str]) -> pl.Series:
 
 
 def read_log(
-    path: str | Path,
+    table: Table,
     *,
     user: str = "user_id",
     item: str = "item_id",
@@ -151,10 +150,10 @@ def read_log(
     known_items: Iterable[str] | None = None,
     max_unknown: float = 0.05,
 ) -> Log:
-    """Interaction log from Parquet, CSV or JSON Lines.
+    """Interaction log from a file (Parquet, CSV or JSON Lines) or a frame.
 
     Args:
-        path: the table.
+        table: the path of a file; or a frame of polars or pandas, an Arrow table, a `datasets.Dataset`.
         user, item, time: its columns. Whole numbers stay as they are; dates and date-times become
             microseconds since 1970, UTC (a date-time without a zone is taken as UTC).
         order: a column that replaces `time`; whole numbers, larger is later.
@@ -168,14 +167,14 @@ def read_log(
     Raises:
         InputError: all problems, with the numbers of the rows (from 0).
     """
-    path, problems = Path(path), Problems()
-    frame = read_table(path, text=(user, item))
-    kept = _matching(frame, where or {}, table=path.name, problems=problems)
-    rows = _Rows(path.name, frame.filter(kept), kept.arg_true(), problems)
+    name, problems = table_name(table), Problems()
+    frame = read_table(table, text=(user, item))
+    kept = _matching(frame, where or {}, table=name, problems=problems)
+    rows = _Rows(name, frame.filter(kept), kept.arg_true(), problems)
     columns = {"user_id": rows.ids(user), "item_id": rows.ids(item), "time": rows.times(order or time)}
     columns["label"] = rows.labels(label)
-    columns |= {AUXILIARY + name: rows.labels(col, unknown=True) for name, col in (labels or {}).items()}
-    known = _known(columns["item_id"], known_items, max_unknown, table=path.name, problems=problems)
+    columns |= {AUXILIARY + key: rows.labels(col, unknown=True) for key, col in (labels or {}).items()}
+    known = _known(columns["item_id"], known_items, max_unknown, table=name, problems=problems)
     problems.raise_any()
     events = pl.DataFrame({**columns, "row": rows.numbers.cast(pl.Int64)})
     dated = rows.frame[order or time].dtype.is_temporal()

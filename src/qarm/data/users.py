@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 
-from qarm.core.tables import as_ids, column, read_table
+from qarm.core.tables import Table, as_ids, column, read_table, table_name
 from qarm.errors import Problems, shown
 
 __all__ = ["Users", "read_users"]
@@ -34,26 +33,26 @@ class Users:
         return asked.join(self.frame, on=ID, how="left", maintain_order="left").select(self.features)
 
 
-def read_users(path: Path | str, *, id: str = ID, features: Sequence[str]) -> Users:  # noqa: A002 - as in the config
-    """Read a table of users from Parquet, CSV or JSON Lines.
+def read_users(table: Table, *, id: str = ID, features: Sequence[str]) -> Users:  # noqa: A002 - as in the config
+    """Table of users from a file (Parquet, CSV or JSON Lines) or a frame, as in `read_log`.
 
     Args:
-        path: the table, a row per user.
+        table: a row per user.
         id: column of user ids, text or integers.
         features: columns of text, integers or booleans; null where unknown.
 
     Raises:
         InputError: all problems: missing columns, wrong types, null or duplicate ids.
     """
-    path, problems = Path(path), Problems()
-    table = read_table(path, text=(id, *features))
-    ids = column(table, id, table=path.name, problems=problems)
+    name, problems = table_name(table), Problems()
+    frame = read_table(table, text=(id, *features))
+    ids = column(frame, id, table=name, problems=problems)
     if ids is not None:
-        ids = as_ids(ids, table=path.name, problems=problems)
+        ids = as_ids(ids, table=name, problems=problems)
     if ids is not None and ids.is_duplicated().any():
         twice = ids.filter(ids.is_duplicated()).unique().sort()
-        problems.add(f"{path.name}.{id}: duplicate ids: {shown(twice)}; keep one row per user")
-    columns = {name: _texts(table, name, path.name, problems) for name in features}
+        problems.add(f"{name}.{id}: duplicate ids: {shown(twice)}; keep one row per user")
+    columns = {feature: _texts(frame, feature, name, problems) for feature in features}
     if not features or ID in features or len({*features}) < len(features):
         problems.add(f"got user features {list(features)}, need distinct columns other than {ID!r}")
     problems.raise_any()

@@ -12,8 +12,10 @@ from pydantic import ValidationError
 
 from qarm.config import EncoderConfig
 from qarm.core.atomic_io import atomic, digest, sha256_file
+from qarm.core.frames import as_frame
 from qarm.core.parallel.torchrun import processes
 from qarm.core.scratch import Scratch
+from qarm.core.tables import Table
 from qarm.data.catalog import MODALITIES, Catalog
 from qarm.encoder.alignment.model import AlignmentModel
 from qarm.encoder.alignment.pair_dataset import read_pairs
@@ -39,12 +41,12 @@ NOT_LEARNED = {
 
 def align(
     catalog: Catalog,
-    pairs: pl.DataFrame | Path | str,
+    pairs: Table,
     *,
     towers: Mapping[str, Tower] | None = None,
     seed: int = 0,
-    cache: Path | None = None,
-    metrics_path: Path | None = None,
+    cache: Path | str | None = None,
+    metrics_path: Path | str | None = None,
     **settings: Any,
 ) -> Encoder:
     """Train an encoder on pairs by batch-contrastive loss (QARM, section 3.1).
@@ -56,8 +58,8 @@ def align(
 
     Args:
         catalog: the items that may be seen; scales are taken from them and nothing else.
-        pairs: `trigger_id`, `target_id` and, optionally, a positive `weight` and a `source`; or the Parquet
-            file that holds them, which is streamed.
+        pairs: `trigger_id`, `target_id` and, optionally, a positive `weight` and a `source`: a frame; or the
+            path of a Parquet file, which is streamed.
         towers: encoders to use instead of those that the settings name.
         seed: of the initial weights, batches and dropout; the same bytes on the same CPU.
         cache: folder of tower features and of the training's progress, from which an interrupted call goes
@@ -71,17 +73,19 @@ def align(
         MissingExtraError: a packaged encoder is not installed, or peft for `lora`.
     """
     chosen = _settings(settings)
+    cache = None if cache is None else Path(cache)
     used = _towers(catalog, chosen, towers)
     caches = open_feature_caches(used, cache)
     with Scratch() as scratch:
-        work = Work(catalog, pairs, used, chosen, seed, scratch.path)
+        known = Path(pairs) if isinstance(pairs, Path | str) else as_frame(pairs)
+        work = Work(catalog, known, used, chosen, seed, scratch.path)
         tuned = {n: work.tuned(n) for n in used if tunable(used[n], chosen.tune)}
         frozen = {name: tower for name, tower in used.items() if name not in tuned}
         features = tower_features(catalog, frozen, caches=caches) if frozen else no_features(catalog)
         model = work.model(features, tuned)
         rows = work.train(model, cache)
     if metrics_path is not None:
-        _write_lines(metrics_path, rows)
+        _write_lines(Path(metrics_path), rows)
     return Encoder(
         {name: tuned[name].finished() if name in tuned else used[name] for name in used},
         model.heads.cpu(),
@@ -97,7 +101,7 @@ class Work:
     def __init__(
         self,
         catalog: Catalog,
-        pairs: pl.DataFrame | Path | str,
+        pairs: pl.DataFrame | Path,
         towers: Mapping[str, Tower],
         settings: EncoderConfig,
         seed: int,
@@ -180,7 +184,7 @@ class Work:
             names = [n for n in ("trigger_id", "target_id", "weight", "source") if n in source.columns]
             content = [str(int(s.hash(seed=0).sum() or 0)) for s in source.select(names)]
         else:
-            content = [sha256_file(Path(source))]
+            content = [sha256_file(source)]
         items = pl.Series(self.catalog.item_ids).hash(seed=0).sum()
         return digest(
             {
