@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qarm.config import Config
-from qarm.core.atomic_io import read_model, write_json, write_parquet
+from qarm.core.atomic_io import read_model, write_json
 from qarm.core.parallel.engine import EngineName
 from qarm.core.run_folder import (
     Purpose,
@@ -26,6 +26,7 @@ from qarm.core.run_folder import (
     working_folder,
 )
 from qarm.core.scratch import Scratch, sweep_scratch
+from qarm.core.tables.parquet import read_parquet, write_parquet
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.data.run_inputs import Run
@@ -75,8 +76,6 @@ def _check(run: Run, work: Path) -> Mapping[str, Figure]:
 
 
 def _mine(run: Run, work: Path) -> Mapping[str, Figure]:
-    import polars as pl
-
     from qarm.pairs.mining import mine_pairs
     from qarm.pairs.quality import pair_quality
 
@@ -86,7 +85,7 @@ def _mine(run: Run, work: Path) -> Mapping[str, Figure]:
         pairs,
         train,
         future=valid if len(valid) else None,
-        rejected=pl.read_parquet(rejected),
+        rejected=read_parquet(rejected),
         seed=run.config.seed,
     )
     write_parquet(work / "pairs.parquet", pairs)
@@ -111,8 +110,6 @@ def _align(run: Run, work: Path) -> Mapping[str, Figure]:
 
 def _filtered_pairs(run: Run, work: Path) -> Any:
     """The mined pairs' file, or where a pair filter is set, what that lets pass."""
-    import polars as pl
-
     from qarm.encoder.alignment.llm_pair_filter import LanguageModelPairScorer, filter_pairs
 
     path, chosen = run.folder / "pairs" / "pairs.parquet", run.config.encoder.filter
@@ -121,13 +118,11 @@ def _filtered_pairs(run: Run, work: Path) -> Any:
     scorer = LanguageModelPairScorer(chosen.model, prompt=chosen.prompt, batch=chosen.batch)
     rejected = work / "rejected_pairs.parquet"
     return filter_pairs(
-        pl.read_parquet(path), run.catalog, scorer, threshold=chosen.threshold, rejected=rejected
+        read_parquet(path), run.catalog, scorer, threshold=chosen.threshold, rejected=rejected
     )
 
 
 def _embed(run: Run, work: Path) -> Mapping[str, Figure]:
-    import polars as pl
-
     from qarm.encoder.embed import embed
     from qarm.encoder.encoder import Encoder
     from qarm.encoder.evaluation.modality_ablation import ablated_versions
@@ -142,7 +137,7 @@ def _embed(run: Run, work: Path) -> Mapping[str, Figure]:
     versions = {"raw": raw, "aligned": vectors} | dict(
         ablated_versions(encoder, run.catalog, cache=run.cache)
     )
-    pairs = pl.read_parquet(run.folder / "pairs" / "pairs.parquet")
+    pairs = read_parquet(run.folder / "pairs" / "pairs.parquet")
     quality = embedding_quality(versions, run.split, pairs, run.catalog.item_ids, seed=run.config.seed)
     write_json(work / "quality.json", quality)
     write_json(work / "neighbours.json", neighbours(run.catalog, raw, vectors, seed=run.config.seed))
@@ -157,8 +152,6 @@ def _embed(run: Run, work: Path) -> Mapping[str, Figure]:
 
 
 def _quantize(run: Run, work: Path) -> Mapping[str, Figure]:
-    import polars as pl
-
     from qarm.quantizer.evaluation.quality import code_quality
     from qarm.quantizer.factory import all_codes, new_quantizer
     from qarm.quantizer.knn_codes import NearestCodes
@@ -176,7 +169,7 @@ def _quantize(run: Run, work: Path) -> Mapping[str, Figure]:
     version = archive(run.folder / "codes", work) if earlier else 1
     codes = all_codes(vectors, known_ids, books, nearest, collisions=settings.collisions, version=version)
     write_codes(work, codes, books, nearest, known=known)
-    pairs = pl.read_parquet(run.folder / "pairs" / "pairs.parquet")
+    pairs = read_parquet(run.folder / "pairs" / "pairs.parquet")
     quality = code_quality(vectors, codes, books, pairs=pairs, seed=run.config.seed)
     write_json(work / "quality.json", quality)
     shared = quality.full_codes.collision_rate
@@ -184,8 +177,6 @@ def _quantize(run: Run, work: Path) -> Mapping[str, Figure]:
 
 
 def _train(run: Run, work: Path) -> Mapping[str, Figure]:
-    import polars as pl
-
     from qarm.recommender.code_embedding import read_codebooks, read_pool
     from qarm.recommender.ranking.variants import run_variants
 
@@ -204,7 +195,7 @@ def _train(run: Run, work: Path) -> Mapping[str, Figure]:
         config=settings,
         folder=work,
         codebooks=books,
-        pool=pl.read_parquet(codes / "pool.parquet")["item_id"].to_list(),
+        pool=read_parquet(codes / "pool.parquet")["item_id"].to_list(),
         pool_vectors=near,
         seed=run.config.seed,
     )

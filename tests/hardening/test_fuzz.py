@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hardening import fuzz_media, fuzz_tables
 from hardening.fuzz import timely
 from qarm.config import load_config
-from qarm.core import tables
+from qarm.core.tables import reader as tables
 from qarm.data.interactions import read_log
 from qarm.data.media import load_audio
 from qarm.errors import ConfigError, InputError

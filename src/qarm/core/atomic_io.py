@@ -1,4 +1,4 @@
-"""Atomic files: a temporary name, fsync, rename; JSON and Parquet files, and their hashes."""
+"""Atomic files: a temporary name, fsync, rename; JSON files, and the hashes of files."""
 
 import hashlib
 import json
@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import polars as pl
 from pydantic import BaseModel, ValidationError
 
 from qarm.core.disk_errors import explained
@@ -27,7 +26,6 @@ __all__ = [
     "sweep_temporaries",
     "temporary_name",
     "write_json",
-    "write_parquet",
     "write_text",
 ]
 
@@ -117,12 +115,6 @@ def read_model(path: Path, schema: type[Model]) -> Model:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ArtifactError(f"{path}: {place}: {first['msg']}; delete its folder and rerun") from None
-
-
-def write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    """Atomic write of a Parquet file, compressed with zstd."""
-    with atomic(path) as temporary:
-        frame.write_parquet(temporary, compression="zstd", statistics=False)
 
 
 def sha256_file(path: Path) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from qarm.core.atomic_io import write_parquet
+from qarm.core.tables.parquet import read_parquet, write_parquet
 
 __all__ = ["Codes"]
 
@@ -46,7 +46,7 @@ class Codes:
     @classmethod
     def read(cls, path: Path) -> "Codes":
         """Codes of a file that `write` made."""
-        frame = pl.read_parquet(path)
+        frame = read_parquet(path)
         vq = frame["vq"].to_numpy().astype(np.int32) if "vq" in frame.columns else None
         rq = frame["rq"].to_numpy().astype(np.int32)
         suffix = frame["suffix"].to_numpy().astype(np.int32) if "suffix" in frame.columns else None

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from qarm.core.atomic_io import write_parquet
 from qarm.core.item_index import ItemIndex
+from qarm.core.tables.parquet import read_parquet, write_parquet
 
 __all__ = ["Embeddings"]
 
@@ -40,6 +40,6 @@ class Embeddings:
     @classmethod
     def read(cls, path: Path) -> "Embeddings":
         """Vectors of a file that `write` made."""
-        frame = pl.read_parquet(path, columns=["item_id", "embedding"])
+        frame = read_parquet(path, columns=["item_id", "embedding"])
         vectors = frame["embedding"].to_numpy()
         return cls(frame["item_id"].to_list(), np.ascontiguousarray(vectors, dtype=np.float32))

@@ -12,7 +12,8 @@ import polars as pl
 from PIL import Image
 from tqdm import tqdm
 
-from qarm.core.atomic_io import read_json, write_json, write_parquet
+from qarm.core.atomic_io import read_json, write_json
+from qarm.core.tables.parquet import write_parquet
 from qarm.demo.audio import RATE, play_sound
 from qarm.demo.click_simulation import SPLIT_TIME, Events, choose
 from qarm.demo.ground_truth import SOURCES, Array, Plant, Tastes, WorldSpec, plant, stream

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from qarm.core.tables.parquet import read_parquet
 from qarm.demo.ground_truth import DIMS, GROUPS, PARTS, Array
 from qarm.errors import InputError, shown
 
@@ -49,7 +50,7 @@ def _rows(path: Path, key: str, ids: Sequence[str]) -> tuple[npt.NDArray[np.int6
     """Row numbers of the ids in the table, and the table."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; build the world first")
-    frame = pl.read_parquet(path)
+    frame = read_parquet(path)
     rows = pl.Series(ids, dtype=pl.String).replace_strict(
         frame[key], pl.Series(range(frame.height), dtype=pl.Int64), default=None, return_dtype=pl.Int64
     )

@@ -6,8 +6,8 @@ import polars as pl
 
 from qarm.config import PairsConfig
 from qarm.config.sources import settings_with
-from qarm.core.atomic_io import write_parquet
 from qarm.core.parallel.engine import EngineName
+from qarm.core.tables.parquet import write_parquet
 from qarm.data.interactions import Log
 from qarm.errors import InputError, Problems
 from qarm.pairs.selection import ITEM2ITEM, USER2ITEM, Selection, select, unordered

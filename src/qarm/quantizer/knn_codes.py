@@ -10,7 +10,8 @@ import polars as pl
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from qarm.core.atomic_io import sha256_file, write_parquet
+from qarm.core.atomic_io import sha256_file
+from qarm.core.tables.parquet import read_parquet, write_parquet
 from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError, shown
 from qarm.quantizer.exact_knn import Inverted, exact_nearest, inverted, unit_rows
@@ -192,7 +193,7 @@ class NearestCodes(BaseEstimator):  # type: ignore[misc]
             known = int(config["probes"]), float(config["recall"])
             if sha256_file(folder / POOL) != config["pool_sha256"]:
                 raise ArtifactError(f"{folder / POOL} is not the file that was saved: truncated or changed")
-            frame = pl.read_parquet(folder / POOL)
+            frame = read_parquet(folder / POOL)
         except (KeyError, TypeError, ValueError, OSError, pl.exceptions.PolarsError) as error:
             raise ArtifactError(f"{folder}: not a whole pool ({error}); save it again") from error
         loaded.n_features_in_ = shape[1]

@@ -14,6 +14,7 @@ from sklearn.utils.validation import validate_data
 from qarm.core.parallel.numba_jit import compiled
 from qarm.core.parallel.torchrun import current
 from qarm.core.tables import as_ids
+from qarm.core.tables.parquet import parquet_schema, scan_parquet
 from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError, Problems, shown
 
@@ -238,7 +239,7 @@ def parquet_rows(path: Path) -> npt.NDArray[np.float32]:
             are no fixed-size lists of floats, or rows without one.
     """
     dim = _dimension(path)
-    table = pl.scan_parquet(path).select("embedding")
+    table = scan_parquet(path).select("embedding")
     n = int(_collected(path, table.select(pl.len())).item())
     if n == 0:
         return np.empty((0, dim), dtype=np.float32)
@@ -261,7 +262,7 @@ def parquet_ids(path: Path) -> list[str]:
         InputError: as `parquet_rows`; or ids of another type, missing, empty or not distinct.
     """
     _dimension(path)
-    column = _collected(path, pl.scan_parquet(path).select("item_id"))["item_id"]
+    column = _collected(path, scan_parquet(path).select("item_id"))["item_id"]
     problems = Problems()
     ids = as_ids(column, table=str(path), problems=problems)
     if ids is not None and ids.n_unique() < len(ids):
@@ -287,7 +288,7 @@ def _dimension(path: Path) -> int:
 def _collected(path: Path, query: pl.LazyFrame | None) -> Any:
     """The frame of a query, or the file's schema; a fault of the file becomes an `InputError`."""
     try:
-        return dict(pl.read_parquet_schema(path)) if query is None else query.collect()
+        return dict(parquet_schema(path)) if query is None else query.collect()
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: not readable as Parquet: {reason}") from error

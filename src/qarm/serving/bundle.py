@@ -15,6 +15,7 @@ from qarm.core.atomic_io import read_json
 from qarm.core.formats import upgraded
 from qarm.core.item_index import ItemIndex
 from qarm.core.sealed_folder import opened_seal
+from qarm.core.tables.parquet import read_parquet
 from qarm.data.catalog import MEDIA, Catalog, as_catalog
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
@@ -85,8 +86,8 @@ class Bundle:
             codes=Codes.read(folder / "codes" / "codes.parquet"),
             vectors=_writable(Embeddings.read(folder / "embeddings" / "embeddings.parquet")),
             ranker=None if variant is None else Ranker.from_pretrained(folder / "recommender" / variant),
-            facts=pl.read_parquet(folder / "items.parquet"),
-            raw=dict(pl.read_parquet(raw).iter_rows()) if raw.is_file() else {},
+            facts=read_parquet(folder / "items.parquet"),
+            raw=dict(read_parquet(raw).iter_rows()) if raw.is_file() else {},
         )
 
     def __len__(self) -> int:

@@ -259,6 +259,17 @@ def test_faults_name_the_way_out(run: Path, tmp_path: Path) -> None:
         export_codes(run, out, to="jsonl", valid_from="2026-01-31T13:00:00Z")
 
 
+def test_brackets_in_a_run_s_name_are_no_pattern(run: Path, refitted: Path, tmp_path: Path) -> None:
+    """`shop[1]` beside `shop1`, a run of other codes."""
+    wanted = Path(shutil.copytree(run, tmp_path / "shop[1]"))
+    shutil.copytree(refitted, tmp_path / "shop1")
+    export_codes(wanted, tmp_path / "out[1]", to="parquet")
+    codes = pl.read_parquet(tmp_path / "out[1]" / "item_codes.parquet", glob=False)
+    expected = Codes.read(run / "codes" / "codes.parquet")
+    assert codes["item_id"].to_list() == expected.item_ids
+    assert codes["rq"].to_numpy().tolist() == expected.rq.tolist()
+
+
 def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call = ["export-codes", str(run), "--to", "redis", "--out", str(tmp_path / "out"), "--json"]
     main(call)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from qarm.core.atomic_io import write_parquet
+from qarm.core.tables.parquet import write_parquet
 from qarm.data.catalog import Catalog
 from qarm.encoder.towers.tower import default_device
 from qarm.errors import InputError

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from qarm.core.tables import as_ids, column
+from qarm.core.tables.parquet import scan_parquet
 from qarm.errors import InputError, Problems, shown
 
 __all__ = ["Shuffle", "TrainingPairs", "read_pairs"]
@@ -108,7 +109,7 @@ def _stretches(path: Path) -> tuple[int, Iterator[pl.DataFrame]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; mine pairs first")
     try:
-        table = pl.scan_parquet(path)
+        table = scan_parquet(path)
         names = [n for n in (*SIDES, "weight", "source") if n in table.collect_schema().names()]
         count: int = table.select(pl.len()).collect().item()
     except pl.exceptions.PolarsError as error:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from qarm.core.atomic_io import write_json, write_parquet
+from qarm.core.atomic_io import write_json
 from qarm.core.run_folder import PARTIAL, finish_swap
+from qarm.core.tables.parquet import read_parquet, write_parquet
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError, shown
@@ -41,7 +42,7 @@ def current_version(folder: Path) -> int:
     """
     path = folder / CODES
     try:
-        version = pl.read_parquet(path, columns=["version"])["version"]
+        version = read_parquet(path, columns=["version"])["version"]
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ArtifactError(f"{path}: not readable ({reason}); run qarm quantize again") from error

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import polars as pl
-
 from qarm.config import saved_config
-from qarm.core.atomic_io import read_model, write_json, write_parquet
+from qarm.core.atomic_io import read_model, write_json
 from qarm.core.run_folder import is_fresh, read_manifest, run_lock, stage_folder
+from qarm.core.tables.parquet import read_parquet, write_parquet
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError
@@ -86,7 +85,7 @@ def refit_codes(run: Path) -> Refitted:
         policy = saved_config(manifest.config).quantizer.collisions
         codes = all_codes(vectors, known_ids, books, nearest, collisions=policy, version=number)
         archive.write_codes(work, codes, books, nearest, known=known)
-        pairs = pl.read_parquet(run / "pairs" / "pairs.parquet")
+        pairs = read_parquet(run / "pairs" / "pairs.parquet")
         quality = code_quality(vectors, codes, books, pairs=pairs, seed=books.seed)
         write_json(work / "quality.json", quality)
         matches = [match_centroids(a, b) for a, b in zip(old_books.codebooks_, books.codebooks_, strict=True)]

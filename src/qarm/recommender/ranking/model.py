@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qarm.core.atomic_io import atomic, read_json, write_json, write_parquet
+from qarm.core.atomic_io import atomic, read_json, write_json
 from qarm.core.formats import ranker_shape
 from qarm.core.run_folder import verify
+from qarm.core.tables.parquet import read_parquet, write_parquet
 from qarm.data.interactions import Log
 from qarm.errors import ArtifactError, InputError, shown
 from qarm.recommender.batches import BUCKETS, Batch, batches
@@ -262,7 +263,7 @@ class Ranker(nn.Module):
         content = read_json(folder / "config.json")
         try:
             shape = ranker_shape(content)
-            item_ids = pl.read_parquet(folder / "items.parquet")["item_id"].to_list()
+            item_ids = read_parquet(folder / "items.parquet")["item_id"].to_list()
             if len(item_ids) != shape.items:
                 raise ValueError(f"{len(item_ids)} items in a ranker of {shape.items}")
             ranker = cls(shape, item_ids, values=_values(folder) if shape.users else None)
@@ -274,7 +275,7 @@ class Ranker(nn.Module):
 
 def _values(folder: Path) -> dict[str, list[str]]:
     """Of each user feature, in the order of their rows."""
-    frame = pl.read_parquet(folder / USERS)
+    frame = read_parquet(folder / USERS)
     return {str(n): part["value"].to_list() for (n,), part in frame.group_by("feature", maintain_order=True)}
 
 

@@ -11,8 +11,9 @@ import polars as pl
 import torch
 
 from qarm.config import RankerConfig
-from qarm.core.atomic_io import read_model, write_json, write_parquet
+from qarm.core.atomic_io import read_model, write_json
 from qarm.core.parallel.torchrun import processes
+from qarm.core.tables.parquet import write_parquet
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log

@@ -9,10 +9,11 @@ import numpy as np
 import polars as pl
 
 from qarm.config import Config, ItemsTable, saved_config
-from qarm.core.atomic_io import digest, sha256_file, write_json, write_parquet
+from qarm.core.atomic_io import digest, sha256_file, write_json
 from qarm.core.item_index import ItemIndex
 from qarm.core.run_folder import is_fresh, read_manifest, run_lock
 from qarm.core.sealed_folder import building, seal
+from qarm.core.tables.parquet import write_parquet
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError, shown

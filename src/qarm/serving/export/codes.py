@@ -7,9 +7,10 @@ from typing import Any, Literal, get_args
 
 import polars as pl
 
-from qarm.core.atomic_io import atomic, read_json, write_json, write_parquet
+from qarm.core.atomic_io import atomic, read_json, write_json
 from qarm.core.run_folder import is_fresh, read_manifest, run_lock
 from qarm.core.sealed_folder import building, seal
+from qarm.core.tables.parquet import read_parquet, write_json_lines, write_parquet
 from qarm.data.codes import Codes
 from qarm.errors import ArtifactError, InputError, shown
 from qarm.quantizer.factory import load_quantizer
@@ -108,7 +109,7 @@ def _before(run: Path, since: int, moment: datetime) -> tuple[pl.DataFrame, bool
     if since not in known:
         raise InputError(f"got since={since}, need one of the versions {shown(known)}")
     old = folder if since == current_version(folder) else folder / VERSIONS / str(since)
-    pools = [pl.read_parquet(path / "pool.parquet") for path in (old, folder)]
+    pools = [read_parquet(path / "pool.parquet") for path in (old, folder)]
     there = set(pools[0]["item_id"])  # a refit puts what was appended before it into the pool
     later = [item for item in appended(old).item_ids if item not in there]
     table = _table(old, moment)[0].filter(~pl.col("item_id").is_in(later))
@@ -124,7 +125,7 @@ def _layout(
         {"level": level, "width": width, "offset": offset}
         for level, (width, offset) in enumerate(zip(widths, first, strict=True), start=1)
     ]
-    pool = pl.read_parquet(folder / "pool.parquet").height
+    pool = read_parquet(folder / "pool.parquet").height
     return {
         "version": version,
         "since": since,
@@ -147,8 +148,7 @@ def _json_lines(folder: Path, items: pl.DataFrame, codes: pl.DataFrame, version:
     for name, frame in (("item_codes", items), ("code_items", codes)):
         lists = [pl.col(n).arr.to_list() for n, kind in frame.schema.items() if isinstance(kind, pl.Array)]
         moment = pl.col("valid_from").dt.to_string("iso:strict")
-        with atomic(folder / f"{name}.jsonl") as temporary:
-            frame.with_columns(moment, *lists).write_ndjson(temporary)
+        write_json_lines(folder / f"{name}.jsonl", frame.with_columns(moment, *lists))
 
 
 def _redis(folder: Path, items: pl.DataFrame, codes: pl.DataFrame, version: int) -> None:

@@ -24,6 +24,16 @@ def test_every_kind_gives_the_same_table(table: Path) -> None:
     assert read_table(table, text=["item_id"]).equals(FRAME)
 
 
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_brackets_in_a_path_are_no_pattern(tmp_path: Path, ending: str) -> None:
+    for folder, price in (("run1", 0), ("run[1]", 7)):
+        (tmp_path / folder).mkdir()
+        frame = pl.DataFrame({"item_id": ["a"], "price": [price]})
+        write = {"parquet": frame.write_parquet, "csv": frame.write_csv, "jsonl": frame.write_ndjson}
+        write[ending](tmp_path / folder / f"items.{ending}")
+    assert read_table(tmp_path / "run[1]" / f"items.{ending}")["price"].to_list() == [7]
+
+
 def test_a_csv_keeps_leading_zeros_only_where_text_is_asked_for(tmp_path: Path) -> None:
     FRAME.write_csv(tmp_path / "items.csv")
     assert read_table(tmp_path / "items.csv")["item_id"].to_list() == [7, 8]

@@ -1,5 +1,6 @@
 """Tables of the input: Parquet, CSV, JSON Lines or frames; errors name the rows."""
 
+import glob
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,25 +8,27 @@ from pathlib import Path
 import polars as pl
 
 from qarm.core.frames import Frame, as_frame
-from qarm.errors import InputError, Problems, shown
+from qarm.errors import InputError
 
-__all__ = ["Table", "as_ids", "column", "read_table", "table_name"]
+__all__ = ["Table", "read_table", "table_name"]
 
 Table = Path | str | Frame
 
 
 def _read_parquet(path: Path, text: Sequence[str]) -> pl.DataFrame:
-    return pl.read_parquet(path)
+    return pl.read_parquet(path, glob=False, hive_partitioning=False)
 
 
 def _read_csv(path: Path, text: Sequence[str]) -> pl.DataFrame:
     as_text = dict.fromkeys(text, pl.String)
     # Types are inferred from the whole file, so that a letter in row 5,000 is read as text.
-    return pl.read_csv(path, infer_schema_length=None, try_parse_dates=True, schema_overrides=as_text)
+    return pl.read_csv(
+        path, glob=False, infer_schema_length=None, try_parse_dates=True, schema_overrides=as_text
+    )
 
 
 def _read_json_lines(path: Path, text: Sequence[str]) -> pl.DataFrame:
-    return pl.read_ndjson(path, infer_schema_length=None)
+    return pl.read_ndjson(glob.escape(str(path)), infer_schema_length=None)
 
 
 READERS: dict[str, Callable[[Path, Sequence[str]], pl.DataFrame]] = {
@@ -72,40 +75,3 @@ def _read_file(path: Path, text: Sequence[str]) -> pl.DataFrame:
     except UNREADABLE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: not readable as {path.suffix[1:]}: {reason}") from error
-
-
-def column(frame: pl.DataFrame, name: str, *, table: str, problems: Problems) -> pl.Series | None:
-    """Column by its name.
-
-    None, and a problem, where it is missing or its values are Python objects of several types.
-    """
-    if name not in frame.columns:
-        problems.add(f"{table}: no column {name!r}; it has {shown(frame.columns, first=12)}")
-        return None
-    series = frame.get_column(name)
-    if series.dtype != pl.Object:
-        return series
-    kinds = sorted({type(value).__name__ for value in series if value is not None})
-    problems.add(f"{table}.{name}: values are of type {' and '.join(kinds)}, need one; convert them to it")
-    return None
-
-
-def as_ids(
-    series: pl.Series, *, table: str, problems: Problems, rows: pl.Series | None = None
-) -> pl.Series | None:
-    """Ids as strings. Text and integers are accepted; nulls, empty text and other types are problems.
-
-    Args:
-        rows: row of each entry in the file, from 0, for messages; by default its position.
-    """
-    kind = series.dtype
-    if not (kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum)):
-        problems.add(f"{table}.{series.name}: ids are {kind}, need text or integers; cast them")
-        return None
-    ids = series.cast(pl.String)
-    bad = (ids.is_null() | (ids == "")).arg_true()
-    if len(bad):
-        file_rows = bad if rows is None else rows.gather(bad)
-        problems.add(f"{table}.{series.name}: null or empty ids in rows {shown(file_rows)}; remove them")
-        return None
-    return ids
