@@ -13,7 +13,8 @@ from qarm.cli import main
 from qarm.comparison.compare import compare_variants
 from qarm.comparison.variants import DEFAULT, parse_variant
 from qarm.config import load_config
-from qarm.core.atomic_io import read_json, read_model, write_parquet
+from qarm.core.atomic_io import read_json, read_model
+from qarm.core.tables.parquet import write_parquet
 from qarm.errors import ConfigError, InputError
 from qarm.report.comparison import comparison_page
 from qarm.schemas import schema_of

@@ -13,9 +13,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from qarm.cli import main
-from qarm.core.atomic_io import atomic, write_json, write_parquet
+from qarm.core.atomic_io import atomic, write_json
 from qarm.core.disk_errors import explained
 from qarm.core.run_folder import run_lock
+from qarm.core.tables.parquet import write_parquet
 from qarm.errors import ArtifactError
 
 

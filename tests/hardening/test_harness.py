@@ -16,7 +16,8 @@ import os, sys, tempfile
 from pathlib import Path
 import polars as pl
 from hardening.trap import Trap
-from qarm.core.atomic_io import write_json, write_parquet
+from qarm.core.atomic_io import write_json
+from qarm.core.tables.parquet import write_parquet
 folder, at = Path(sys.argv[1]), int(sys.argv[2])
 trap = Trap(folder, at=at if at >= 0 else None, error=int(sys.argv[3]) if len(sys.argv) > 3 else None)
 trap.set()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qarm.core.atomic_io import write_parquet
+from qarm.core.tables.parquet import write_parquet
 from qarm.data.interactions import Log
 from qarm.data.splits import split_log
 from qarm.errors import InputError

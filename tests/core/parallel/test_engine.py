@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from qarm.core.atomic_io import write_parquet
 from qarm.core.parallel.engine import BucketRunner, engine
+from qarm.core.tables.parquet import write_parquet
 from qarm.data.interactions import Log
 from qarm.errors import InputError, MissingExtraError
 from qarm.pairs.mining import mine_pairs

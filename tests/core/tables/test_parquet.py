@@ -1,4 +1,4 @@
-"""The package's own files: read by their name, whatever characters it holds; no other module calls polars' IO."""
+"""Files of the package itself: a path is a name; no other module calls the IO of polars."""
 
 import re
 from pathlib import Path
