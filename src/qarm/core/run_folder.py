@@ -13,26 +13,33 @@ from pydantic import JsonValue
 
 from qarm.core.atomic_io import digest, read_json, sha256_file, sweep_temporaries, write_json
 from qarm.core.disk_errors import explained
-from qarm.core.folder_swap import swap_folder
+from qarm.core.folder_swap import flush_tree, swap_folder
 from qarm.core.formats import upgraded
-from qarm.core.locks import locked
+from qarm.core.locks import folder_lock, locked
+from qarm.core.stage_timing import TIMING, last_change, later_than, read_timing, version_start, write_timing
 from qarm.errors import ArtifactError, shown
-from qarm.schemas.base import FORMAT, Figure, Manifest, Settings
+from qarm.schemas.base import FORMAT, Figure, Manifest, Settings, Timing
 
 __all__ = [
+    "MANIFEST",
     "PARTIAL",
+    "VERSIONS",
     "Purpose",
+    "changed_files",
     "clear_partial",
     "finish_swap",
     "is_fresh",
     "read_manifest",
     "run_lock",
+    "run_of",
+    "seal_stage",
     "stage_folder",
     "verify",
     "working_folder",
 ]
 
-MANIFEST, TIMING, PARTIAL = "manifest.json", "timing.json", ".partial"
+MANIFEST, PARTIAL = "manifest.json", ".partial"
+VERSIONS = "versions"  # in a stage's folder: earlier versions, each in a folder of its own
 SEAL = "sha256"  # of the rest of the manifest
 PURPOSE = {"inputs", "config", "version"}  # what a stage was made from
 
@@ -79,20 +86,42 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise ArtifactError(f"{path}: {error}") from None
 
 
+def run_of(folder: Path) -> Path:
+    """The run folder of a stage's folder, or of an earlier version of its codes."""
+    return folder.parents[2] if folder.parent.name == VERSIONS else folder.parent
+
+
 def _changed(folder: Path, names: list[str]) -> ArtifactError:
     return ArtifactError(
-        f"{folder}: {shown(names)} changed since the stage wrote it; "
-        f"restore it, or delete {folder} to make it again"
+        f"{folder}: {shown(names)} changed since the stage wrote it; restore it from a copy; "
+        f"`qarm verify {run_of(folder)}` says what else is damaged and what --repair can do"
     )
 
 
-def _changed_files(folder: Path, manifest: Manifest, *, below: str = "") -> list[str]:
-    return [
+def changed_files(folder: Path, manifest: Manifest, *, below: str = "") -> list[str]:
+    """Names of a finished stage's files that are missing or not as the stage left them.
+
+    Earlier versions are left out: each has a manifest of its own, and is checked when it is read.
+
+    Args:
+        below: beginning of the names that count; the times of the stage count among all of them.
+    """
+    changed = [
         name
         for name, expected in manifest.outputs.items()
         if name.startswith(below)
+        and not name.startswith(f"{VERSIONS}/")
         and (not (folder / name).is_file() or sha256_file(folder / name) != expected)
     ]
+    return changed if below or _has_times(folder) else [*changed, TIMING]
+
+
+def _has_times(folder: Path) -> bool:
+    try:
+        read_timing(folder)
+    except ArtifactError:
+        return False
+    return True
 
 
 def verify(path: Path) -> None:
@@ -105,14 +134,23 @@ def verify(path: Path) -> None:
         manifest = read_manifest(folder) if _is_stage(folder) else None
         if manifest is not None:
             below = "" if folder == path else f"{path.relative_to(folder).as_posix()}/"
-            changed = _changed_files(folder, manifest, below=below)
+            changed = changed_files(folder, manifest, below=below)
             if changed:
                 raise _changed(folder, changed)
             return
 
 
 def _is_stage(folder: Path) -> bool:
-    return (folder / MANIFEST).is_file() and (folder / TIMING).is_file()
+    """Whether the manifest is a stage's; the times or the manifest may be damaged, not both."""
+    if not (folder / MANIFEST).is_file():
+        return False
+    if (folder / TIMING).is_file():
+        return True
+    try:
+        content = read_json(folder / MANIFEST)
+    except ArtifactError:
+        return False
+    return isinstance(content, dict) and {"stage", "outputs"} <= content.keys()
 
 
 def _purpose(inputs: Mapping[str, str], config: Mapping[str, JsonValue]) -> Settings:
@@ -130,7 +168,7 @@ def is_fresh(folder: Path, *, inputs: Mapping[str, str], config: Mapping[str, Js
     manifest = read_manifest(folder)
     if manifest is None or manifest.model_dump(include=PURPOSE) != _purpose(inputs, config):
         return False
-    changed = _changed_files(folder, manifest)
+    changed = changed_files(folder, manifest)
     if changed:
         raise _changed(folder, changed)
     return True
@@ -152,7 +190,7 @@ def stage_folder(
     Yields the folder and a dict for row counts. The folder's name holds the fingerprint of inputs
     and config, so that a rerun after a kill finds what the stage had finished, and only then.
     """
-    purpose, work = _purpose(inputs, config), working_folder(run, stage, inputs=inputs, config=config)
+    work = working_folder(run, stage, inputs=inputs, config=config)
     clear_partial(run / stage, keep=work)
     with explained(work):
         work.mkdir(parents=True, exist_ok=True)
@@ -160,16 +198,34 @@ def stage_folder(
     rows: dict[str, Figure] = {}
     started, clock = time.time(), time.perf_counter()
     yield work, rows
-    write_json(work / TIMING, {"started": started, "seconds": time.perf_counter() - clock})
+    timing = Timing(started=started, seconds=time.perf_counter() - clock)
+    ended, earliest = version_start(timing), later_than(run / stage, version_start(timing))
+    if earliest > ended:
+        timing = timing.model_copy(update={"valid_from": earliest})
+    seal_stage(work, stage, rows=rows, timing=timing, inputs=inputs, config=config)
+    finish_swap(run / stage)
+
+
+def seal_stage(
+    work: Path,
+    stage: str,
+    *,
+    rows: Mapping[str, Figure],
+    timing: Timing,
+    inputs: Mapping[str, str],
+    config: Mapping[str, JsonValue],
+) -> None:
+    """Times and manifest of a complete working folder; all of it is on the disk before the manifest is."""
+    write_timing(work, timing)
     outputs = {
         path.relative_to(work).as_posix(): sha256_file(path)
         for path in sorted(work.rglob("*"))
-        if path.is_file() and path.name not in (MANIFEST, TIMING)
+        if path.is_file() and path.name not in (MANIFEST, TIMING) and work / VERSIONS not in path.parents
     }
-    content = {"format": FORMAT, "stage": stage, "rows": rows, "outputs": outputs, **purpose}
+    flush_tree(work)
+    content = {"format": FORMAT, "stage": stage, "rows": rows, "outputs": outputs, **_purpose(inputs, config)}
     sealed = json.loads(json.dumps(content))
     write_json(work / MANIFEST, Manifest.model_validate(sealed | {SEAL: digest(sealed)}))
-    finish_swap(run / stage)
 
 
 def clear_partial(folder: Path, *, keep: Path | None = None) -> None:
@@ -183,9 +239,16 @@ def clear_partial(folder: Path, *, keep: Path | None = None) -> None:
 
 
 def finish_swap(folder: Path) -> None:
-    """Move a finished working folder into place; also completes a swap that a kill cut short."""
+    """Move a finished working folder into place; also completes a swap that a kill cut short.
+
+    After a kill between the exchange of the two and the removal of what was replaced, the latter lies in the
+    working folder; it is known by its time, which is before that of its successor.
+    """
     partial = folder.parent / PARTIAL
     for work in partial.glob(f"{folder.name}-*"):
-        if (work / MANIFEST).is_file():
-            swap_folder(work, folder, aside=partial / f"old.{folder.name}")
-            clear_partial(folder)
+        if not (work / MANIFEST).is_file():
+            continue
+        if not folder.exists() or last_change(work) > last_change(folder):
+            with folder_lock(folder.parent, shared=False):
+                swap_folder(work, folder, aside=partial / f"old.{folder.name}")
+        clear_partial(folder)

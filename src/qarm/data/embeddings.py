@@ -32,10 +32,14 @@ class Embeddings:
             ItemIndex(self.item_ids).rows(item_ids, missing="no vector for items {items}; embed them first")
         ]
 
+    def frame(self) -> pl.DataFrame:
+        """Columns item_id and embedding."""
+        vectors = pl.Series("embedding", self.vectors, dtype=pl.Array(pl.Float32, self.vectors.shape[1]))
+        return pl.DataFrame({"item_id": self.item_ids, "embedding": vectors})
+
     def write(self, path: Path) -> None:
         """Parquet file of the vectors: `item_id`, `embedding`."""
-        vectors = pl.Series("embedding", self.vectors, dtype=pl.Array(pl.Float32, self.vectors.shape[1]))
-        write_parquet(path, pl.DataFrame({"item_id": self.item_ids, "embedding": vectors}))
+        write_parquet(path, self.frame())
 
     @classmethod
     def read(cls, path: Path) -> "Embeddings":

@@ -1,9 +1,12 @@
 """Coder of new items, from the frozen encoder, codebooks and pool of a run or a bundle."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from qarm.config import saved_config
+from qarm.core.atomic_io import digest
+from qarm.core.consistent_read import read_consistently
 from qarm.core.run_folder import read_manifest, verify
 from qarm.data.catalog import Catalog, read_catalog
 from qarm.data.codes import Codes
@@ -11,13 +14,18 @@ from qarm.data.embeddings import Embeddings
 from qarm.data.media import check_media
 from qarm.encoder.embed import embed
 from qarm.encoder.encoder import Encoder
-from qarm.errors import ArtifactError
+from qarm.encoder.towers.checkpoint import Checkpoint
+from qarm.errors import ArtifactError, shown
 from qarm.quantizer.base import Quantizer
 from qarm.quantizer.factory import load_quantizer
 from qarm.quantizer.knn_codes import NearestCodes
 from qarm.quantizer.versions.archive import current_version
+from qarm.schemas.base import Manifest
 
-__all__ = ["Coder", "encode", "new_vectors"]
+__all__ = ["STAGES", "Coder", "encode", "finished_codes", "new_items", "new_vectors", "outdated_stages"]
+
+VECTORS = "embeddings/embeddings.parquet"
+STAGES = ("encoder", "embeddings", "codes")  # whose folders a coder is read from, or that lead there
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,13 @@ class Coder:
             NearestCodes.from_pretrained(codes / "nearest"),
             current_version(codes),
         )
+
+    def loaded(self) -> "Coder":
+        """This coder with its towers' networks in memory; from then on no file is read."""
+        for tower in self.encoder.towers.values():
+            if isinstance(tower, Checkpoint):
+                tower.model  # noqa: B018 - loaded once, then kept
+        return self
 
     def code(self, catalog: Catalog) -> tuple[Embeddings, Codes]:
         """Aligned vectors and codes of items; an item's do not depend on the items beside it.
@@ -64,8 +79,8 @@ def encode(run: Path, table: Path) -> Codes:
         InputError: the table is wrong.
         ArtifactError: the run has not got so far.
     """
-    catalog = _new_items(run, table)
-    return Coder.read(run).code(catalog)[1]
+    manifest, coder = _read(run)
+    return coder.code(new_items(table, manifest))[1]
 
 
 def new_vectors(run: Path, table: Path) -> Embeddings:
@@ -75,15 +90,60 @@ def new_vectors(run: Path, table: Path) -> Embeddings:
         InputError: the table is wrong.
         ArtifactError: the run has not got so far, or a file of it was changed.
     """
-    catalog = _new_items(run, table)
-    return embed(Encoder.from_pretrained(run / "encoder"), catalog)
+    manifest, coder = _read(run)
+    return embed(coder.encoder, new_items(table, manifest))
 
 
-def _new_items(run: Path, table: Path) -> Catalog:
+def _read(run: Path) -> tuple[Manifest, Coder]:
+    """The manifest of the codes, and a coder of the same version."""
+    return read_consistently(run, STAGES, lambda: (finished_codes(run), Coder.read(run).loaded()))
+
+
+def finished_codes(run: Path) -> Manifest:
+    """The manifest of a run's codes, whose files are as they were left and made by the encoder that is there.
+
+    Raises:
+        ArtifactError: there are none, a file was changed, or an earlier stage has run again since.
+    """
     manifest = read_manifest(run / "codes")
     if manifest is None:
         raise ArtifactError(f"{run} has no finished codes; run: qarm quantize CONFIG --out {run}")
     verify(run / "codes")
+    manifests = {stage: made for stage in STAGES if (made := read_manifest(run / stage)) is not None}
+    if stale := outdated_stages(manifests):
+        raise ArtifactError(
+            f"{run}: {shown(stale)} were made from earlier files; finish what was begun: "
+            f"qarm quantize CONFIG --out {run}"
+        )
+    return manifest
+
+
+def outdated_stages(manifests: Mapping[str, Manifest]) -> list[str]:
+    """Stages, of those that lead to codes, that were made from other files than are there now."""
+    made_from = (("embeddings", "encoder/", "encoder"), ("codes", VECTORS, "embeddings"))
+    return [
+        stage
+        for stage, name, source in made_from
+        if {stage, source} <= manifests.keys()
+        and manifests[stage].inputs[name] != _hash_of(manifests[source], name)
+    ]
+
+
+def _hash_of(manifest: Manifest, name: str) -> str:
+    """Hash of a stage's file, or of all of them, as it counts as an input."""
+    file = name.partition("/")[2]
+    return manifest.outputs[file] if file else digest(manifest.outputs)
+
+
+def new_items(table: Path, manifest: Manifest) -> Catalog:
+    """New items, by the columns that the run's config names; media that cannot be read are left out.
+
+    Args:
+        manifest: of the run's codes.
+
+    Raises:
+        InputError: the table is wrong.
+    """
     columns = saved_config(manifest.config).data.items.model_dump(include={"id", "text", "image", "audio"})
     catalog = read_catalog(table, **columns)
     found = check_media(catalog)

@@ -42,10 +42,18 @@ class Manifest(Schema):
 
 
 class Timing(Schema):
-    """`timing.json` of every stage, outside every hash; Unix time and seconds."""
+    """`timing.json` of every stage, outside the manifest's hashes; Unix time and seconds.
+
+    valid_from: since when the content is valid, where that is not when it was finished: after a rollback,
+    after an append, or where the clock went back; appended: since when the items of a request to append are,
+    by its id; sha256: of all the rest.
+    """
 
     started: float
     seconds: float
+    valid_from: float | None = None
+    appended: dict[str, float] | None = None
+    sha256: str | None = None
 
 
 class Check(Schema):

@@ -142,7 +142,7 @@ class ChurnLevel(Schema):
 
 
 class Churn(Schema):
-    """`codes/churn.json`; fields as in `qarm.quantizer.versions.refit.churn`."""
+    """`codes/churn.json`; fields as in `qarm.quantizer.versions.refit.churn`; request: id of the refit."""
 
     old: Annotated[Count, Field(alias="from")]
     new: Annotated[Count, Field(alias="to")]
@@ -151,25 +151,32 @@ class Churn(Schema):
     removed: Count
     levels: list[ChurnLevel]
     full_codes: Share
+    request: str | None = None
 
 
 class Appended(Schema):
-    """Result of an append: items with codes, and how many of them are new."""
+    """Result of an append: items with codes, and how many this request added, now or (`repeated`) before."""
 
     items: Count
     appended: Count
+    repeated: bool = False
 
 
 class Refitted(Schema):
-    """Result of a refit: the new version, its items, and the share of items with another full code."""
+    """Result of a refit: the version, its items, and the share of items with another full code than before.
+
+    repeated: the same request had made that version before.
+    """
 
     version: Count
     items: Count
     changed: Share
+    repeated: bool = False
 
 
 class RolledBack(Schema):
-    """Result of a rollback: the current version, and all that there are."""
+    """Result of a rollback: the current version, all that there are, and items without a code in it."""
 
     version: Count
     versions: list[Count]
+    without_codes: Count | None = None

@@ -1,5 +1,6 @@
 """Versions of codes: nothing published moves, change is counted after matching, rollback brings all back."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from qarm.core import folder_swap
+from qarm.core.atomic_io import digest, sha256_file, write_json
+from qarm.core.run_folder import finish_swap
+from qarm.core.stage_timing import last_change, read_timing, version_start, write_timing
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError
@@ -23,7 +28,9 @@ from qarm.quantizer.versions.refit import (
     remap_table,
     warm_embeddings,
 )
+from qarm.schemas.base import FORMAT, Timing
 
+NOW = 1_790_000_000.0  # Unix time
 RNG = np.random.default_rng(0)
 CENTRES = RNG.normal(size=(12, 10)) * 2
 GROUP = RNG.integers(12, size=600)
@@ -178,11 +185,22 @@ def publish(folder: Path, version: int, text: str) -> None:
     Codes(["a"], np.full((1, 2), version, np.int32), version=version).write(folder / "codes.parquet")
     (folder / "quantizer").mkdir(exist_ok=True)
     (folder / "quantizer" / "config.json").write_text(text)
-    (folder / "manifest.json").write_text(text)
+    start = NOW + version
+    write_timing(folder, Timing(started=start, seconds=0.5))
+    sealed = {
+        "format": FORMAT,
+        "stage": "codes",
+        "rows": {},
+        "outputs": {name: sha256_file(folder / name) for name in ("codes.parquet", "quantizer/config.json")},
+        "inputs": {},
+        "config": {},
+        "version": text,
+    }
+    write_json(folder / "manifest.json", sealed | {"sha256": digest(sealed)})
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "timing.json"]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
@@ -206,7 +224,7 @@ def test_versions_lie_side_by_side(shelf: Path, tmp_path: Path) -> None:
     first = contents(tmp_path / "before2")
     assert contents(shelf / "versions" / "1") == first
     assert sorted(path.name for path in (shelf / "versions" / "2").iterdir()) == [
-        "codes.parquet", "manifest.json", "quantizer",
+        "codes.parquet", "manifest.json", "quantizer", "timing.json",
     ]  # fmt: skip
 
 
@@ -222,8 +240,24 @@ def test_rollback_brings_an_earlier_version_back(shelf: Path) -> None:
     assert sorted(path.name for path in shelf.parent.iterdir()) == ["codes"]
     rollback(shelf, 3)
     assert contents(shelf) == third
+    before = (shelf / "timing.json").read_bytes()
     rollback(shelf, 3)
     assert contents(shelf) == third
+    assert (shelf / "timing.json").read_bytes() == before
+
+
+def test_a_version_that_comes_back_is_valid_anew_whatever_the_clock_says(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: NOW - 86_400.0)
+    starts = [version_start(read_timing(shelf))]
+    for number in (1, 2, 1, 3):
+        rollback(shelf, number)
+        assert current_version(shelf) == number
+        starts.append(version_start(read_timing(shelf)))
+    assert starts == sorted(set(starts))
+    assert starts[0] == NOW + 3.5
+    assert last_change(shelf) < NOW + 3.6
 
 
 def test_versions_that_are_not_there(shelf: Path, tmp_path: Path) -> None:
@@ -231,7 +265,7 @@ def test_versions_that_are_not_there(shelf: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="got version 7, need one of 1, 2, 3 in"):
         rollback(shelf, 7)
     assert contents(shelf) == before
-    with pytest.raises(ArtifactError, match=r"codes\.parquet: not readable .* run qarm quantize again"):
+    with pytest.raises(ArtifactError, match=r"codes\.parquet: not readable .* `qarm verify` of the run"):
         current_version(tmp_path)
     mixed = pl.concat([Codes(["a"], np.zeros((1, 1), np.int32), version=v).frame() for v in (1, 2)])
     mixed.write_parquet(tmp_path / "codes.parquet")
@@ -239,12 +273,36 @@ def test_versions_that_are_not_there(shelf: Path, tmp_path: Path) -> None:
         current_version(tmp_path)
 
 
-def test_a_rollback_cut_short_leaves_the_folder(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_rollback_cut_short_is_completed_or_leaves_the_folder(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
+) -> None:
+    """Killed at its first rename of two, or after the exchange that comes before the only one."""
+    if not exchange:
+        monkeypatch.setattr(folder_swap, "_exchanged", lambda *_: False)
+    elif folder_swap._renameat2() is None:
+        pytest.skip("no renameat2 here")
     before = contents(shelf)
     monkeypatch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         rollback(shelf, 1)
     monkeypatch.undo()
-    assert contents(shelf) == before
+    assert current_version(shelf) == (1 if exchange else 3)
+    if not exchange:
+        assert contents(shelf) == before
+    finish_swap(shelf)  # as the next command does
+    assert current_version(shelf) == 1
+    assert [path.name for path in shelf.parent.iterdir()] == ["codes"]
     rollback(shelf, 2)
     assert current_version(shelf) == 2
+
+
+def test_a_damaged_version_does_not_come_back(shelf: Path) -> None:
+    path = shelf / "versions" / "1" / "codes.parquet"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match=r"versions/1: codes\.parquet changed .* `qarm verify .*/run`"):
+        rollback(shelf, 1)
+    (shelf / "versions" / "2" / "manifest.json").unlink()
+    with pytest.raises(ArtifactError, match=r"versions/2 has no manifest\.json"):
+        rollback(shelf, 2)
+    assert current_version(shelf) == 3

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import time
 from pathlib import Path
 
 import polars as pl
@@ -10,9 +11,12 @@ import pytest
 
 from qarm.cli import main
 from qarm.config import load_config
+from qarm.core.atomic_io import digest, read_json, write_json
+from qarm.data.run_inputs import Run
 from qarm.demo import WorldSpec, build_world
 from qarm.errors import ArtifactError, InputError
 from qarm.pipeline import run_stages
+from qarm.quantizer.versions.archive import valid_since
 from qarm.quantizer.versions.lifecycle import append_items, drift, refit_codes, roll_back
 from qarm.schemas import SCHEMAS
 
@@ -69,8 +73,12 @@ def test_append_moves_nothing_and_counts_once(run: Path, new: Path) -> None:
     after = codes_of(run)
     assert after.height == 120
     assert after.head(100).equals(before)
-    assert append_items(run, new).appended == 0
-    assert codes_of(run).equals(after)
+    files = hashes(run)
+    assert append_items(run, new).content() == {"items": 120, "appended": 20, "repeated": True}
+    some = new.with_name("some.parquet")
+    pl.read_parquet(new).head(3).write_parquet(some)
+    assert append_items(run, some).content() == {"items": 120, "appended": 0, "repeated": True}
+    assert hashes(run) == files
 
 
 def test_a_run_goes_on_from_appended_codes(run: Path, new: Path, finished: Path) -> None:
@@ -104,9 +112,77 @@ def test_refit_makes_a_version_and_rollback_brings_the_old_one_back(run: Path, n
     assert {name: back[name] for name in first} == first
     roll_back(run, 2)
     assert codes_of(run).equals(codes)
-    assert refit_codes(run).version == 3
     with pytest.raises(InputError, match="got version 7"):
         roll_back(run, 7)
+
+
+def test_a_refit_is_known_by_what_it_learns_from(run: Path, new: Path, tmp_path: Path) -> None:
+    """Killed after its swap and repeated it makes no third version; new items do."""
+    first = refit_codes(run)
+    files = hashes(run)
+    assert refit_codes(run).content() == first.content() | {"repeated": True}
+    assert hashes(run) == files
+    append_items(run, new)
+    assert refit_codes(run).content() == {"version": 3, "items": 120, "changed": pytest.approx(0.5, abs=0.5)}
+    assert refit_codes(run).content()["repeated"]
+
+
+def test_a_refit_learns_from_all_known_items_whatever_the_pool(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "run", tmp_path / "run")
+    flags = {"data.root": str(finished / "world"), **SMALL, "quantizer.pool": "12"}
+    config, run = load_config(flags=flags, environment={}), tmp_path / "run"
+    list(run_stages(config, run, last="quantize"))
+    known = pl.read_parquet(run / "codes" / "fitted.parquet")["item_id"].to_list()
+    assert known == Run(config, run).known.item_ids
+    assert len(known) > pl.read_parquet(run / "codes" / "pool.parquet").height == 12
+    assert read_json(run / "codes" / "profile.json")["items"] == len(known)
+    refit_codes(run)
+    assert read_json(run / "codes" / "profile.json")["items"] == len(known)
+    roll_back(run, 2)
+    _forget_fitted(run)
+    with pytest.raises(InputError, match=r"did not note which items .* quantize CONFIG --out"):
+        refit_codes(run)
+    refit_codes(run, config=config)
+    assert read_json(run / "codes" / "profile.json")["items"] == len(known)
+
+
+def _forget_fitted(run: Path) -> None:
+    """As an earlier qarm left the codes."""
+    (run / "codes" / "fitted.parquet").unlink()
+    manifest = read_json(run / "codes" / "manifest.json")
+    del manifest["outputs"]["fitted.parquet"], manifest["sha256"]
+    write_json(run / "codes" / "manifest.json", manifest | {"sha256": digest(manifest)})
+
+
+def test_times_belong_to_items_and_only_grow(run: Path, new: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An append, also an empty one, and a clock a day back."""
+    codes, ids = run / "codes", codes_of(run)["item_id"].to_list()
+    first = valid_since(codes, ids)
+    assert len(set(first)) == 1
+    append_items(run, new)
+    everyone = codes_of(run)["item_id"].to_list()
+    times = valid_since(codes, everyone)
+    assert times[:100] == first
+    assert len(set(times[100:])) == 1
+    assert times[100] > first[0]
+    append_items(run, new)
+    assert valid_since(codes, everyone) == times
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 86_400.0)
+    refit_codes(run)
+    second = valid_since(codes, everyone)
+    assert len(set(second)) == 1
+    assert second[0] > max(times)
+    roll_back(run, 1)
+    assert min(valid_since(codes, everyone)) > second[0]
+
+
+def test_a_rollback_tells_items_that_have_no_code_then(run: Path, new: Path) -> None:
+    refit_codes(run)
+    append_items(run, new)
+    assert roll_back(run, 1).content() == {"version": 1, "versions": [1, 2], "without_codes": 20}
+    assert roll_back(run, 2).content() == {"version": 2, "versions": [1, 2]}
+    assert codes_of(run).height == 120
 
 
 def test_an_append_keeps_the_manifests_of_earlier_versions(run: Path, new: Path, finished: Path) -> None:

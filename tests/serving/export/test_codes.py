@@ -30,7 +30,7 @@ def table(codes: dict[str, tuple[int, int]], *, version: int = 1) -> pl.DataFram
     """Items of codes with widths 4 and 3; the VQ list is the sum of both."""
     rq = np.array(list(codes.values()), dtype=np.int32).reshape(-1, 2)
     vq = rq.sum(axis=1, keepdims=True, dtype=np.int32)
-    return item_codes(Codes(list(codes), rq, vq, version), [4, 3], valid_from=NOON)
+    return item_codes(Codes(list(codes), rq, vq, version), [4, 3], valid_from=[NOON] * len(codes))
 
 
 def parsed(content: bytes) -> Iterator[list[str]]:
@@ -238,6 +238,16 @@ def test_since_the_current_version_are_the_appended_items(
     export_codes(copy, tmp_path / "some", to="parquet", since=1)
     items = pl.read_parquet(tmp_path / "some" / "item_codes.parquet")
     assert items["item_id"].to_list() == pl.read_parquet(world / "new.parquet")["item_id"].to_list()
+    export_codes(run, tmp_path / "before", to="parquet")
+    export_codes(copy, tmp_path / "all", to="parquet")
+    first, every = (pl.read_parquet(tmp_path / name / "item_codes.parquet") for name in ("before", "all"))
+    assert every.head(40)["valid_from"].equals(first["valid_from"])  # an append moves no other item's time
+    assert every.tail(8)["valid_from"].min() > first["valid_from"].max()
+    layout = json.loads((tmp_path / "all" / "layout.json").read_text())
+    assert datetime.fromisoformat(layout["valid_from"]) == every["valid_from"].max()
+    for row in pl.read_parquet(tmp_path / "all" / "code_items.parquet").to_dicts():
+        members = every.filter(pl.col("item_id").is_in(row["item_ids"]))
+        assert row["valid_from"] == members["valid_from"].max()
     lists = pl.read_parquet(tmp_path / "some" / "code_items.parquet")
     touched = {code for row in items["ids"].to_list() for code in row}
     assert set(lists["code_id"]) == touched

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from qarm.config import Config, ItemsTable, saved_config
-from qarm.core.atomic_io import digest, sha256_file, write_json
+from qarm.core.atomic_io import write_json
 from qarm.core.item_index import ItemIndex
 from qarm.core.run_folder import is_fresh, read_manifest, run_lock
 from qarm.core.sealed_folder import building, seal
@@ -17,7 +17,7 @@ from qarm.core.tables.parquet import write_parquet
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError, shown
-from qarm.quantizer.coder import Coder
+from qarm.quantizer.coder import Coder, outdated_stages
 from qarm.quantizer.knn_codes import NearestCodes
 from qarm.quantizer.versions.archive import VERSIONS, appended, joined
 from qarm.recommender.code_embedding import joined as side_by_side
@@ -105,16 +105,7 @@ def _finished(run: Path) -> dict[str, Manifest]:
         raise ArtifactError(f"{run} has no finished {shown(missing)}; run: qarm quantize CONFIG --out {run}")
     for stage, manifest in manifests.items():
         is_fresh(run / stage, inputs=manifest.inputs, config=manifest.config)
-    vectors = sha256_file(run / "embeddings" / "embeddings.parquet")
-    stale = [
-        stage
-        for stage, name, now in (
-            ("embeddings", "encoder/", digest(manifests["encoder"].outputs)),
-            ("codes", "embeddings/embeddings.parquet", vectors),
-        )
-        if manifests[stage].inputs[name] != now
-    ]
-    if stale:
+    if stale := outdated_stages(manifests):
         raise ArtifactError(f"{run}: {shown(stale)} were made from earlier files; run the stages again")
     return manifests
 

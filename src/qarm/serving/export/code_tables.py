@@ -47,16 +47,16 @@ def prefix_ids(rq: npt.NDArray[np.int32], widths: Sequence[int]) -> Integers:
     return found
 
 
-def item_codes(codes: Codes, widths: Sequence[int], *, valid_from: datetime) -> pl.DataFrame:
+def item_codes(codes: Codes, widths: Sequence[int], *, valid_from: Sequence[datetime]) -> pl.DataFrame:
     """A row per item.
 
-    item_id str; version i32, of the codebooks; valid_from, in UTC; rq, vq fixed-size lists of i32; suffix
-    i32, where the codes have one; ids, fixed-size list of i64: the RQ codes as rows of one table over all
-    levels; prefixes, fixed-size list of i64, as `prefix_ids`; removed bool, False here.
+    item_id str; version i32, of the codebooks; valid_from, in UTC, of each item; rq, vq fixed-size lists of
+    i32; suffix i32, where the codes have one; ids, fixed-size list of i64: the RQ codes as rows of one table
+    over all levels; prefixes, fixed-size list of i64, as `prefix_ids`; removed bool, False here.
     """
     ids, prefixes = codes.rq + offsets(widths), prefix_ids(codes.rq, widths)
     levels = codes.rq.shape[1]
-    moment = pl.lit(valid_from).cast(pl.Datetime("us", "UTC")).alias("valid_from")
+    moment = pl.Series("valid_from", valid_from, dtype=pl.Datetime("us", "UTC"))
     columns = ["item_id", "version", "valid_from", *CODES, "removed"]
     frame = codes.frame().with_columns(
         moment,
@@ -70,22 +70,19 @@ def item_codes(codes: Codes, widths: Sequence[int], *, valid_from: datetime) -> 
 def code_items(items: pl.DataFrame) -> pl.DataFrame:
     """A row per code that some item has, by `code_id`.
 
-    code_id i64, as in `ids`; level i32, from 1; version i32; valid_from; item_ids, list of str in the order
-    of `items`, which is of `item_codes`.
+    code_id i64, as in `ids`; level i32, from 1; version i32; valid_from, the latest of its items; item_ids,
+    list of str in the order of `items`, which is of `item_codes`.
     """
     there = items.filter(~pl.col("removed"))
     levels = items.schema["ids"].shape[0]  # type: ignore[attr-defined]
-    stamp = there.select("version", "valid_from").head(1)
     found = []
     for level in range(levels):
-        ids = there.select("item_id", code_id=pl.col("ids").arr.get(level))
-        lists = ids.group_by("code_id", maintain_order=True).agg(item_ids="item_id").sort("code_id")
-        found.append(lists.with_columns(level=pl.lit(level + 1, dtype=pl.Int32)))
-    return (
-        pl.concat(found)
-        .join(stamp, how="cross", maintain_order="left")
-        .select("code_id", "level", "version", "valid_from", "item_ids")
-    )
+        ids = there.select("item_id", "version", "valid_from", code_id=pl.col("ids").arr.get(level))
+        lists = ids.group_by("code_id", maintain_order=True).agg(
+            pl.col("version").max(), pl.col("valid_from").max(), item_ids="item_id"
+        )
+        found.append(lists.sort("code_id").with_columns(level=pl.lit(level + 1, dtype=pl.Int32)))
+    return pl.concat(found).select("code_id", "level", "version", "valid_from", "item_ids")
 
 
 def changed_items(before: pl.DataFrame, now: pl.DataFrame, *, same_pool: bool) -> pl.DataFrame:
@@ -104,7 +101,7 @@ def changed_items(before: pl.DataFrame, now: pl.DataFrame, *, same_pool: bool) -
         same = now.join(before, on=["item_id", *compared], how="semi", nulls_equal=True)
         fresh = now.join(same, on="item_id", how="anti", maintain_order="left")
     gone = before.select("item_id").join(now, on="item_id", how="anti", maintain_order="left")
-    stamp = now.select("version", "valid_from").head(1)
+    stamp = now.select(pl.col("version", "valid_from").min())  # since the version's first items
     marked = gone.join(stamp, how="cross", maintain_order="left").with_columns(removed=pl.lit(True))
     return pl.concat([fresh, marked], how="diagonal")
 
@@ -122,7 +119,7 @@ def changed_codes(before: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
     emptied = (
         old.join(new, on="code_id", how="anti", maintain_order="left")
         .select("code_id", "level")
-        .join(now.select("version", "valid_from").head(1), how="cross", maintain_order="left")
+        .join(now.select(pl.col("version", "valid_from").min()), how="cross", maintain_order="left")
         .with_columns(item_ids=pl.lit([], dtype=pl.List(pl.String)))
     )
     return pl.concat([fresh, emptied.select(now.columns)]).sort("code_id")

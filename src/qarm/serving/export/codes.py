@@ -7,14 +7,21 @@ from typing import Any, Literal, get_args
 
 import polars as pl
 
-from qarm.core.atomic_io import atomic, read_json, write_json
-from qarm.core.run_folder import is_fresh, read_manifest, run_lock
+from qarm.core.atomic_io import atomic, write_json
+from qarm.core.run_folder import is_fresh, read_manifest, run_lock, verify
 from qarm.core.sealed_folder import building, seal
+from qarm.core.stage_timing import last_change
 from qarm.core.tables.parquet import read_parquet, write_json_lines, write_parquet
 from qarm.data.codes import Codes
 from qarm.errors import ArtifactError, InputError, shown
 from qarm.quantizer.factory import load_quantizer
-from qarm.quantizer.versions.archive import VERSIONS, appended, current_version, versions
+from qarm.quantizer.versions.archive import (
+    VERSIONS,
+    appended,
+    current_version,
+    valid_since,
+    versions,
+)
 from qarm.serving.export.code_tables import changed_codes, changed_items, code_items, item_codes, offsets
 from qarm.serving.export.redis import commands
 
@@ -39,7 +46,7 @@ def export_codes(
         to: the format.
         since: only what is not as it was when this version was made; of the current version, that is what was
             appended to it.
-        valid_from: ISO 8601; None: when the run wrote the version, from its `timing.json`.
+        valid_from: ISO 8601, of all rows; None: since when each item has its code, by the run's times.
 
     Returns:
         version, since, items and codes written, removed, and the folder's own version as `content`.
@@ -55,7 +62,7 @@ def export_codes(
         raise InputError(f"{run}: no such folder; give a finished run")
     with run_lock(run), building(out) as work:
         folder = _checked(run)
-        moment = _parsed(valid_from) if valid_from else _written(folder)
+        moment = _parsed(valid_from) if valid_from else None
         items, widths = _table(folder, moment)
         codes = code_items(items)
         version = current_version(folder)
@@ -64,7 +71,8 @@ def export_codes(
             codes = changed_codes(code_items(before), codes)
             items = changed_items(before, items, same_pool=same_pool)
         WRITERS[to](work, items, codes, version)
-        write_json(work / "layout.json", _layout(folder, widths, version, since, moment))
+        latest = moment or datetime.fromtimestamp(last_change(folder), UTC)
+        write_json(work / "layout.json", _layout(folder, widths, version, since, latest))
         content = seal(work, kind=KIND)
     rows = {"version": version, "since": since, "items": items.height, "codes": codes.height}
     return {**rows, "removed": int(items["removed"].sum()), "content": content}
@@ -87,19 +95,17 @@ def _parsed(text: str) -> datetime:
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _written(folder: Path) -> datetime:
-    """When the files of a version were finished."""
-    timing = read_json(folder / "timing.json")
-    return datetime.fromtimestamp(timing["started"] + timing["seconds"], UTC)
-
-
-def _table(folder: Path, moment: datetime) -> tuple[pl.DataFrame, list[int]]:
+def _table(folder: Path, moment: datetime | None) -> tuple[pl.DataFrame, list[int]]:
     """The codes of a version as a table, and the widths of its levels."""
     widths = list(load_quantizer(folder / "quantizer").widths_)
-    return item_codes(Codes.read(folder / "codes.parquet"), widths, valid_from=moment), widths
+    codes = Codes.read(folder / "codes.parquet")
+    if moment is not None:
+        return item_codes(codes, widths, valid_from=[moment] * len(codes)), widths
+    times = [datetime.fromtimestamp(second, UTC) for second in valid_since(folder, codes.item_ids)]
+    return item_codes(codes, widths, valid_from=times), widths
 
 
-def _before(run: Path, since: int, moment: datetime) -> tuple[pl.DataFrame, bool]:
+def _before(run: Path, since: int, moment: datetime | None) -> tuple[pl.DataFrame, bool]:
     """The table of a version as it was made, and whether pool ids mean now what they meant then.
 
     Items that were appended to it later are left out: an export of before the append does not have them.
@@ -109,6 +115,7 @@ def _before(run: Path, since: int, moment: datetime) -> tuple[pl.DataFrame, bool
     if since not in known:
         raise InputError(f"got since={since}, need one of the versions {shown(known)}")
     old = folder if since == current_version(folder) else folder / VERSIONS / str(since)
+    verify(old)
     pools = [read_parquet(path / "pool.parquet") for path in (old, folder)]
     there = set(pools[0]["item_id"])  # a refit puts what was appended before it into the pool
     later = [item for item in appended(old).item_ids if item not in there]
