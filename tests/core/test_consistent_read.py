@@ -12,7 +12,7 @@ from qarm.core.locks import folder_lock
 from qarm.core.run_folder import PARTIAL, read_manifest, run_lock, stage_folder
 from qarm.errors import ArtifactError
 
-FILES = [f"part-{n}" for n in range(20)]
+FILES = [f"part-{n}" for n in range(8)]
 
 
 def publish(run: Path, text: str) -> None:
@@ -38,7 +38,7 @@ def test_readers_beside_a_writer_see_one_version(
     done = threading.Event()
 
     def write() -> None:
-        for number in range(1, 41):
+        for number in range(1, 16):
             publish(tmp_path, str(number))
         done.set()
 
