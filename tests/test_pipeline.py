@@ -323,6 +323,25 @@ def test_torchrun_shares_the_train_stage(run: Path, world: Path, tmp_path: Path)
     assert not (folder / ".partial").exists()
 
 
+def test_torchrun_processes_with_other_settings_refuse(run: Path, world: Path, tmp_path: Path) -> None:
+    """Each process has a config of its own; neither trains, and the run stays as it was."""
+    folder, script = tmp_path / "run", tmp_path / "train.py"
+    shutil.copytree(run, folder)
+    script.write_text(
+        "import os, sys\nfrom qarm.cli import main\n"
+        "main([*sys.argv[1:], '--set', f'ranker.lr=0.0{1 + int(os.environ[\"RANK\"])}'])\n"
+    )
+    (tmp_path / "c.yaml").write_text("ranker: {variants: [id]}")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, script, "train", tmp_path / "c.yaml", "--out", folder, *arguments(world)]
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, env=settings)
+    assert done.returncode != 0
+    assert "processes disagree on the run: ranker.lr is 0.01 on rank 0 and 0.02 on rank 1" in done.stderr
+    assert "InputError" not in done.stderr  # one line; the traceback is the launcher's own
+    assert read_json(folder / "recommender/results.json") == read_json(run / "recommender/results.json")
+
+
 def test_torchrun_shares_no_other_stage(
     run: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,6 @@ Each stage reads what earlier stages wrote, works in a folder that nobody sees u
 and is skipped when its inputs and settings are those of the last time.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from qarm.config import Config
 from qarm.core.atomic_io import read_model, write_json
 from qarm.core.parallel.engine import EngineName
+from qarm.core.parallel.ranks import launched
 from qarm.core.run_folder import (
     Purpose,
     clear_partial,
@@ -307,6 +307,8 @@ def run_stages(
     with run_lock(folder) if here is None or here.rank == 0 else nullcontext():
         run = Run(config, folder, engine=engine)
         run.tables  # noqa: B018 - bad tables are refused before anything is hashed or written
+        if here is not None:
+            here.agree("the run", {"last stage": last, **run.given()})
         for stage in STAGES[: names.index(last) + 1]:
             yield _run_stage(run, stage) if here is None else _share_stage(run, stage, here)
 
@@ -343,7 +345,7 @@ def _done(run: Run, stage: Stage, fresh: bool, started: float) -> Done:
 
 def _torchrun_processes() -> "Processes | None":
     """This process among torchrun's; None where it is alone, and torch need not be imported."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not launched():
         return None
     from torch.cuda import is_available
 

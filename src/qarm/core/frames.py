@@ -76,6 +76,8 @@ def _of_pandas(table: Any) -> pl.DataFrame:
 def _column(series: Any, name: str) -> pl.Series:
     """A pandas column as a polars one."""
     kind = series.dtype
+    if type(kind).__name__ == "ArrowDtype":
+        return pl.Series(name, series.array.__arrow_array__())
     if isinstance(kind, np.dtype) and kind.kind in "iufb" and kind != np.float16:
         return pl.Series(name, series.to_numpy(), nan_to_null=True)
     if getattr(kind, "kind", None) == "M":

@@ -117,6 +117,10 @@ class Run:
             raise ArtifactError(f"{self.folder / folder} is not finished; run its stage first")
         return manifest.outputs[file] if file else digest(manifest.outputs)
 
+    def given(self) -> dict[str, object]:
+        """Hashes of the source tables, and all settings that change a result."""
+        return {"tables": self._source_hashes, **self.settings(tuple(Config.model_fields))}
+
     def settings(self, sections: tuple[str, ...]) -> Settings:
         """Sections of the config as JSON, without the keys that do not change the stage's result.
 

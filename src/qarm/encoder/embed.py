@@ -16,6 +16,7 @@ from qarm.core.parallel.engine import EngineName
 from qarm.core.parallel.engine import engine as engine_of
 from qarm.core.parallel.torchrun import processes
 from qarm.core.scratch import Scratch
+from qarm.core.training_state import fingerprint
 from qarm.data.catalog import Catalog
 from qarm.data.embeddings import Embeddings
 from qarm.encoder.encoder import Encoder
@@ -57,6 +58,7 @@ def embed(
     here = processes()
     if here.size == 1:
         return _vectors(encoder, catalog, cache, version)
+    here.agree("what to embed", _content(encoder, catalog, version))
     pieces = _pieces(catalog)
     own = {k: _vectors(encoder, pieces[k], cache, version).vectors for k in here.share(len(pieces))}
     dim = int(here.largest(max((found.shape[1] for found in own.values()), default=0)))
@@ -69,6 +71,18 @@ def embed(
 def _vectors(encoder: Encoder, catalog: Catalog, cache: Path | None, version: Version) -> Embeddings:
     function: Callable[..., Embeddings] = encoder.raw if version == "raw" else encoder.embed
     return function(catalog, cache=cache)
+
+
+def _content(encoder: Encoder, catalog: Catalog, version: Version) -> dict[str, object]:
+    """What the vectors depend on, but for the content of media files."""
+    weights = [tensor.cpu().numpy() for tensor in encoder.heads.state_dict().values()]
+    return {
+        "towers": {name: tower.fingerprint for name, tower in encoder.towers.items()},
+        "heads": fingerprint(weights),
+        "items": len(catalog),
+        "catalogue": fingerprint([catalog.frame.hash_rows(seed=0).to_numpy()]),
+        "version": version,
+    }
 
 
 def _pieces(catalog: Catalog) -> list[Catalog]:

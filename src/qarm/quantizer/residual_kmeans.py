@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from qarm.core.parallel.tiles import over_tiles
 from qarm.core.parallel.torchrun import sharded
+from qarm.core.training_state import fingerprint
 from qarm.errors import InputError, shown
 from qarm.quantizer.base import ITERATIONS, Quantizer, check_enough_rows, checked_codes
 from qarm.quantizer.kmeans.assignment import prepared, tile_codes
@@ -31,6 +32,7 @@ from qarm.quantizer.vectors import (
 __all__ = ["ResidualKMeans", "auto_width"]
 
 _BALANCES = (None, "none", "last", "all", "last-approximate", "all-approximate")
+_COMPARED = 1000
 _ITEMS_PER_CODE, _NARROWEST, _WIDEST = 16, 4, 8192
 
 Centroids = Sequence[npt.ArrayLike] | npt.NDArray[np.float32]
@@ -123,7 +125,8 @@ class ResidualKMeans(Quantizer):
         check_enough_rows(len(values), setting="width", value=max(widths), lower="quantizer.width")
         starts = self._checked_init(widths, values.shape[1])
         with sharded() as shard:
-            shard.agree("rows and settings", (values.shape, repr(self.get_params())))
+            if shard.size > 1:
+                shard.agree("rows and settings", self._given(values, starts))
             self._learn(values, widths, starts, quiet=True if shard.rank else None)
         return self
 
@@ -202,6 +205,15 @@ class ResidualKMeans(Quantizer):
         ]
         loaded.widths_, loaded.n_features_in_ = widths, dim
         return loaded
+
+    def _given(
+        self, values: npt.NDArray[Any], starts: list[npt.NDArray[np.float32]] | None
+    ) -> dict[str, object]:
+        """Rows and settings, which all processes must have alike; a thousand rows stand for the content."""
+        spaced = np.linspace(0, len(values) - 1, min(len(values), _COMPARED)).astype(np.int64)
+        settings = {name: value for name, value in self.get_params().items() if name != "init"}
+        hashes = {"rows": fingerprint([values[spaced]]), "init": fingerprint(starts or [])}
+        return {"shape": list(values.shape), **hashes, **settings}
 
     def _learn(
         self,

@@ -37,6 +37,16 @@ try:
     ResidualKMeans(2, 16).fit(x[: 100 + int(rank)])
 except InputError as error:
     (folder / f"error-{os.environ['WORLD_SIZE']}-{rank}").write_text(str(error))
+others = {
+    "content": (x + int(rank), {}),
+    "init": (x, {"init": [far[1] + int(rank), far[1]]}),
+    "seed": (x, {"seed": int(rank)}),
+}
+for name, (rows, given) in others.items():
+    try:
+        ResidualKMeans(2, 16, **given).fit(rows)
+    except InputError as error:
+        (folder / f"{name}-error-{os.environ['WORLD_SIZE']}-{rank}").write_text(str(error))
 if os.environ["WORLD_SIZE"] == "3":
     dist.destroy_process_group()
 """
@@ -96,7 +106,17 @@ def test_processes_with_other_rows_are_told(folder: Path) -> None:
     for world in (2, 3):
         for rank in range(world):
             message = (folder / f"error-{world}-{rank}").read_text()
-            assert message.startswith("processes disagree on rows and settings: [((100, 6),")
+            assert message.startswith("processes disagree on rows and settings: rows is ")
+            assert "shape is [100, 6] on rank 0 and [101, 6] on rank 1; give all of them the same" in message
+
+
+@pytest.mark.parametrize(("what", "reported"), [("content", "rows"), ("init", "init"), ("seed", "seed")])
+def test_processes_with_other_content_or_settings_are_told(folder: Path, what: str, reported: str) -> None:
+    for world in (2, 3):
+        for rank in range(world):
+            message = (folder / f"{what}-error-{world}-{rank}").read_text()
+            assert message.startswith(f"processes disagree on rows and settings: {reported} is ")
+            assert message.count(" on rank 0 and ") == 1
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
@@ -113,6 +133,6 @@ def test_alone_nothing_is_sent() -> None:
         values = np.arange(3)
         shard.add_up(values)
         shard.fill(values)
-        shard.agree("numbers", 7)
+        shard.agree("numbers", {"seven": 7})
         assert values.tolist() == [0, 1, 2]
         assert shard.largest(2.5) == 2.5

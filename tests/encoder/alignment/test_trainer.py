@@ -264,6 +264,9 @@ print(json.dumps(encoder.embed(catalog).vectors.tolist()))
 """
 
 
+LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
 def test_two_processes_are_one(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parents[3])))
@@ -271,19 +274,47 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     alone = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, check=True, env=environment
     )
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        script,
-    ]
-    both = subprocess.run(launcher, capture_output=True, text=True, check=True, env=environment)
+    both = subprocess.run([*LAUNCHER, script], capture_output=True, text=True, check=True, env=environment)
     one = np.array(json.loads(alone.stdout.splitlines()[-1]))
     for line in both.stdout.splitlines()[-2:]:
         assert np.abs(np.array(json.loads(line)) - one).max() < 1e-4
+
+
+DISAGREE = """
+import os
+from qarm.errors import InputError
+from qarm.encoder.embed import embed
+rank = int(os.environ["RANK"])
+few = dict(dim=8, hidden=8, epochs=3, min_steps=1)
+tries = {{
+    "batch": lambda: align(catalog, pairs, towers={{"text": FakeTower("text")}}, batch=32 + rank, **few),
+    "pairs": lambda: align(catalog, pairs[rank:], towers={{"text": FakeTower("text")}}, batch=32, **few),
+    "items": lambda: embed(encoder, Catalog(frame[rank:], Path("."))),
+}}
+for name, call in tries.items():
+    try:
+        call()
+    except InputError as error:
+        Path({folder!r}, f"{{name}}-{{rank}}").write_text(str(error))
+"""
+
+
+def test_processes_that_were_given_different_settings_pairs_or_items_refuse(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text((SCRIPT + DISAGREE).format(tests=str(Path(__file__).parents[3]), folder=str(tmp_path)))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run([*LAUNCHER, script], capture_output=True, check=True, env=environment)
+    for rank in "01":
+        batch, pairs, items = (
+            (tmp_path / f"{name}-{rank}").read_text() for name in ("batch", "pairs", "items")
+        )
+        assert batch == (
+            "processes disagree on the alignment: settings.batch is 32 on rank 0 and 33 on rank 1; "
+            "give all of them the same, and start again"
+        )
+        assert pairs.startswith("processes disagree on the alignment: pairs is ")
+        assert items.startswith("processes disagree on what to embed: catalogue is ")
+        assert "items is 40 on rank 0 and 39 on rank 1" in items
 
 
 def test_an_items_batch_place_is_found_by_hand(make_catalog: Callable[..., Catalog], fake: Any) -> None:

@@ -206,6 +206,31 @@ def test_two_processes_are_one(toy: Toy, tmp_path: Path) -> None:
         assert shared["valid_auc"] == pytest.approx(mine.valid_auc, abs=1e-3)
 
 
+DISAGREE = """
+from qarm.errors import InputError
+
+try:
+    fit_ranker(rows, valid, table, settings=SHARED, seed=int(os.environ["RANK"]))
+except InputError as error:
+    (folder / f"error-{os.environ['RANK']}").write_text(str(error))
+"""
+
+
+def test_processes_that_were_given_different_seeds_refuse(toy: Toy, tmp_path: Path) -> None:
+    toy[0].frame.write_parquet(tmp_path / "log.parquet")
+    toy[1].write(tmp_path / "codes.parquet")
+    (tmp_path / "fit.py").write_text(SCRIPT.split("fitted =")[0] + DISAGREE)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, str(tmp_path / "fit.py"), str(Path(__file__).parents[3]), str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    for rank in "01":
+        message = (tmp_path / f"error-{rank}").read_text()
+        assert message.startswith(
+            "processes disagree on the ranker's training: seeds is [0, 0] on rank 0 and"
+        )
+
+
 def test_parts_of_a_batch_hold_each_event_once(toy: Toy) -> None:
     rows = inputs(toy[0], toy[1])[0]
     batch = next(batches(rows.epoch(0), 100))

@@ -5,7 +5,8 @@ What k-means sums over processes is integers, so one, two and three processes gi
 
 import atexit
 import os
-from collections.abc import Iterable, Iterator
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from qarm.errors import InputError
+from qarm.core.parallel.ranks import launched
+from qarm.errors import InputError, shown
 
 __all__ = ["PATIENCE", "Processes", "alone", "current", "join", "processes", "sharded"]
 
@@ -34,7 +36,7 @@ def join(backend: str = "gloo") -> bool:
         return False
     if dist.is_initialized():
         return True
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+    if not launched():
         return False
     dist.init_process_group(backend, timeout=PATIENCE)
     atexit.register(_end)  # not before: a second group would find the addresses of the first
@@ -102,8 +104,12 @@ class Processes:
             dist.broadcast(part, group_src=rank, group=self.group)
             values[start:stop] = part.numpy()
 
-    def agree(self, what: str, value: object) -> None:
+    def agree(self, what: str, values: Mapping[str, object]) -> None:
         """Refuse to go on where processes were given different values, which would hang or mix them up.
+
+        Args:
+            what: the values' name in the message.
+            values: by name, maps within maps named with a point; those that differ are reported.
 
         Raises:
             InputError: on every process.
@@ -111,14 +117,31 @@ class Processes:
         if self.size == 1:
             return
         everybody: list[Any] = [None] * self.size
-        dist.all_gather_object(everybody, value, group=self.group)
-        if any(other != everybody[0] for other in everybody):
-            raise InputError(f"processes disagree on {what}: {everybody}; give all of them the same")
+        dist.all_gather_object(everybody, dict(_flat(values)), group=self.group)
+        problems = []
+        for name in sorted(set().union(*everybody)):
+            found = [held.get(name) for held in everybody]
+            other = next((rank for rank, value in enumerate(found) if value != found[0]), None)
+            if other is not None:
+                here, there = reprlib.repr(found[0]), reprlib.repr(found[other])
+                problems.append(f"{name} is {here} on rank 0 and {there} on rank {other}")
+        if problems:
+            raise InputError(
+                f"processes disagree on {what}: {shown(problems)}; give all of them the same, and start again"
+            )
 
     def wait(self) -> None:
         """Wait until all processes are here."""
         if self.size > 1:
             dist.barrier(group=self.group)
+
+
+def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def processes(device: str = "cpu") -> Processes:

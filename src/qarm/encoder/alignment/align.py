@@ -79,6 +79,9 @@ def align(
     with Scratch() as scratch:
         known = Path(pairs) if isinstance(pairs, Path | str) else as_frame(pairs)
         work = Work(catalog, known, used, chosen, seed, scratch.path)
+        here = processes(work.device)
+        if here.size > 1:
+            here.agree("the alignment", work.content())
         tuned = {n: work.tuned(n) for n in used if tunable(used[n], chosen.tune)}
         frozen = {name: tower for name, tower in used.items() if name not in tuned}
         features = tower_features(catalog, frozen, caches=caches) if frozen else no_features(catalog)
@@ -169,7 +172,7 @@ class Work:
             seed=self.seed,
             processes=here,
             progress=path,
-            key=self._key() if path is not None else "",
+            key=digest(self.content()) if path is not None else "",
             scratch=self.scratch,
         )
         here.wait()
@@ -177,8 +180,8 @@ class Work:
             path.unlink(missing_ok=True)
         return rows
 
-    def _key(self) -> str:
-        """Hash of everything that the weights depend on."""
+    def content(self) -> dict[str, object]:
+        """Everything that the weights depend on."""
         source = self._source
         if isinstance(source, pl.DataFrame):
             names = [n for n in ("trigger_id", "target_id", "weight", "source") if n in source.columns]
@@ -186,15 +189,13 @@ class Work:
         else:
             content = [sha256_file(source)]
         items = pl.Series(self.catalog.item_ids).hash(seed=0).sum()
-        return digest(
-            {
-                "settings": self.settings.model_dump(mode="json", exclude=NOT_LEARNED),
-                "seed": self.seed,
-                "pairs": content,
-                "items": str(items),
-                "towers": {name: tower.fingerprint for name, tower in self.towers.items()},
-            }
-        )
+        return {
+            "settings": self.settings.model_dump(mode="json", exclude=NOT_LEARNED),
+            "seed": self.seed,
+            "pairs": content,
+            "items": str(items),
+            "towers": {name: tower.fingerprint for name, tower in self.towers.items()},
+        }
 
 
 def no_features(catalog: Catalog) -> Features:

@@ -79,9 +79,12 @@ def fit_ranker(
         ranker = build_ranker(rows, items, settings).to(device)
         if items.fixed and ranker.item.code is not None:
             ranker.item.code.requires_grad_(False)
-        trainer = RankerTrainer(ranker, rows, valid, settings, seed=seed, processes=processes(device.type))
-        key = "" if checkpoint is None else _key(ranker, rows, valid, items, settings, seed)
-        state = trainer.run(None if checkpoint is None else checkpoint / RANKER_FILE, key=key)
+        here = processes(device.type)
+        alone = checkpoint is None and here.size == 1
+        content = {} if alone else _content(ranker, rows, valid, items, settings, seed)
+        here.agree("the ranker's training", content)
+        trainer = RankerTrainer(ranker, rows, valid, settings, seed=seed, processes=here)
+        state = trainer.run(None if checkpoint is None else checkpoint / RANKER_FILE, key=digest(content))
         return FittedRanker(ranker.eval(), state.lines, state.best)
 
 
@@ -217,10 +220,10 @@ def _pool_vectors(items: ItemTable) -> npt.NDArray[np.float32]:
     return np.vstack([vectors, vectors.mean(axis=0, keepdims=True)]) if items.without else vectors
 
 
-def _key(
+def _content(
     ranker: Ranker, rows: TrainingRows, valid: Examples, items: ItemTable, settings: RankerConfig, seed: int
-) -> str:
-    """Hash of everything that the weights depend on."""
+) -> dict[str, object]:
+    """Everything that the weights depend on."""
     names = ["users", "items", "labels", "times", "events", "start", "end", "begin", "history"]
     names += ["further", "clock", "user_codes"]
     read = [ranker.reading(part) for part in (rows.epoch(0), valid)]
@@ -231,7 +234,7 @@ def _key(
     near = [] if items.pool_vectors is None else [items.pool_vectors]
     kind["start"] = fingerprint([*(items.codebooks or []), *near])
     chosen = settings.model_dump(mode="json", exclude={"variants", "seeds"})
-    return digest({"arrays": arrays, "kind": kind, "settings": chosen, "seeds": [seed, rows.seed]})
+    return {"arrays": arrays, "kind": kind, "settings": chosen, "seeds": [seed, rows.seed]}
 
 
 def thin_examples(
