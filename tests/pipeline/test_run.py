@@ -14,7 +14,6 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from qarm import pipeline
 from qarm.cli import main
 from qarm.config import Config, load_config
 from qarm.core.atomic_io import read_json, write_json
@@ -24,6 +23,7 @@ from qarm.data.run_inputs import Run
 from qarm.demo import WorldSpec, build_world
 from qarm.errors import ArtifactError, InputError
 from qarm.pipeline import STAGES, run_stages
+from qarm.pipeline import run as pipeline_run
 from qarm.recommender.code_embedding import read_pool
 from qarm.recommender.ranking.model import Ranker
 from qarm.schemas import SCHEMAS, schema_of
@@ -345,7 +345,7 @@ def test_torchrun_processes_with_other_settings_refuse(run: Path, world: Path, t
 def test_torchrun_shares_no_other_stage(
     run: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "_torchrun_processes", Processes)
+    monkeypatch.setattr(pipeline_run, "torchrun_processes", Processes)
     shutil.copytree(run, tmp_path / "run")
     assert all(done.fresh for done in run_stages(config_of(world), tmp_path / "run"))
     shutil.rmtree(tmp_path / "run" / "codes")

@@ -1,0 +1,57 @@
+"""Entry of the command line: its commands, and the exit code for each kind of error."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from qarm.cli import codes, serving, stages
+from qarm.cli.output import fail
+from qarm.core.disk_errors import explained
+from qarm.errors import QarmError
+
+__all__ = ["app", "main"]
+
+app = App(
+    name="qarm",
+    help="From a catalogue and a click log to aligned vectors, trainable codes and a recommender.",
+    help_format="plaintext",
+    version_flags=["--version"],
+)
+for commands in (stages, codes, serving):
+    app.update(commands.app)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; exits with 0 (done), 2 (wrong input, one message) or 1 (anything else)."""
+    # threads that spin while they wait cost a busy machine more than they gain
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    tokens = _expand_settings(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with explained("the disk"):
+            app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        fail(f"{error}\nqarm --help lists the commands and their options.", 2)
+    except QarmError as error:
+        fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        fail("stopped; the same command goes on from here", 130)
+
+
+def _expand_settings(tokens: Sequence[str]) -> list[str]:
+    """Rewrite `--data.root X` and `--data.root=X` to `--set data.root=X`; `--seed` counts too."""
+    expanded: list[str] = []
+    rest = list(tokens)
+    while rest:
+        token = rest.pop(0)
+        key, equals, value = token.removeprefix("--").partition("=")
+        if not (token.startswith("--") and ("." in key or key == "seed")):
+            expanded.append(token)
+            continue
+        if not equals:
+            if not rest:
+                fail(f"--{key} needs a value", 2)
+            value = rest.pop(0)
+        expanded += ["--set", f"{key}={value}"]
+    return expanded

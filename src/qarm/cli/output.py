@@ -1,0 +1,59 @@
+"""What commands print: a line for each stage, figures, results, and the message before a bad exit."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from qarm.core.parallel.ranks import rank
+
+if TYPE_CHECKING:
+    from qarm.pipeline import Done
+
+__all__ = ["fail", "figure", "print_figures", "print_results", "show_stages"]
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """The message on standard error, and the end of the process with the exit code."""
+    print(f"qarm: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def show_stages(stages: Iterable["Done"], *, as_json: bool) -> None:
+    """A line for each stage as it finishes."""
+    fresh, quiet = True, rank() != 0  # of torchrun's processes the first one tells
+    for done in stages:
+        fresh &= done.fresh
+        if quiet:
+            continue
+        if as_json:
+            print(json.dumps({**vars(done), "path": str(done.path)}), flush=True)
+            continue
+        figures = "  ".join(f"{key}={figure(value)}" for key, value in done.rows.items())
+        took = "fresh" if done.fresh else f"{done.seconds:.1f} s"
+        print(f"{done.stage:<9} {done.path}  {figures}  {took}", flush=True)
+    if fresh and not as_json and not quiet:
+        print("nothing to do: every stage is fresh")
+
+
+def figure(value: object) -> str:
+    """A figure as text: thousands apart, four digits of a float."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def print_figures(step: str, path: Path, figures: Mapping[str, object], *, as_json: bool) -> None:
+    """One line: step, path and figures."""
+    if as_json:
+        print(json.dumps({"path": str(path), **figures}))
+    else:
+        print(f"{step:<9} {path}  {'  '.join(f'{key}={figure(value)}' for key, value in figures.items())}")
+
+
+def print_results(out: Path) -> None:
+    """Table of the results of a run, and where its report is."""
+    from qarm.report.tables import results_table
+
+    print(f"\n{results_table(out)}\n\nreport: {out / 'report' / 'index.html'}")

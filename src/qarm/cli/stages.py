@@ -1,0 +1,128 @@
+"""Commands of the stages: check, the stages one by one, run, compare, demo."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from qarm.cli.arguments import ConfigFile, Engine, Json, RunFolder, Settings, load_settings
+from qarm.cli.output import print_results, show_stages
+
+SIZE_HELP = "small: 2,000 items and 60,000 interactions; large: 20,000 items and 2 million."
+TASTES_HELP = "users like a direction among each source's factors, or some groups of items."
+
+__all__ = ["app"]
+
+app = App()
+
+
+def _stage_command(last: str) -> Callable[..., None]:
+    def command(
+        config: ConfigFile, *, out: RunFolder, settings: Settings = None, as_json: Json = False
+    ) -> None:
+        from qarm.pipeline import run_stages
+
+        show_stages(run_stages(load_settings(config, settings), out, last=last), as_json=as_json)
+
+    return command
+
+
+for _name, _help in {
+    "align": "Fine-tune the encoder on the pairs.",
+    "embed": "Vectors of every item, before and after alignment.",
+    "train": "Train and test the ranker's variants.",
+    "report": "Write the report page.",
+}.items():
+    app.command(_stage_command(_name), name=_name, help=f"{_help} Runs the stages before it too.")
+
+
+@app.command
+def mine(
+    config: ConfigFile,
+    *,
+    out: RunFolder,
+    engine: Engine = "local",
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Mine pairs of items that behave alike (Swing and User2Item). Runs the stages before it too."""
+    from qarm.pipeline import run_stages
+
+    show_stages(run_stages(load_settings(config, settings), out, last="mine", engine=engine), as_json=as_json)
+
+
+@app.command
+def run(
+    config: ConfigFile,
+    *,
+    out: RunFolder,
+    engine: Engine = "local",
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Run every stage, skipping what is fresh, and print the results."""
+    from qarm.pipeline import run_stages
+
+    show_stages(run_stages(load_settings(config, settings), out, engine=engine), as_json=as_json)
+    if not as_json:
+        print_results(out)
+
+
+@app.command
+def compare(config: ConfigFile, *, out: RunFolder, settings: Settings = None, as_json: Json = False) -> None:
+    """Compare what the ranker may know of an item, by docs/protocol.md; goes on where it was stopped."""
+    from qarm.comparison.compare import compare_variants
+    from qarm.comparison.tables import comparison_summary
+
+    def progress(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    results = compare_variants(load_settings(config, settings), out, progress=progress)
+    if as_json:
+        primary = results.primary.content() if results.primary else None
+        print(json.dumps({"path": str(out / "compare" / "results.json"), "primary": primary}))
+        return
+    print(f"{comparison_summary(results)}\n\nevery table: {out / 'compare' / 'results.md'}")
+
+
+@app.command
+def check(config: ConfigFile, *, settings: Settings = None, as_json: Json = False) -> None:
+    """Check the config, the tables and the media; reports all problems at once."""
+    from qarm.pipeline import check_input
+
+    report = check_input(load_settings(config, settings)).model_dump()
+    if as_json:
+        print(json.dumps(report))
+        return
+    for key, value in report.items():
+        if not isinstance(value, dict):
+            print(f"{key}: {value:,}")
+            continue
+        print(f"{key}: {len(value):,}")
+        for item, reason in value.items():
+            print(f"  {item}: {reason}")
+
+
+@app.command
+def demo(
+    *,
+    out: RunFolder,
+    size: Annotated[Literal["small", "large"], Parameter(help=SIZE_HELP)] = "small",
+    tastes: Annotated[Literal["directions", "groups"], Parameter(help=TASTES_HELP)] = "directions",
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Generate the demo world and run every stage on it."""
+    from qarm.core.run_folder import run_lock
+    from qarm.demo import build_world
+    from qarm.pipeline import run_stages
+
+    world = out / "world"
+    config = load_settings(None, [f"data.root={world}", *(settings or [])])
+    with run_lock(out):
+        build_world(world, size=size, tastes=tastes, seed=config.seed)
+    show_stages(run_stages(config, out), as_json=as_json)
+    if not as_json:
+        print_results(out)
