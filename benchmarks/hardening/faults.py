@@ -7,9 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hardening.commands import Bench, Command
 from hardening.forks import Ended, fork, start, wait
-from hardening.kills import UNLIKE, Bench, Tally, differences, snapshot
-from hardening.trap import Trap
+from hardening.kills import Tally, rerun, spread
+from hardening.snapshots import UNLIKE, differences, snapshot
+from hardening.syscalls import Tracer
+
+REFUSED = ("create", "write", "fsync", "rename", "mkdir", "link")
 
 __all__ = ["changed_by_hand", "clock_jumps", "full_disk", "refused_writes", "two_processes"]
 
@@ -24,52 +28,36 @@ def _clear_words(ended: Ended, words: str) -> str | None:
     return None if words in lines[0] else f"{lines[0]!r} lacks {words!r}"
 
 
-def _note(tally: Tally, kind: str, what: str, wrong: str | None) -> None:
-    tally.kills[kind] += 1
-    if wrong:
-        tally.faults.append(f"{kind}, {what}: {wrong}")
-
-
-def _same(bench: Bench, expected: dict[str, str]) -> str | None:
-    """The same command, now undisturbed, ends with the expected bytes."""
-    ended = bench.finish()
-    if ended.code:
-        return f"the rerun ended with {ended.code}: {ended.output[-300:]}"
-    return ", ".join(differences(expected, snapshot(bench.root))[:6]) or None
-
-
-def refused_writes(
-    bench: Bench, expected: dict[str, str], events: Sequence[str], chosen: Sequence[int], tally: Tally
-) -> None:
-    """The disk refuses one write, fsync, rename or mkdir: by turns because it is full, and read-only."""
-    for turn, number in enumerate(chosen):
+def refused_writes(bench: Bench, command: Command, count: int, tally: Tally) -> None:
+    """The disk refuses one call: by turns because it is full, and read-only."""
+    events = bench.reference(command).events
+    chosen = [number for number, event in enumerate(events) if event.kind in REFUSED]
+    for turn, number in enumerate(spread(chosen, count)):
         full = turn % 2 == 0
-        bench.clear()
-
-        def work(at: int = number, code: int = errno.ENOSPC if full else errno.EROFS) -> None:
-            Trap(bench.root, at=at, error=code).set()
-            bench.command()
-
-        wrong = _clear_words(fork(work, bench.output), "no space left" if full else "not writable")
-        what = f"{'ENOSPC' if full else 'EROFS'} at event {number} ({events[number]})"
-        _note(tally, "refused write", what, wrong or _same(bench, expected))
+        bench.clear(command)
+        tracer = Tracer(bench.root, at=number, error=errno.ENOSPC if full else errno.EROFS)
+        wrong = _clear_words(
+            tracer.run(bench.work(command), bench.output), "no space left" if full else "not writable"
+        )
+        what = f"{'ENOSPC' if full else 'EROFS'} at {number} of {command.name} ({events[number]})"
+        tally.note("refused write", what, wrong or rerun(bench, command))
 
 
-def full_disk(bench: Bench, expected: dict[str, str], sizes: Sequence[int], tally: Tally) -> None:
+def full_disk(bench: Bench, command: Command, sizes: Sequence[int], tally: Tally) -> None:
     """A small disk of `sizes` KiB fills up; then it grows, then it is read-only. Needs the right to mount."""
     for size in sizes:
-        bench.clear()
+        bench.clear(command)
         options = ["-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(bench.run)]
         bench.run.mkdir()
         if subprocess.run(["mount", *options], capture_output=True).returncode:
             print("full disk: not tried, mounting needs root", flush=True)
             return
         try:
-            wrong = _clear_words(bench.finish(), "no space left")
+            wrong = _clear_words(bench.finish(command), "no space left")
             _remount(bench.run, "size=1g")
-            _note(tally, "full disk", f"{size} KiB", wrong or _same(bench, expected))
+            tally.note("full disk", f"{size} KiB", wrong or rerun(bench, command))
             _remount(bench.run, "ro")
-            _note(tally, "read-only disk", f"{size} KiB", _clear_words(bench.finish(), "not writable"))
+            tally.note("read-only disk", f"{size} KiB", _clear_words(bench.finish(command), "not writable"))
         finally:
             subprocess.run(["umount", str(bench.run)], check=True)
 
@@ -78,22 +66,22 @@ def _remount(folder: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
 
 
-def two_processes(bench: Bench, expected: dict[str, str], tally: Tally) -> None:
+def two_processes(bench: Bench, command: Command, tally: Tally) -> None:
     """A second process on the run folder is refused, and the first one does not notice."""
-    bench.clear()
-    child = start(bench.command, bench.output)
+    bench.clear(command)
+    child = start(bench.work(command), bench.output)
     while not (bench.run / ".partial").exists():
         time.sleep(0.01)
     second = bench.output.with_name("second.txt")
-    wrong = _clear_words(fork(bench.command, second), "in use by another qarm process")
+    wrong = _clear_words(fork(bench.work(command), second), "in use by another qarm process")
     first = wait(child, bench.output)
     if first.code:
         wrong = wrong or f"the first ended with {first.code}"
-    wrong = wrong or ", ".join(differences(expected, snapshot(bench.root))[:6])
-    _note(tally, "second process", "refused", wrong)
+    wrong = wrong or ", ".join(differences(bench.reference(command).files, snapshot(bench.root))[:6])
+    tally.note("second process", "refused", wrong)
 
 
-def clock_jumps(bench: Bench, expected: dict[str, str], tally: Tally) -> None:
+def clock_jumps(bench: Bench, command: Command, tally: Tally) -> None:
     """The clock goes backwards with every look, or stands in 1970 or in 2100: the same bytes."""
     clocks: dict[str, Callable[[int], float]] = {
         "backwards": lambda look: 1e9 - 3600.0 * look,
@@ -101,17 +89,21 @@ def clock_jumps(bench: Bench, expected: dict[str, str], tally: Tally) -> None:
         "2100": lambda look: 4.1e9 + look,
     }
     for name, clock in clocks.items():
-        bench.clear()
+        bench.clear(command)
 
         def work(clock: Callable[[int], float] = clock) -> None:
             looks = iter(range(10**9))
             time.time = lambda: clock(next(looks))
             time.time_ns = lambda: int(clock(next(looks)) * 1e9)
-            bench.command()
+            bench.work(command)()
 
         ended = fork(work, bench.output)
-        wrong = ended.output[-300:] if ended.code else ", ".join(differences(expected, snapshot(bench.root)))
-        _note(tally, "clock", name, wrong)
+        wrong = (
+            ended.output[-300:]
+            if ended.code
+            else ", ".join(differences(bench.reference(command).files, snapshot(bench.root)))
+        )
+        tally.note("clock", name, wrong)
 
 
 def _flip(path: Path) -> None:
@@ -127,10 +119,10 @@ def _cut(path: Path) -> None:
 HANDS: tuple[Callable[[Path], None], ...] = (_flip, _cut, Path.unlink)
 
 
-def changed_by_hand(bench: Bench, tally: Tally, *, every: int = 1) -> None:
+def changed_by_hand(bench: Bench, command: Command, tally: Tally, *, every: int = 1) -> None:
     """Each file of a finished run, one after another: a bit flipped, the end cut off, or removed."""
-    bench.clear()
-    bench.finish()
+    bench.clear(command)
+    bench.finish(command)
     files = [path for path in sorted(bench.run.glob("*/**/*")) if path.is_file() and path.name != UNLIKE]
     files = [path for path in files if path.relative_to(bench.run).parts[0] != "cache"][::every]
     kept = bench.root / "kept"
@@ -141,8 +133,8 @@ def changed_by_hand(bench: Bench, tally: Tally, *, every: int = 1) -> None:
         shutil.copy2(path, kept)
         hand(path)
         name = path.relative_to(bench.run).as_posix()
-        wrong = _clear_words(bench.finish(), path.name)
+        wrong = _clear_words(bench.finish(command), path.name)
         shutil.move(kept, path)
-        _note(tally, "by hand", f"{hand.__name__} {name}", wrong)
-    if (again := bench.finish()).code or "every stage is fresh" not in again.output:
+        tally.note("by hand", f"{hand.__name__} {name}", wrong)
+    if (again := bench.finish(command)).code or "every stage is fresh" not in again.output:
         tally.faults.append(f"by hand: restored, and yet {again.output[-300:]}")

@@ -39,7 +39,7 @@ def fuzz(folder: Path, examples: int, tally: Tally) -> None:
         if ended.code:
             tally.faults.append(f"fuzz {kind}: ended with {ended.code}: {ended.output[-3000:]}")
             continue
-        tally.kills[f"{kind} {counts.read_text()}"] += examples
+        tally.tried[f"{kind} {counts.read_text()}"] += examples
 
 
 def _bound_memory() -> None:

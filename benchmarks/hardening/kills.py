@@ -1,161 +1,118 @@
-"""Kill -9 at chosen events of a run and at random moments; the rerun must end with the same bytes."""
+"""Kill -9 at system calls of every command and at random moments; the rerun's bytes are the same."""
 
-import hashlib
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from hardening.forks import Ended, fork, start, wait
-from hardening.trap import Trap
+from hardening.commands import Bench, Command
+from hardening.forks import Ended, start, wait
+from hardening.snapshots import differences, snapshot
+from hardening.syscalls import Tracer
 
-__all__ = ["Bench", "Tally", "differences", "kill_at_events", "kill_at_random", "kill_processes", "snapshot"]
+__all__ = ["Tally", "kill_at_calls", "kill_at_random", "kill_processes", "rerun", "spread"]
 
-UNLIKE = "timing.json"  # durations and clock times, outside every hash
-AGAIN = 3  # a run killed at a random moment is killed up to so many times
+AGAIN = 3  # a command killed at a random moment is killed up to so many times
 
 
 @dataclass
 class Tally:
-    """Kills by what they hit, and the faults found."""
+    """What was tried, by kind, and the faults."""
 
-    kills: Counter[str] = field(default_factory=Counter)
+    tried: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
 
-
-class Bench:
-    """One place for a run: the run folder, a folder for temporary files, and the command."""
-
-    def __init__(self, folder: Path, config: Path) -> None:
-        self.root, self.config = folder / "place", config
-        self.run = self.root / "run"
-        self.output = folder / "output.txt"
-
-    def clear(self) -> None:
-        shutil.rmtree(self.root, ignore_errors=True)
-        (self.root / "tmp").mkdir(parents=True)
-
-    def command(self) -> None:
-        """What a child does: `qarm run`, with a TMPDIR of its own."""
-        import tempfile
-
-        from qarm.cli import main
-
-        tempfile.tempdir = str(self.root / "tmp")
-        main(["run", str(self.config), "--out", str(self.run)])
-
-    def finish(self) -> Ended:
-        return fork(self.command, self.output)
-
-    def events(self) -> tuple[list[str], float]:
-        """Every event of an uninterrupted run, and the seconds that it took."""
-        self.clear()
-        listed = self.root.parent / "events.txt"
-
-        def work() -> None:
-            trap = Trap(self.root)
-            trap.set()
-            self.command()
-            listed.write_text("\n".join(trap.seen))
-
-        began = time.perf_counter()
-        ended = fork(work, self.output)
-        if ended.code:
-            raise RuntimeError(f"the uninterrupted run ended with {ended.code}:\n{ended.output}")
-        return listed.read_text().splitlines(), time.perf_counter() - began
+    def note(self, kind: str, what: str, wrong: str | None) -> None:
+        """One trial, and what was wrong with it."""
+        self.tried[kind] += 1
+        if wrong:
+            self.faults.append(f"{kind}, {what}: {wrong}")
+            print(f"FAULT {self.faults[-1]}", flush=True)
 
 
-def snapshot(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file by name; of folders and of files that may differ, only the name."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        alike = path.is_file() and path.name != UNLIKE
-        found[name] = hashlib.sha256(path.read_bytes()).hexdigest() if alike else ""
-    return found
+def spread(numbers: Iterable[int], count: int) -> list[int]:
+    """`count` of the numbers, evenly spread."""
+    numbers = list(numbers)
+    return [numbers[i * len(numbers) // count] for i in range(min(count, len(numbers)))]
 
 
-def differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
-    """What is missing, left over or changed, by name."""
-    missing = [f"missing {name}" for name in sorted(expected.keys() - found.keys())]
-    left = [f"left over {name}" for name in sorted(found.keys() - expected.keys())]
-    both = sorted(expected.keys() & found.keys())
-    return missing + left + [f"changed {name}" for name in both if expected[name] != found[name]]
-
-
-def _judge(bench: Bench, expected: dict[str, str], what: str, tally: Tally) -> None:
-    ended = bench.finish()
+def rerun(bench: Bench, command: Command) -> str | None:
+    """What is wrong after the same command, now undisturbed; None where its files are as expected."""
+    ended = bench.finish(command)
     if ended.code:
-        tally.faults.append(f"{what}: the rerun ended with {ended.code}: {ended.output[-500:]}")
-        return
-    wrong = differences(expected, snapshot(bench.root))
-    if wrong:
-        tally.faults.append(f"{what}: {', '.join(wrong[:6])}")
+        return f"the rerun ended with {ended.code}: {ended.output[-500:]}"
+    return ", ".join(differences(bench.reference(command).files, snapshot(bench.root))[:6]) or None
 
 
-def kill_at_events(
-    bench: Bench, expected: dict[str, str], events: Sequence[str], chosen: Sequence[int], tally: Tally
-) -> None:
-    """One kill at each chosen event, each on a run of its own."""
-    for number in chosen:
-        bench.clear()
-
-        def work(at: int = number) -> None:
-            Trap(bench.root, at=at).set()
-            bench.command()
-
-        ended = fork(work, bench.output)
-        what = f"event {number} ({events[number]})"
-        if ended.code != -signal.SIGKILL:
-            tally.faults.append(f"{what}: not killed, ended with {ended.code}: {ended.output[-300:]}")
+def kill_at_calls(bench: Bench, command: Command, count: int, tally: Tally) -> None:
+    """Kills at so many of the calls that change the disk, evenly spread, each on a place of its own."""
+    reference = bench.reference(command)
+    tally.note("flushed", command.name, ", ".join(reference.unflushed[:6]))
+    for number in spread(range(len(reference.events)), count):
+        bench.clear(command)
+        tracer = Tracer(bench.root, at=number)
+        ended = tracer.run(bench.work(command), bench.output)
+        if ended.code == 0:  # threads: fewer calls than in the reference
             continue
-        tally.kills[events[number].partition(" ")[0]] += 1
-        _judge(bench, expected, what, tally)
+        wrong = _answered(bench, ended) or rerun(bench, command)
+        tally.note(command.name, f"killed at call {number} ({tracer.seen[-1]})", wrong)
 
 
-def kill_at_random(
-    bench: Bench, expected: dict[str, str], count: int, seconds: float, tally: Tally, *, seed: int = 0
-) -> None:
-    """So many kills at random moments; a run is killed again while it resumes."""
+def _answered(bench: Bench, ended: Ended) -> str | None:
+    """What is wrong with a killed command: not killed, or rows of the store that it had answered are gone."""
+    if ended.code != -signal.SIGKILL:
+        return f"not killed, ended with {ended.code}: {ended.output[-300:]}"
+    store = bench.root / "store" / "codes.sqlite"
+    if not store.is_file():
+        return None
+    from qarm.serving.code_store import Store
+
+    kept = Store(store.parent)
+    lost = [item for item in ended.output.split() if kept.latest(item) is None]
+    kept.close()
+    return f"answered and lost: {lost}" if lost else None
+
+
+def kill_at_random(bench: Bench, command: Command, count: int, tally: Tally, *, seed: int = 0) -> None:
+    """So many kills at random moments; a command is killed again while it resumes."""
     draw, left = random.Random(seed), count
-    while left:
-        bench.clear()
+    seconds = bench.reference(command).seconds
+    while left > 0:
+        bench.clear(command)
         moments = []
         for _ in range(min(AGAIN, left)):
             moment = draw.uniform(0, seconds)
-            child = start(bench.command, bench.output)
+            child = start(bench.work(command), bench.output)
             time.sleep(moment)
             os.kill(child, signal.SIGKILL)
+            left -= 1
             if wait(child, bench.output).code != -signal.SIGKILL:
                 break  # it had finished
             moments.append(f"{moment:.2f} s")
-            left -= 1
-        tally.kills["random"] += len(moments)
-        _judge(bench, expected, f"killed after {', '.join(moments)}", tally)
+        tally.tried[f"{command.name} at random"] += max(len(moments) - 1, 0)
+        tally.note(f"{command.name} at random", ", ".join(moments), rerun(bench, command))
 
 
-def kill_processes(
-    bench: Bench, expected: dict[str, str], count: int, seconds: float, tally: Tally, *, seed: int = 1
-) -> None:
-    """The same with `python -m qarm run` in a process of its own, in place of a fork."""
+def kill_processes(bench: Bench, command: Command, count: int, tally: Tally, *, seed: int = 1) -> None:
+    """The same with `python -m qarm` in a process of its own, in place of a fork."""
     draw = random.Random(seed)
-    arguments = [sys.executable, "-m", "qarm", "run", str(bench.config), "--out", str(bench.run)]
+    words = str(command.line).format(place=bench.root, config=bench.config, new=bench.new).split()
     environment = os.environ | {"TMPDIR": str(bench.root / "tmp")}
     for _ in range(count):
-        bench.clear()
-        moment = draw.uniform(seconds / 4, seconds)
+        bench.clear(command)
+        moment = draw.uniform(0.25, 1) * 2 * bench.reference(command).seconds
         process = subprocess.Popen(
-            arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, "-m", "qarm", *words],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         time.sleep(moment)
         process.kill()
-        if process.wait() == -signal.SIGKILL:
-            tally.kills["process"] += 1
-        _judge(bench, expected, f"process killed after {moment:.2f} s", tally)
+        process.wait()
+        tally.note("process", f"killed after {moment:.2f} s", rerun(bench, command))

@@ -15,6 +15,8 @@ encoder:
    epochs: 1, min_steps: 1, max_steps: 4, checkpoint_steps: 2}}
 quantizer: {{levels: 2, width: 4, nearest: 3}}
 ranker: {{variants: [id+rq], epochs: 1, dim: 4, history: 10, negatives: {{eval: 5}}}}
+compare:
+  {{variants: [id, id+rq], primary: [id+rq, id], seeds: [0], search: 2, negatives: 5, catalogue_users: 5}}
 """
 
 
@@ -32,6 +34,10 @@ def _build(folder: Path) -> None:
     build_world(folder / "world", seed=3, spec=WorldSpec(items=40, users=30, events_per_user=12))
     texts = pl.read_parquet(folder / "world" / "items.parquet", columns=["title", "description"])
     words = {word.strip(".,") for row in texts.rows() for text in row for word in text.lower().split()}
+    new = pl.read_parquet(folder / "world" / "items.parquet").head(6)
+    media = [pl.format("world/{}", name).alias(name) for name in ("image_path", "audio_path")]
+    new = new.with_columns(pl.format("new-{}", "item_id").alias("item_id"), *media)
+    new.write_parquet(folder / "new.parquet")
     _save_bert(folder / "bert", sorted(words - {""}))
     (folder / "config.yaml").write_text(CONFIG.format(folder=folder))
 

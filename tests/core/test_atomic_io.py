@@ -1,16 +1,16 @@
 """Atomic files: whole or not there; unfinished ones are removed."""
 
 import os
-import time
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from qarm.core import atomic_io
-from qarm.core.atomic_io import atomic, flush, read_json, sweep_temporaries, write_json
+from qarm.core.atomic_io import atomic, flush, make_folder, read_json, write_json
 from qarm.core.run_folder import run_lock
-
-GONE = 2**22 + 1  # a process number beyond what Linux gives
 
 
 def names(folder: Path) -> list[str]:
@@ -32,27 +32,54 @@ def test_json_refuses_nan(tmp_path: Path) -> None:
         write_json(tmp_path / "a.json", {"auc": float("nan")})
 
 
-def test_unfinished_files_of_the_dead_are_swept_and_of_the_living_not(tmp_path: Path) -> None:
-    dead, own, alive = (
-        tmp_path / "cache" / f".a.{number}.tmp" for number in (GONE, os.getpid(), os.getppid())
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_a_link_at_the_name_is_replaced_and_its_target_stays(what: str, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir() if what == "folder" else target.write_text("mine")
+    (tmp_path / "a.json").symlink_to(target)
+    write_json(tmp_path / "a.json", 1)
+    assert not (tmp_path / "a.json").is_symlink()
+    assert list(target.iterdir()) == [] if what == "folder" else target.read_text() == "mine"
+
+
+def test_what_a_library_leaves_beside_the_file_goes_with_it(tmp_path: Path) -> None:
+    """As safetensors does, which writes `.tmpXXXXXX` and renames it."""
+    with atomic(tmp_path / "a") as temporary:
+        temporary.with_name(".tmpAbCdEf").write_text("half")
+        temporary.write_text("whole")
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_killed_writers_files_are_removed_by_the_next_write_there(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from qarm.core.atomic_io import atomic\n"
+        "with atomic(Path(sys.argv[1])) as path: path.write_text('half'); os.kill(os.getpid(), 9)"
     )
-    dead.parent.mkdir()
-    for path in (dead, own, alive, tmp_path / ".notes.tmp"):
-        path.touch()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    killed = subprocess.run([sys.executable, "-c", program, tmp_path / "sub" / "a"], env=environment)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(names(tmp_path)) == 5
+    write_json(tmp_path / "sub" / "b", 1)
+    assert names(tmp_path) == ["sub", "sub/b"]
+
+
+def test_a_run_is_swept_as_a_whole_and_the_users_hidden_files_stay(tmp_path: Path) -> None:
+    for name in ("cache/.qarm-scratch-x/files", "cache/.qarm-scratches"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
     with run_lock(tmp_path):
-        assert names(tmp_path) == [".lock", ".notes.tmp", "cache", f"cache/{alive.name}"]
+        assert names(tmp_path) == [".lock", "cache", "cache/.qarm-scratches"]
 
 
-def test_on_windows_unfinished_files_go_by_age_and_folders_are_not_flushed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folders_are_not_flushed_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(atomic_io, "WINDOWS", True)
-    fresh, old, own = (tmp_path / f".{name}.tmp" for name in (f"a.{GONE}", f"b.{GONE}", f"c.{os.getpid()}"))
-    for path in (fresh, old, own):
-        path.touch()
-    days_ago = time.time() - 2 * 24 * 3600
-    os.utime(old, (days_ago, days_ago))
-    sweep_temporaries(tmp_path)
-    assert names(tmp_path) == [fresh.name]
     monkeypatch.setattr(os, "open", lambda *given: pytest.fail("a folder was opened"))
     flush(tmp_path)
+
+
+def test_new_folders_are_flushed_with_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[Path] = []
+    monkeypatch.setattr(atomic_io, "flush", flushed.append)
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert flushed == [tmp_path, tmp_path / "a"]

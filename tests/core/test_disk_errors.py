@@ -60,6 +60,14 @@ def test_a_write_that_the_disk_refuses_is_named_and_leaves_the_old_file(writer: 
         (errno.ENOSPC, "no space left; free some"),
         (errno.EROFS, "not writable"),
         (errno.EACCES, "not writable"),
+        (errno.EDQUOT, "no space left"),
+        (errno.ESTALE, "the network disk was mounted anew"),
+        (errno.EISDIR, "a folder is where a file is needed"),
+        (errno.EEXIST, "a file or a dangling link is where a folder is needed"),
+        (errno.ENOTDIR, "a file or a dangling link is where a folder is needed"),
+        (errno.ENAMETOOLONG, "the name is too long"),
+        (errno.ELOOP, "symbolic links lead in a circle"),
+        (errno.EMFILE, "too many open files"),
     ],
 )
 def test_the_command_line_says_it_in_one_line(
@@ -92,3 +100,21 @@ def test_other_errors_pass_as_they_are() -> None:
         raise FileNotFoundError(errno.ENOENT, "no such file")
     with pytest.raises(ZeroDivisionError), explained("x"):
         raise ZeroDivisionError
+
+
+def test_a_name_that_is_not_utf8_is_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(ArtifactError, match=r"caf\\udce9.*: the name is not UTF-8; rename"):
+        write_parquet(folder / "a.parquet", pl.DataFrame({"x": [1]}))
+
+
+def test_the_name_that_was_asked_for_is_told_and_not_the_temporary_one(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(ArtifactError, match=f"^{tmp_path}/a: a folder is where a file is needed"):
+        write_json(tmp_path / "a", 1)
+    with pytest.raises(ArtifactError, match=f"^{tmp_path}/{'x' * 256}: the name is too long"):
+        write_json(tmp_path / ("x" * 256), 1)
+    write_json(tmp_path / ("x" * 255), 1)
+    with pytest.raises(ArtifactError, match=f"^{tmp_path}/file: a file or a dangling link"):
+        (tmp_path / "file").touch()
+        write_json(tmp_path / "file" / "b" / "c.json", 1)

@@ -1,18 +1,17 @@
-"""Atomic files: a temporary name, fsync, rename; JSON files, and the hashes of files."""
+"""Atomic files: a scratch folder beside them, fsync, rename; JSON files, and the hashes of files."""
 
 import hashlib
 import json
 import os
-import re
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from qarm.core.disk_errors import explained
+from qarm.core.scratch import Scratch
 from qarm.errors import ArtifactError
 from qarm.schemas.base import Schema
 
@@ -20,19 +19,16 @@ __all__ = [
     "atomic",
     "digest",
     "flush",
+    "make_folder",
     "read_json",
     "read_model",
     "sha256_file",
-    "sweep_temporaries",
-    "temporary_name",
     "write_json",
     "write_text",
 ]
 
 Model = TypeVar("Model", bound=BaseModel)
-TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
 WINDOWS = os.name == "nt"
-ABANDONED = 24 * 3600  # seconds without a change after which, on Windows, a file's writer counts as gone
 
 
 def flush(path: Path) -> None:
@@ -49,30 +45,44 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Temporary file beside `path`; on success it is flushed to disk and renamed to `path`.
+def make_folder(path: Path) -> None:
+    """Folder and those above it, each flushed to the disk with its name; an existing one stays.
 
     Raises:
-        ArtifactError: the disk is full, read-only or broken; `path` is as it was.
+        ArtifactError: the disk is full or read-only, or a file is in the way.
     """
-    with explained(path), _replaced(path) as temporary:
-        yield temporary
+    with explained(path):
+        str(path).encode()  # a name that is not UTF-8, which polars and JSON cannot hold, is refused here
+        _make_folder(path)
+
+
+def _make_folder(path: Path) -> None:
+    if path.is_dir():
+        return
+    _make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    flush(path.parent)
 
 
 @contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(path)
-    try:
-        yield temporary
-        flush(temporary)
-        temporary.replace(path)
-        flush(path.parent)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+def atomic(path: Path) -> Iterator[Path]:
+    """Name in a scratch folder to write to; on success the file is flushed to disk and renamed to `path`.
+
+    Whatever a library writes beside it goes with the scratch folder, after a kill too. A link at `path` is
+    replaced; what it leads to stays.
+
+    Raises:
+        ArtifactError: the disk is full, read-only or broken, or a folder is in the way; `path` is as it was.
+    """
+    with explained(path):
+        str(path).encode()
+        _make_folder(path.parent)
+        with Scratch(path.parent) as scratch:
+            temporary = scratch.path / path.name
+            yield temporary
+            flush(temporary)
+            temporary.replace(path)
+            flush(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -127,37 +137,3 @@ def digest(content: object) -> str:
     """SHA-256 of the canonical JSON of `content`."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-# ---- temporary names ----------------------------------------------------------------------------
-
-
-def temporary_name(path: Path) -> Path:
-    """Hidden file name beside `path` that holds the number of the process that writes it."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
-def sweep_temporaries(folder: Path, *, all_of_them: bool = False) -> None:
-    """Removal of unfinished files under `folder` whose writer is gone; the caller itself writes none there.
-
-    Args:
-        all_of_them: also the files of living writers.
-    """
-    for path in folder.rglob(".*.tmp"):
-        match = TEMPORARY.fullmatch(path.name)
-        if match and (all_of_them or not _is_written(path, int(match[1]))):
-            path.unlink(missing_ok=True)
-
-
-def _is_written(path: Path, process: int) -> bool:
-    if process == os.getpid():  # in a container, the number of the one that was killed
-        return False
-    if WINDOWS:  # `os.kill` ends the process there, whatever the signal
-        return time.time() - path.stat().st_mtime < ABANDONED
-    try:
-        os.kill(process, 0)
-    except PermissionError:
-        return True
-    except (ProcessLookupError, OverflowError):
-        return False
-    return True

@@ -1,7 +1,6 @@
 """Run folder: its lock, and stage folders that are complete or absent, with a manifest of hashes."""
 
 import json
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,11 +10,12 @@ from typing import TypedDict
 
 from pydantic import JsonValue
 
-from qarm.core.atomic_io import digest, read_json, sha256_file, sweep_temporaries, write_json
+from qarm.core.atomic_io import digest, make_folder, read_json, sha256_file, write_json
 from qarm.core.disk_errors import explained
 from qarm.core.folder_swap import flush_tree, swap_folder
 from qarm.core.formats import upgraded
 from qarm.core.locks import folder_lock, locked
+from qarm.core.scratch import remove, sweep_scratch
 from qarm.core.stage_timing import TIMING, last_change, later_than, read_timing, version_start, write_timing
 from qarm.errors import ArtifactError, shown
 from qarm.schemas.base import FORMAT, Figure, Manifest, Settings, Timing
@@ -60,10 +60,12 @@ def run_lock(run: Path) -> Iterator[None]:
     """
     with ExitStack() as stack:
         with explained(run):
-            run.mkdir(parents=True, exist_ok=True)
+            make_folder(run)
             busy = f"{run} is in use by another qarm process; wait for it"
             stack.enter_context(locked(run / ".lock", busy=busy))
-        sweep_temporaries(run)
+        _refuse_link(run / PARTIAL)
+        sweep_scratch()
+        sweep_scratch(run, below=True)
         yield
 
 
@@ -192,9 +194,10 @@ def stage_folder(
     """
     work = working_folder(run, stage, inputs=inputs, config=config)
     clear_partial(run / stage, keep=work)
-    with explained(work):
-        work.mkdir(parents=True, exist_ok=True)
-    sweep_temporaries(work, all_of_them=True)
+    _refuse_link(work)
+    make_folder(work)
+    for unfinished in sorted(work.rglob(".*")):  # what libraries leave too: no output has a hidden name
+        remove(unfinished)
     rows: dict[str, Figure] = {}
     started, clock = time.time(), time.perf_counter()
     yield work, rows
@@ -228,12 +231,23 @@ def seal_stage(
     write_json(work / MANIFEST, Manifest.model_validate(sealed | {SEAL: digest(sealed)}))
 
 
+def _refuse_link(folder: Path) -> None:
+    """Refusal of a link at the name of a working folder: what it leads to would be written into, or removed.
+
+    Raises:
+        ArtifactError: there is one.
+    """
+    if folder.is_symlink():
+        raise ArtifactError(f"{folder} is a symbolic link, need a folder; remove the link")
+
+
 def clear_partial(folder: Path, *, keep: Path | None = None) -> None:
     """Remove the working folders that killed processes left of a stage; `keep` stays."""
     partial = folder.parent / PARTIAL
+    _refuse_link(partial)
     for stale in (*partial.glob(f"{folder.name}-*"), partial / f"old.{folder.name}"):
         if stale != keep:
-            shutil.rmtree(stale, ignore_errors=True)
+            remove(stale)
     if partial.is_dir() and not any(partial.iterdir()):
         partial.rmdir()
 
@@ -245,8 +259,9 @@ def finish_swap(folder: Path) -> None:
     working folder; it is known by its time, which is before that of its successor.
     """
     partial = folder.parent / PARTIAL
+    _refuse_link(partial)
     for work in partial.glob(f"{folder.name}-*"):
-        if not (work / MANIFEST).is_file():
+        if work.is_symlink() or not (work / MANIFEST).is_file():
             continue
         if not folder.exists() or last_change(work) > last_change(folder):
             with folder_lock(folder.parent, shared=False):

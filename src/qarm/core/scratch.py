@@ -1,7 +1,9 @@
-"""Scratch folders: temporary, locked while in use, removed after their process was killed."""
+"""Scratch folders: temporary, of a random name, locked while in use, removed after a kill."""
 
+import os
 import shutil
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from tempfile import gettempdir, mkdtemp
 from types import TracebackType
@@ -12,23 +14,30 @@ from filelock import FileLock
 from qarm.core.locks import lock_file
 from qarm.errors import ArtifactError
 
-__all__ = ["Scratch", "sweep_scratch"]
+__all__ = ["Scratch", "remove", "sweep_scratch"]
 
 PREFIX, LOCK, FILES = "qarm-scratch-", ".lock", "files"
+HIDDEN = f".{PREFIX}"  # where it lies beside files of the user or of a run
 
 
 class Scratch:
     """A temporary folder, empty at first, and the lock that tells other processes that it is in use.
 
-    A context manager; or `close` removes it.
+    Its random name is made by the call that makes the folder, so that nothing can be planted at it. A context
+    manager; or `close` removes it.
+
+    Args:
+        beside: folder to make it in, for files that are renamed into that folder; by default the system's
+            temporary folder.
 
     Attributes:
         path: the folder; the lock file lies beside it, in a parent folder of its own.
     """
 
-    def __init__(self) -> None:
-        sweep_scratch()
-        self._parent, self._lock = _new_folder()
+    def __init__(self, beside: Path | None = None) -> None:
+        place = Path(gettempdir()) if beside is None else beside
+        _sweep_once(place.absolute(), os.getpid())
+        self._parent, self._lock = _new_folder(place, PREFIX if beside is None else HIDDEN)
         self.path = self._parent / FILES
         self.path.mkdir()
 
@@ -45,9 +54,9 @@ class Scratch:
         self.close()
 
 
-def _new_folder() -> tuple[Path, FileLock]:
+def _new_folder(place: Path, prefix: str) -> tuple[Path, FileLock]:
     while True:
-        folder = Path(mkdtemp(prefix=PREFIX))
+        folder = Path(mkdtemp(prefix=prefix, dir=place))
         lock = lock_file(folder / LOCK)
         with suppress(FileNotFoundError, TimeoutError):  # swept by another process before it was locked
             lock.acquire()
@@ -62,12 +71,37 @@ def _remove(folder: Path, lock: FileLock) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # on Windows the lock file cannot be removed while it is open
 
 
-def sweep_scratch() -> None:
-    """Removal of this user's scratch folders that no process has locked."""
-    for folder in Path(gettempdir()).glob(f"{PREFIX}*"):
-        if folder.is_symlink():
-            continue
+@lru_cache(maxsize=4096)
+def _sweep_once(folder: Path, process: int) -> None:
+    """Sweep of a folder, the first time that this process makes a scratch folder in it."""
+    sweep_scratch(folder)
+
+
+def sweep_scratch(folder: Path | None = None, *, below: bool = False) -> None:
+    """Removal of this user's scratch folders that no process has locked.
+
+    Args:
+        folder: where they lie; by default the system's temporary folder.
+        below: also those in the folders below it.
+    """
+    place = Path(gettempdir()) if folder is None else folder
+    pattern = f"{PREFIX if folder is None else HIDDEN}*"
+    for path in place.rglob(pattern) if below else place.glob(pattern):
         with suppress(OSError, ArtifactError):  # in use, another user's, or just removed
-            lock = lock_file(folder / LOCK)
+            if path.is_symlink() or not path.is_dir() or not _is_ours(path):
+                continue
+            lock = lock_file(path / LOCK)
             lock.acquire()
-            _remove(folder, lock)
+            _remove(path, lock)
+
+
+def _is_ours(folder: Path) -> bool:
+    return os.name == "nt" or folder.stat().st_uid == os.geteuid()
+
+
+def remove(path: Path) -> None:
+    """Removal of a file, of a folder with what is in it, or of a link, but not of what the link leads to."""
+    if path.is_symlink() or path.is_file():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,13 +1,14 @@
 """Sealed folders: complete or absent, known by the hashes of their files."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from qarm.core.atomic_io import digest, flush, read_json, sha256_file, write_json
+from qarm.core.atomic_io import digest, flush, make_folder, read_json, sha256_file, write_json
+from qarm.core.disk_errors import explained
 from qarm.core.folder_swap import swap_folder
 from qarm.core.locks import locked
+from qarm.core.scratch import Scratch
 from qarm.errors import ArtifactError, InputError, shown
 
 __all__ = ["MANIFEST", "building", "opened_seal", "seal"]
@@ -26,42 +27,33 @@ def building(folder: Path) -> Iterator[Path]:
         InputError: `folder` exists and is no sealed folder, or one with other content.
         ArtifactError: another process is building it.
     """
-    present = _version_of(folder)
-    work = folder.with_name(f".{folder.name}.partial")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(work, folder):
-        try:
-            _emptied(work)
-            yield work
-            made = read_json(work / MANIFEST)["version"]
-            if present is None:
-                _flush_all(work)
-                swap_folder(work, folder)
-            elif present != made:
-                raise InputError(
-                    f"{folder} holds version {present[:12]}, this is {made[:12]}; a sealed folder is never "
-                    "replaced: give a new one, or remove it first"
-                )
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    make_folder(folder.parent)
+    with explained(folder), _locked(folder), Scratch(folder.parent) as scratch:
+        present, work = _version_of(folder), scratch.path
+        yield work
+        made = read_json(work / MANIFEST)["version"]
+        if present is None:
+            _flush_all(work)
+            swap_folder(work, folder)
+        elif present != made:
+            raise InputError(
+                f"{folder} holds version {present[:12]}, this is {made[:12]}; a sealed folder is never "
+                "replaced: give a new one, or remove it first"
+            )
 
 
 @contextmanager
-def _locked(work: Path, folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Lock beside the folder, removed again: the neighbour itself is renamed while it is held."""
     path = folder.with_name(f".{folder.name}.lock")
+    if path.exists() and not (path.is_file() and path.stat().st_size == 0):
+        raise ArtifactError(f"{path} is no lock of qarm, and would be removed; move it away")
     with locked(path, busy=f"{folder} is being written by another qarm process; wait for it"):
         try:
-            work.mkdir(parents=True, exist_ok=True)
             yield
         finally:
             with suppress(OSError):  # on Windows filelock removes the file, after it was closed
                 path.unlink()
-
-
-def _emptied(folder: Path) -> None:
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _version_of(folder: Path) -> str | None:

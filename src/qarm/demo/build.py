@@ -1,6 +1,5 @@
 """Build of a demo world on disk: tables, pictures, sounds and the ground truth."""
 
-import shutil
 import wave
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,9 @@ import polars as pl
 from PIL import Image
 from tqdm import tqdm
 
-from qarm.core.atomic_io import read_json, write_json
+from qarm.core.atomic_io import flush, make_folder, read_json, write_json
+from qarm.core.atomic_io import write_text as write_file
+from qarm.core.scratch import remove
 from qarm.core.tables.parquet import write_parquet
 from qarm.demo.audio import RATE, play_sound
 from qarm.demo.click_simulation import SPLIT_TIME, Events, choose
@@ -88,7 +89,8 @@ def build_world(
     counts = {"items": spec.items, "cold_items": int(planted.cold.sum()), "users": spec.users}
     counts |= {"events": len(events), "events_before": events.before}
     write_json(folder / DONE, {**purpose, "split_time": SPLIT_TIME, "counts": counts})
-    (folder / BUILDING).unlink()
+    remove(folder / BUILDING)
+    flush(folder)
     return _world(folder)
 
 
@@ -118,10 +120,10 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _clear(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / BUILDING).touch()
-    (folder / DONE).unlink(missing_ok=True)
-    shutil.rmtree(folder / MEDIA, ignore_errors=True)
+    make_folder(folder)
+    write_file(folder / BUILDING, "")
+    remove(folder / DONE)
+    remove(folder / MEDIA)
 
 
 def _write_tables(folder: Path, planted: Plant, events: Events, seed: int) -> None:
@@ -164,14 +166,16 @@ def _columns(values: Array) -> dict[str, pl.Series]:
 
 def _write_media(folder: Path, planted: Plant, seed: int) -> None:
     images, sounds = folder / MEDIA / "images", folder / MEDIA / "audio"
-    images.mkdir(parents=True)
-    sounds.mkdir(parents=True)
+    make_folder(images)
+    make_folder(sounds)
     _, image_factors, audio_factors, _ = planted.factors
     names = _ids("i", len(planted.cold))
     for i, name in enumerate(tqdm(names, disable=None, desc="pictures and sounds", unit="item")):
         picture = draw_picture(image_factors[i], stream(seed, "picture", i))
         Image.fromarray(picture).save(images / f"{name}.png", compress_level=1)
         _write_sound(sounds / f"{name}.wav", play_sound(audio_factors[i], stream(seed, "sound", i)))
+    for path in (*images.iterdir(), *sounds.iterdir(), images, sounds):
+        flush(path)
 
 
 def _write_sound(path: Path, samples: npt.NDArray[np.int16]) -> None:

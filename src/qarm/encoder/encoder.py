@@ -1,7 +1,6 @@
 """Item encoder: towers, trained heads over them, and the folder that holds both."""
 
 import copy
-import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
@@ -12,8 +11,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from qarm.core.atomic_io import atomic, read_json, sha256_file, write_json
+from qarm.core.atomic_io import atomic, make_folder, read_json, sha256_file, write_json
 from qarm.core.run_folder import verify
+from qarm.core.scratch import remove
 from qarm.data.catalog import Catalog
 from qarm.data.embeddings import Embeddings
 from qarm.encoder.feature_cache import FeatureCache, feature_shards, open_feature_caches, readable
@@ -157,9 +157,9 @@ class Encoder:
     def save_pretrained(self, folder: Path | str) -> None:
         """Write a folder that needs nothing else: heads, towers, config and model card, no pickle."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for name, tower in self.towers.items():
-            shutil.rmtree(folder / name, ignore_errors=True)
+            remove(folder / name)
             tower.save(folder / name)
         with atomic(folder / WEIGHTS) as temporary:
             save_file({n: t.cpu().contiguous() for n, t in self.heads.state_dict().items()}, temporary)

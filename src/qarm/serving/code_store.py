@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from qarm.core.atomic_io import make_folder
 from qarm.errors import ArtifactError, shown
 from qarm.quantizer.code_prefix import prefix_text, text_range
 
@@ -79,7 +80,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             self._writer = _opened(self.path)
             self._writer.executescript(SCHEMA)
             (found,) = self._writer.execute("PRAGMA user_version").fetchone()

@@ -1,7 +1,6 @@
 """DIN of torch-rechub as an anchor, trained by torch-rechub's trainer on the training rows of `id`."""
 
 import io
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from qarm.comparison.rivals.din import Din, ragged
 from qarm.config import RankerConfig
+from qarm.core.scratch import Scratch
 from qarm.errors import MissingExtraError
 from qarm.recommender.batches import Batch, batches
 from qarm.recommender.examples import Examples, TrainingRows
@@ -103,9 +103,9 @@ def fit_rival(rows: TrainingRows, valid: Examples, *, settings: RankerConfig, se
     table_rows[torch.from_numpy(rows.trained.astype(np.int64))] = torch.arange(1, len(rows.trained) + 1)
     both = valid.labels.any() and not valid.labels.all()
     validation = _Rows(lambda: valid, table_rows, 4 * settings.batch) if both else None
-    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+    with Scratch() as scratch, torch.random.fork_rng(devices=[]):
         trials = [
-            _Trial(rows, table_rows, settings, lr=lr, init=init, seed=seed, folder=folder)
+            _Trial(rows, table_rows, settings, lr=lr, init=init, seed=seed, folder=str(scratch.path))
             for init, lr in (product(INITS, LRS) if validation else [(INITS[0], LRS[0])])
         ]
         for trial in trials:

@@ -57,7 +57,6 @@ class LogMel:
 
     def save(self, folder: Path) -> None:
         """Files of the tower in the folder: its settings."""
-        folder.mkdir(parents=True)
         write_json(folder / "config.json", SETTINGS)
 
 
