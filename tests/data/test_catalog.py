@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -38,6 +39,46 @@ def test_text_columns_are_joined_in_order_and_empty_ones_left_out(tmp_path: Path
     assert catalog.counts() == {"text": 3, "image": 0, "audio": 0}
 
 
+def test_text_of_any_type_as_the_encoder_reads_it(tmp_path: Path) -> None:
+    nan = float("nan")
+    path = write(
+        tmp_path,
+        item_id=["a", "b"],
+        title=["Hat", "Cap"],
+        price=pl.Series([29.31, nan], dtype=pl.Float32),
+        tags=[["wool", "red"], []],
+        info=[{"maker": "A", "year": 2024}, {"maker": None, "year": None}],
+        since=[date(2024, 1, 2), None],
+        new=[True, None],
+    )
+    catalog = read(path, text=["title", "price", "tags", "info.maker", "info", "since", "new"])
+    assert catalog.sample() == {
+        "a": "Hat\n29.31\nwool, red\nA\nA, 2024\n2024-01-02\ntrue",
+        "b": "Cap",
+    }
+
+
+def test_ids_and_texts_of_a_csv_are_as_they_are_written(tmp_path: Path) -> None:
+    lines = ["item_id,title,price", "007,00123,1.10", "7,1e400,2024-01-02", "8,true,", ",x,1"]
+    (tmp_path / "items.csv").write_text("\n".join(lines[:-1]))
+    catalog = read(tmp_path / "items.csv", text=["title", "price"])
+    assert catalog.sample() == {"007": "00123\n1.10", "7": "1e400\n2024-01-02", "8": "true"}
+    (tmp_path / "items.csv").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="null or empty ids in rows 3"):
+        read(tmp_path / "items.csv")
+
+
+def test_a_folder_of_parts_has_its_media_beside_them(tmp_path: Path) -> None:
+    for part in ("1", "2"):
+        folder = tmp_path / "items" / f"shop={part}"
+        folder.mkdir(parents=True)
+        frame = pl.DataFrame({"item_id": [f"i{part}"], "title": ["x"], "i": ["m/a.png"]})
+        frame.write_parquet(folder / "p.parquet")
+    catalog = read(tmp_path / "items", image="i", text=["title", "shop"])
+    assert catalog.sample() == {"i1": "x\n1", "i2": "x\n2"}
+    assert catalog.path("m/a.png") == tmp_path / "items" / "m" / "a.png"
+
+
 def test_media_are_paths_or_contents_or_nothing(tmp_path: Path) -> None:
     path = write(
         tmp_path,
@@ -62,12 +103,12 @@ def test_csv_and_json_lines_are_tolerated(tmp_path: Path) -> None:
 
 
 def test_all_problems_come_at_once(tmp_path: Path) -> None:
-    path = write(tmp_path, item_id=["a", "b", "a", "b", "c"], title=[["x"]] * 5, image_path=[1, 2, 3, 4, 5])
+    path = write(tmp_path, item_id=["a", "b", "a", "b", "c"], title=[b"\xff"] * 5, image_path=[1, 2, 3, 4, 5])
     with pytest.raises(InputError) as error:
         read(path, text=["title", "body"], image="image_path", audio="sound")
     text = str(error.value)
     assert len(error.value.problems) == 5
-    assert "title: text is List(String), need text or numbers" in text
+    assert "title: text is Binary, need text, numbers or dates, or lists of them" in text
     assert "no column 'body'" in text
     assert "image is Int64, need paths" in text
     assert "no column 'sound' for audio; it has item_id, title, image_path" in text

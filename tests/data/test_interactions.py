@@ -166,13 +166,14 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         "clicks.parquet: no column 'shop'; it has user_id, item_id, timestamp, rating",
         "clicks.parquet.user_id: null or empty ids in rows 1, 3; remove them",
         "clicks.parquet: no column 'sku'; it has user_id, item_id, timestamp, rating",
-        "clicks.parquet.timestamp: got String, need integers, dates or datetimes; cast the column",
-        "clicks.parquet.rating: got 3.5, None in rows 0, 3; labels are 0 and 1; make such a column, for "
-        "example rating >= 4",
+        "clicks.parquet.timestamp: got now, need ISO dates (2024-01-31 18:30:00) or whole numbers; set "
+        "data.interactions.time_format, for example to '%d/%m/%Y'",
+        "clicks.parquet.rating: got 3.5, None in rows 0, 3; labels are 0 and 1; set a rule, {column: stars, "
+        "at_least: 4}, or make such a column",
     ]
 
 
-@pytest.mark.parametrize("times", [[1.5] * 5, [timedelta(1)] * 5, [True] * 5, [None] * 5])
+@pytest.mark.parametrize("times", [[timedelta(1)] * 5, [True] * 5, [None] * 5])
 def test_times_of_other_types(tmp_path: Path, times: list[Any]) -> None:
     (problem,) = problems(tmp_path, {"timestamp": times})
     assert "need integers, dates or datetimes" in problem
@@ -201,8 +202,77 @@ def test_labels_beyond_0_and_1(tmp_path: Path, labels: list[Any]) -> None:
 
 
 def test_labels_of_text(tmp_path: Path) -> None:
-    (problem,) = problems(tmp_path, {"label": ["1"] * 5}, label="label")
+    """As a CSV has them."""
+    log = read(tmp_path, {"label": ["1", "0", "true", "False", "1.0"]}, label="label")
+    assert log.frame.sort("row")["label"].to_list() == [1, 0, 1, 0, 1]
+    (problem,) = problems(tmp_path, {"label": ["yes"] * 5}, label="label")
     assert "got String, need 0 and 1 or booleans" in problem
+
+
+def test_a_rule_makes_labels_of_stars(tmp_path: Path) -> None:
+    stars = {"stars": [5, 4, 3, 1, 4]}
+    rule = {"column": "stars", "at_least": 4}
+    log = read(tmp_path, stars, label=rule, labels={"low": {"column": "stars", "at_most": 1}})
+    assert log.frame.sort("row")["label"].to_list() == [1, 1, 0, 0, 1]
+    assert log.frame.sort("row")["label_low"].to_list() == [0, 0, 0, 1, 0]
+    (problem,) = problems(tmp_path, {"stars": [5, None, 3, 1, 4]}, label=rule)
+    assert "stars: got None in rows 1; labels are 0 and 1" in problem
+    (problem,) = problems(tmp_path, {"stars": ["good"] * 5}, label=rule)
+    assert "stars: got String, and the label's rule is of another type" in problem
+    (problem,) = problems(tmp_path, stars, label={"column": "stars"})
+    assert "need a column of 1 and 0, or a rule: {column: stars, at_least: 4}" in problem
+
+
+def test_conditions_on_several_columns(tmp_path: Path) -> None:
+    columns = {
+        "stars": [5, 4, 3, 1, 4],
+        "country": ["DE", "FR", "FR", None, None],
+        "price": [1.0, 0, 2, 1, 0],
+    }
+    where = {"stars": [4, 5, 1], "country": {"not": ["DE"]}, "price": {"at_least": 1}}
+    assert read(tmp_path, columns, where=where).frame["row"].to_list() == [3]
+    (problem,) = problems(tmp_path, columns, where={"stars": {"least": 1}})
+    assert "where.stars" in problem
+    (problem,) = problems(tmp_path, columns, where={"country": [4, "DE"]})
+    assert "country: is String, got where country in [4, 'DE']; compare like with like" in problem
+    assert problems(tmp_path, columns, where={"price": {"at_least": 9}}) == [
+        "clicks.parquet: no row has price in {'at_least': 9}; loosen where"
+    ]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_dates_of_any_format_and_their_period(tmp_path: Path, ending: str) -> None:
+    frame = pl.DataFrame(
+        {**EVENTS, "timestamp": [f"2024-01-0{day}T10:00:00+02:00" for day in (5, 9, 3, 5, 3)]}
+    )
+    path = tmp_path / f"clicks.{ending}"
+    frame.write_csv(path) if ending == "csv" else frame.write_ndjson(path)
+    log = read_log(path)
+    assert log.period == ("2024-01-03T08:00:00", "2024-01-09T08:00:00")
+    assert (log.unit, log.times) == ("us", "ISO dates; those without a zone as UTC")
+    assert read(tmp_path).period is None
+    assert read(tmp_path).times == "positions, no dates"
+    dated = read(tmp_path, {"timestamp": [NEW_YEAR + day for day in range(5)]})
+    assert dated.period == ("2024-01-01T00:00:00", "2024-01-01T00:00:04")
+
+
+def test_dates_that_can_be_read_in_two_ways(tmp_path: Path) -> None:
+    american = {"timestamp": ["01/02/2024", "02/03/2024", "03/04/2024", "04/05/2024", "05/06/2024"]}
+    (problem,) = problems(tmp_path, american)
+    assert problem.endswith("set data.interactions.time_format to '%d/%m/%Y' or '%m/%d/%Y'")
+    assert read(tmp_path, american, time_format="%m/%d/%Y").period == (
+        "2024-01-02T00:00:00",
+        "2024-05-06T00:00:00",
+    )
+
+
+def test_labels_and_conditions_of_a_csv(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user_id,item_id,timestamp,stars\n01,007,5,4\n01,08,6,2\n02,7,7,5.0\n")
+    log = read_log(tmp_path / "a.csv", label={"column": "stars", "at_least": 5}, where={"stars": [4, 5]})
+    assert log.frame.select("user_id", "item_id", "time", "label").rows() == [
+        ("01", "007", 5, 0),
+        ("02", "7", 7, 1),
+    ]
 
 
 def test_where_that_matches_nothing_or_compares_unlike(tmp_path: Path) -> None:

@@ -16,17 +16,30 @@ from qarm.config.stages import (
     User2ItemConfig,
     features_of,
 )
-from qarm.config.tables import Data, InteractionsTable, ItemsTable, SplitConfig, UsersTable
+from qarm.config.tables import (
+    Condition,
+    Data,
+    InteractionsTable,
+    ItemsTable,
+    Label,
+    LabelRule,
+    SplitConfig,
+    UsersTable,
+    Wanted,
+)
 
 __all__ = [
     "FEATURES",
     "CompareConfig",
+    "Condition",
     "Config",
     "Data",
     "EncoderConfig",
     "FilterConfig",
     "InteractionsTable",
     "ItemsTable",
+    "Label",
+    "LabelRule",
     "Negatives",
     "PairsConfig",
     "PerSource",
@@ -36,6 +49,7 @@ __all__ = [
     "SwingConfig",
     "User2ItemConfig",
     "UsersTable",
+    "Wanted",
     "features_of",
     "load_config",
     "saved_config",

@@ -1,21 +1,35 @@
 """Config of the input: tables of items, interactions and users, and the split of the interactions."""
 
+from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 __all__ = [
+    "Condition",
     "Count",
     "Data",
     "InteractionsTable",
     "ItemsTable",
+    "Label",
+    "LabelRule",
     "Positive",
+    "Scalar",
     "Section",
     "Seed",
     "Share",
     "SplitConfig",
     "UsersTable",
+    "Wanted",
 ]
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -30,10 +44,83 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _empty(value: object) -> bool:
+    """Whether a key says nothing: manifests and bundles of before the key existed lack it."""
+    return value is None or value == []
+
+
+def _as_json(value: object) -> object:
+    """YAML's dates as text."""
+    if isinstance(value, list):
+        return [_as_json(one) for one in value]
+    return value.isoformat() if isinstance(value, date) else value
+
+
+Scalar = bool | int | float | str
+Bound = Annotated[int | float | str | None, BeforeValidator(_as_json), Field(exclude_if=_empty)]
+
+
+class Condition(Section):
+    """Bounds on a column's values; a row without a value is kept by `not` only."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
+    at_least: Bound = None  # a number or a date
+    at_most: Bound = None  # a number or a date
+    # none of these values
+    no: Annotated[list[Scalar], BeforeValidator(_as_json), Field(alias="not", exclude_if=_empty)] = []
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Condition":
+        if _empty(self.at_least) and _empty(self.at_most) and not self.no:
+            raise ValueError("need at_least, at_most or not")
+        return self
+
+
+class LabelRule(Condition):
+    """Label from another column: 1 where its value is within the bounds, else 0."""
+
+    column: str
+
+
+WANTED = "need a value, a list of values, or bounds: {at_least: 4}, {at_most: 9}, {not: [DE]}"
+RULE = "need a column of 1 and 0, or a rule: {column: stars, at_least: 4}"
+
+
+def _wanted(value: object) -> Scalar | list[Scalar] | Condition:
+    """One condition of `where`; one problem for a wrong one, whatever the forms that it does not have."""
+    plain = _as_json(value)
+    if isinstance(plain, Condition | Scalar):
+        return plain
+    if isinstance(plain, list) and plain and all(isinstance(one, Scalar) for one in plain):
+        return plain
+    if not isinstance(plain, Mapping):
+        raise ValueError(WANTED)
+    try:
+        return Condition.model_validate(plain)
+    except ValidationError:
+        raise ValueError(WANTED) from None
+
+
+def _labelled(value: object) -> str | LabelRule:
+    if isinstance(value, str | LabelRule):
+        return value
+    try:
+        return LabelRule.model_validate(value)
+    except ValidationError:
+        raise ValueError(RULE) from None
+
+
+Wanted = Annotated[Scalar | list[Scalar] | Condition, BeforeValidator(_wanted)]
+Label = Annotated[str | LabelRule, BeforeValidator(_labelled)]
+
+
 class ItemsTable(Section):
     """The catalogue's table: its path and its columns."""
 
-    path: Path = Path("items.parquet")  # Parquet, CSV or JSON Lines
+    path: Path = Path(
+        "items.parquet"
+    )  # Parquet, CSV, JSON Lines or Arrow; a file, folder, pattern or address
     id: str = "item_id"  # column of item ids, text or integers
     text: list[str] = ["title", "description"]  # columns joined, in this order, to the item's text
     # column of paths inside the table's folder, or of file contents; null: no pictures
@@ -48,14 +135,18 @@ class InteractionsTable(Section):
     where unknown), `{like: liked}`; the ranker has one more output layer for each.
     """
 
-    path: Path = Path("interactions.parquet")  # Parquet, CSV or JSON Lines
+    path: Path = Path("interactions.parquet")  # as `items.path`
     user: str = "user_id"  # column of user ids
     item: str = "item_id"  # column of item ids, spelt as in the items' table
-    time: str = "timestamp"  # column of whole numbers, dates or date-times
+    time: str = "timestamp"  # column of whole numbers, dates or date-times, also as text
+    # form of a text column of times, `%m/%d/%Y`; null: ISO dates, or another form that can be told
+    time_format: Annotated[str | None, Field(min_length=2, exclude_if=_empty)] = None
     order: str | None = None  # column that replaces `time` where only the order is known; larger is later
-    label: str | None = None  # column of 1 (positive) and 0; null: every event is positive
-    labels: dict[str, str] = {}  # columns of auxiliary labels by name; 0, 1 or null
-    where: dict[str, bool | int | float | str] = {}  # keep only rows whose columns equal these values
+    # column of 1 (positive) and 0, or `{column: stars, at_least: 4}`; null: every event is positive
+    label: Label | None = None
+    labels: dict[str, Label] = {}  # columns of auxiliary labels by name; 0, 1 or null
+    # keep only rows whose columns have this value, one of `[4, 5]`, or are within `{at_least: 1}`
+    where: dict[str, Wanted] = {}
     # largest accepted share of events on items that the catalogue lacks; these events are dropped
     max_unknown: Share = 0.05
 
@@ -63,7 +154,7 @@ class InteractionsTable(Section):
 class UsersTable(Section):
     """The users' table: its path, its ids and its categorical features; by default none are read."""
 
-    path: Path = Path("users.parquet")  # Parquet, CSV or JSON Lines
+    path: Path = Path("users.parquet")  # as `items.path`
     id: str = "user_id"  # column of user ids
     features: list[str] = []  # categorical columns that the ranker reads
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 import polars as pl
 
 from qarm.core.atomic_io import sha256_file
-from qarm.core.tables import Table, as_ids, column, read_table, table_name
+from qarm.core.tables import Table, TableColumns, as_ids, as_texts, media_folder, read_table, rows_hash
 from qarm.errors import InputError, Problems, shown
 
 __all__ = ["MEDIA", "MODALITIES", "Catalog", "as_catalog", "read_catalog"]
@@ -80,6 +80,14 @@ class Catalog:
         """Path of a media file that the table names."""
         return self.folder / source
 
+    def sample(self, count: int = 10) -> dict[str, str | None]:
+        """Texts of the first items by id, as the encoder reads them."""
+        return dict(self.frame.head(count).select("item_id", "text").iter_rows())
+
+    def rows_hash(self) -> str:
+        """SHA-256 of all rows."""
+        return rows_hash(self.frame)
+
     def media_digest(self) -> str:
         """SHA-256 over the names and contents of all media files; a missing file counts as "missing"."""
         paths = [self.frame[name] for name in MEDIA if self.frame[name].dtype == pl.String]
@@ -116,17 +124,19 @@ def read_catalog(
         InputError: all problems: missing columns, wrong types, null or duplicate ids, items
             without any content, media paths that leave the folder.
     """
-    frame, name = read_table(table), table_name(table)
+    names = [text] if isinstance(text, str) else list(text)
+    columns = [name for name in (id, *names, image, audio) if name is not None]
+    read = read_table(table, columns, text=columns)
     if folder is None:
-        folder = Path(table).parent if isinstance(table, Path | str) else Path()
-    return as_catalog(frame, Path(folder), name=name, id=id, text=text, image=image, audio=audio)
+        folder = media_folder(table) if isinstance(table, Path | str) else Path()
+    home = None if folder is None else Path(folder)
+    return as_catalog(read, home, id=id, text=names, image=image, audio=audio)
 
 
 def as_catalog(
-    table: pl.DataFrame,
-    folder: Path,
+    table: TableColumns,
+    folder: Path | None,
     *,
-    name: str,
     id: str,  # noqa: A002 - the key of the config
     text: Sequence[str],
     image: str | None,
@@ -135,19 +145,17 @@ def as_catalog(
     """Catalogue of a table that is already read.
 
     Args:
-        folder: the folder of its media paths.
-        name: of the table in messages.
+        folder: the folder of its media paths; None where it can have none.
         id, text, image, audio: as in `read_catalog`, and so are the errors.
     """
-    problems = Problems()
-    ids = column(table, id, table=name, problems=problems)
+    problems, name = Problems(), table.name
+    ids = table.column(id, problems=problems)
     if ids is not None:
         ids = as_ids(ids, table=name, problems=problems)
-    names = [text] if isinstance(text, str) else list(text)
     columns = {
-        "text": _text(table, names, where=name, problems=problems),
-        "image": _media(table, image, kind="image", where=name, problems=problems),
-        "audio": _media(table, audio, kind="audio", where=name, problems=problems),
+        "text": _text(table, text, problems=problems),
+        "image": _media(table, image, kind="image", problems=problems),
+        "audio": _media(table, audio, kind="audio", problems=problems),
     }
     if ids is None:
         problems.raise_any()
@@ -156,47 +164,49 @@ def as_catalog(
     if not problems.messages:
         _check_content(frame, where=name, problems=problems)
     for kind in MEDIA:
-        _check_paths(frame, kind, folder=folder, problems=problems)
+        _check_paths(frame, kind, table=name, folder=folder, problems=problems)
     problems.raise_any()
-    return Catalog(frame, folder.absolute())
+    return Catalog(frame, (folder or Path()).absolute())
 
 
-def _text(table: pl.DataFrame, names: list[str], *, where: str, problems: Problems) -> pl.Series:
+def _text(table: TableColumns, names: Sequence[str], *, problems: Problems) -> pl.Series:
     """Text columns joined to one, null where all of them are empty."""
     parts = []
     for name in names:
-        series = column(table, name, table=where, problems=problems)
+        series = table.column(name, problems=problems)
         if series is None:
             continue
-        kind = series.dtype
-        if not (kind in (pl.String, pl.Categorical, pl.Enum, pl.Null) or kind.is_numeric()):
-            problems.add(f"{where}.{name}: text is {kind}, need text or numbers; join it to text first")
+        texts = as_texts(series)
+        if texts is None:
+            problems.add(
+                f"{table.name}.{name}: text is {series.dtype}, need text, numbers or dates, or lists of them"
+            )
             continue
-        stripped = pl.lit(series.cast(pl.String)).str.strip_chars()
+        stripped = pl.lit(texts).str.strip_chars()
         parts.append(pl.when(stripped != "").then(stripped))
     if not parts:
-        return _nothing("text", table.height)
+        return _nothing("text", table.frame.height)
     joined = pl.concat_str(parts, separator="\n", ignore_nulls=True)
-    return table.select(pl.when(joined != "").then(joined).alias("text"))["text"]
+    return table.frame.select(pl.when(joined != "").then(joined).alias("text"))["text"]
 
 
-def _media(table: pl.DataFrame, name: str | None, *, kind: str, where: str, problems: Problems) -> pl.Series:
+def _media(table: TableColumns, name: str | None, *, kind: str, problems: Problems) -> pl.Series:
     """Column of paths or file contents, null where empty."""
-    nothing = _nothing(kind, table.height)
+    nothing = _nothing(kind, table.frame.height)
     if name is None:
         return nothing
-    if name not in table.columns:
+    if name not in table.frame.columns:
         problems.add(
-            f"{where}: no column {name!r} for {kind}; it has {shown(table.columns, first=12)}; "
+            f"{table.name}: no column {name!r} for {kind}; it has {shown(table.names, first=12)}; "
             f"name the right one, or set {kind} to null to go without"
         )
         return nothing
-    found = column(table, name, table=where, problems=problems)
+    found = table.column(name, problems=problems)
     if found is None or found.dtype == pl.Null:
         return nothing
     series = found.alias(kind)
     if series.dtype not in (pl.String, pl.Binary):
-        problems.add(f"{where}.{name}: {kind} is {series.dtype}, need paths or the files' contents")
+        problems.add(f"{table.name}.{name}: {kind} is {series.dtype}, need paths or the files' contents")
         return nothing
     empty = "" if series.dtype == pl.String else b""
     return series.to_frame().select(pl.when(pl.col(kind) != empty).then(pl.col(kind)).alias(kind))[kind]
@@ -227,9 +237,17 @@ def _without_content(frame: pl.DataFrame) -> list[str]:
     return frame.filter(nothing)["item_id"].to_list()
 
 
-def _check_paths(frame: pl.DataFrame, name: str, *, folder: Path, problems: Problems) -> None:
+def _check_paths(
+    frame: pl.DataFrame, name: str, *, table: str, folder: Path | None, problems: Problems
+) -> None:
     """Problems of media paths that leave the table's folder, by name or through a symbolic link."""
-    if frame[name].dtype != pl.String:
+    if frame[name].dtype != pl.String or frame[name].null_count() == frame.height:
+        return
+    if folder is None:
+        problems.add(
+            f"{table}: {name} holds paths, and a remote table has no folder of media; put the files' "
+            "contents into the column, or copy table and media to this machine"
+        )
         return
     home, inside = os.path.realpath(folder), {}
     leaving = []

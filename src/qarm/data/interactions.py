@@ -1,25 +1,22 @@
 """Interaction log: events from any table, checked, sorted by user and time."""
 
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Literal
 
 import polars as pl
 
-from qarm.core.tables import Table, as_ids, column, read_table, table_name
+from qarm.config.sources import settings_with
+from qarm.config.tables import InteractionsTable, LabelRule, Wanted
+from qarm.core.tables import Table, read_table, rows_hash
+from qarm.core.tables.times import PER_SECOND, Unit, guessed_unit, instant
+from qarm.data.event_rows import EventRows, column_of
 from qarm.data.users import Users
 from qarm.errors import InputError, Problems, shown
 
 __all__ = ["Log", "read_log"]
 
-Value = bool | int | float | str
-Unit = Literal["s", "ms", "us", "ns"]
-PER_SECOND: dict[Unit, int] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 AUXILIARY = "label_"  # prefix of the column of an auxiliary label
-EARLIEST_GUESS = 10**8  # 1973 in seconds; smaller whole numbers are positions, not dates
-UNIT_ENDS = (10**11, 10**14, 10**17)  # the year 5138 in s, ms, us, and 1973 in the next finer unit
 
 
 @dataclass(frozen=True)
@@ -30,12 +27,14 @@ class Log:
     in the file, from 0), sorted by user_id, time, row; a column `label_<name>` i8 for each auxiliary label,
     null where unknown. unknown: events dropped because the catalogue lacks their item. unit: of `time` where
     the file had dates (always "us"), else None. about: features of its users, None where there are none.
+    times: how they were read, such as `seconds since 1970, by their size`.
     """
 
     frame: pl.DataFrame
     unknown: int = 0
     unit: Unit | None = None
     about: Users | None = None
+    times: str = ""
 
     def __len__(self) -> int:
         return self.frame.height
@@ -70,6 +69,19 @@ class Log:
         if not set(ids) & set(users.frame["user_id"]):
             raise InputError(f"the table of users has none of the log's: {shown(ids)}; compare their ids")
         return replace(self, about=users)
+
+    @property
+    def period(self) -> tuple[str, str] | None:
+        """First and last event as ISO dates and times, UTC; None where times are positions, no dates."""
+        unit = self._time_unit()
+        if unit is None:
+            return None
+        first, last = self.frame.select(pl.col("time").min(), last=pl.col("time").max()).row(0)
+        return instant(first, unit), instant(last, unit)
+
+    def rows_hash(self) -> str:
+        """SHA-256 of all rows."""
+        return rows_hash(self.frame)
 
     def positives(self) -> "Log":
         """The events with label 1."""
@@ -124,10 +136,14 @@ class Log:
         return microseconds * PER_SECOND[self.unit or self._guessed_unit(text)] // 10**6
 
     def _guessed_unit(self, text: str) -> Unit:
-        latest = self.frame["time"].max()
-        if not isinstance(latest, int) or latest < EARLIEST_GUESS:
+        unit = self._time_unit()
+        if unit is None:
             raise InputError(f"times run {self._range()}, no dates; got {text!r}, give a whole number")
-        return list(PER_SECOND)[bisect_right(UNIT_ENDS, latest)]
+        return unit
+
+    def _time_unit(self) -> Unit | None:
+        latest = self.frame["time"].max()
+        return self.unit or (guessed_unit(latest) if isinstance(latest, int) else None)
 
 
 def _strings(ids: Iterable[str]) -> pl.Series:
@@ -143,10 +159,11 @@ def read_log(
     user: str = "user_id",
     item: str = "item_id",
     time: str = "timestamp",
+    time_format: str | None = None,
     order: str | None = None,
-    label: str | None = None,
-    labels: Mapping[str, str] | None = None,
-    where: Mapping[str, Value] | None = None,
+    label: str | LabelRule | Mapping[str, object] | None = None,
+    labels: Mapping[str, str | LabelRule | Mapping[str, object]] | None = None,
+    where: Mapping[str, Wanted | Mapping[str, object]] | None = None,
     known_items: Iterable[str] | None = None,
     max_unknown: float = 0.05,
 ) -> Log:
@@ -154,12 +171,15 @@ def read_log(
 
     Args:
         table: the path of a file; or a frame of polars or pandas, an Arrow table, a `datasets.Dataset`.
-        user, item, time: its columns. Whole numbers stay as they are; dates and date-times become
-            microseconds since 1970, UTC (a date-time without a zone is taken as UTC).
+        user, item, time: its columns. Whole numbers stay as they are; dates and date-times, also as ISO text,
+            become microseconds since 1970, UTC (one without a zone is taken as UTC).
+        time_format: form of a text column of times, such as `%m/%d/%Y`, where it is not ISO.
         order: a column that replaces `time`; whole numbers, larger is later.
-        label: column of 0 and 1 (or booleans); without one every event is positive.
-        labels: columns of auxiliary labels by name; null where a label is unknown.
-        where: keep only rows whose columns equal these values.
+        label: column of 0 and 1 (or booleans), or a rule, `{"column": "stars", "at_least": 4}`; without one
+            every event is positive.
+        labels: columns or rules of auxiliary labels by name; null where a label is unknown.
+        where: keep only rows whose columns have a value, one of several (`[4, 5]`), or are within bounds:
+            `{"at_least": 1}`, `{"at_most": 9}`, `{"not": ["DE"]}`.
         known_items: item ids of the catalogue; events on other items are dropped and counted in
             `Log.unknown`.
         max_unknown: largest accepted share of dropped events.
@@ -167,107 +187,29 @@ def read_log(
     Raises:
         InputError: all problems, with the numbers of the rows (from 0).
     """
-    name, problems = table_name(table), Problems()
-    frame = read_table(table, text=(user, item))
-    kept = _matching(frame, where or {}, table=name, problems=problems)
-    rows = _Rows(name, frame.filter(kept), kept.arg_true(), problems)
-    columns = {"user_id": rows.ids(user), "item_id": rows.ids(item), "time": rows.times(order or time)}
-    columns["label"] = rows.labels(label)
-    columns |= {AUXILIARY + key: rows.labels(col, unknown=True) for key, col in (labels or {}).items()}
-    known = _known(columns["item_id"], known_items, max_unknown, table=name, problems=problems)
+    problems, when = Problems(), order or time
+    chosen = {"label": label, "labels": dict(labels or {}), "where": dict(where or {})}
+    rules = settings_with(InteractionsTable(), chosen, problems=problems)
+    marks = {AUXILIARY + name: rule for name, rule in rules.labels.items()}
+    labelled = [column_of(rule) for rule in (rules.label, *marks.values()) if rule is not None]
+    wanted = [user, item, when, *rules.where, *labelled]
+    rows = EventRows.of(read_table(table, wanted, text=(user, item)), rules.where, problems)
+    columns = {"user_id": rows.ids(user), "item_id": rows.ids(item)}
+    times = rows.times(when, time_format)
+    columns["time"] = None if times is None else times.values
+    columns["label"] = rows.labels(rules.label)
+    columns |= {name: rows.labels(rule, unknown=True) for name, rule in marks.items()}
+    known = _known(columns["item_id"], known_items, max_unknown, table=rows.table, problems=problems)
     problems.raise_any()
+    assert times is not None  # noqa: S101 - else there was a problem
     events = pl.DataFrame({**columns, "row": rows.numbers.cast(pl.Int64)})
-    dated = rows.frame[order or time].dtype.is_temporal()
-    kept_events = events if known is None else events.filter(known)
+    kept = events if known is None else events.filter(known)
     return Log(
-        kept_events.sort("user_id", "time", "row"),
-        unknown=events.height - kept_events.height,
-        unit="us" if dated else None,
+        kept.sort("user_id", "time", "row"),
+        unknown=events.height - kept.height,
+        unit=times.unit,
+        times=times.said,
     )
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Rows to validate, their numbers in the file, and the problems to add to."""
-
-    table: str
-    frame: pl.DataFrame
-    numbers: pl.Series
-    problems: Problems
-
-    def ids(self, name: str) -> pl.Series | None:
-        """Column of ids as text; None with a problem noted."""
-        series = self._column(name)
-        if series is None:
-            return None
-        return as_ids(series, table=self.table, problems=self.problems, rows=self.numbers)
-
-    def times(self, name: str) -> pl.Series | None:
-        """Column of times as int64; None with a problem noted."""
-        series = self._column(name)
-        if series is None:
-            return None
-        kind = series.dtype
-        if kind.is_integer():
-            times = series.cast(pl.Int64, strict=False)
-        elif kind == pl.Date or kind == pl.Datetime:
-            times = series.cast(pl.Datetime("us") if kind == pl.Date else kind).dt.epoch("us")
-        else:
-            self._refuse(name, f"got {kind}, need integers, dates or datetimes; cast the column")
-            return None
-        return self._unless(times.is_null(), times, name, "null or beyond 64 bits", "remove those rows")
-
-    def labels(self, name: str | None, *, unknown: bool = False) -> pl.Series | None:
-        """Labels of a column; `unknown`: nulls are accepted."""
-        if name is None:
-            return pl.repeat(1, self.frame.height, dtype=pl.Int8, eager=True)
-        series = self._column(name)
-        if series is None:
-            return None
-        if not (series.dtype.is_numeric() or series.dtype == pl.Boolean):
-            self._refuse(name, f"got {series.dtype}, need 0 and 1 or booleans; cast the column")
-            return None
-        numbers = series.cast(pl.Float64).fill_nan(None) if unknown else series.cast(pl.Float64)
-        wrong = ~numbers.is_in([0.0, 1.0]).fill_null(unknown)
-        values = shown(series.filter(wrong).unique(maintain_order=True))
-        remedy = "labels are 0 and 1; make such a column, for example rating >= 4"
-        return self._unless(
-            wrong, numbers.fill_nan(None).cast(pl.Int8, strict=False), name, f"got {values}", remedy
-        )
-
-    def _column(self, name: str) -> pl.Series | None:
-        return column(self.frame, name, table=self.table, problems=self.problems)
-
-    def _refuse(self, name: str, fault: str) -> None:
-        self.problems.add(f"{self.table}.{name}: {fault}")
-
-    def _unless(
-        self, wrong: pl.Series, values: pl.Series, name: str, fault: str, remedy: str
-    ) -> pl.Series | None:
-        if not wrong.any():
-            return values
-        self._refuse(name, f"{fault} in rows {shown(self.numbers.filter(wrong))}; {remedy}")
-        return None
-
-
-def _matching(
-    frame: pl.DataFrame, where: Mapping[str, Value], *, table: str, problems: Problems
-) -> pl.Series:
-    """True for the rows that equal every value of `where`; bool [rows]."""
-    kept, before = pl.repeat(True, frame.height, eager=True), len(problems.messages)
-    for name, value in where.items():
-        if (series := column(frame, name, table=table, problems=problems)) is None:
-            continue
-        try:
-            kept &= frame.select((pl.col(name) == pl.lit(value)).fill_null(False)).to_series()
-        except (pl.exceptions.PolarsError, UnicodeError, OverflowError):
-            problems.add(
-                f"{table}.{name}: is {series.dtype}, got where {name} = {value!r}; compare like with like"
-            )
-    if len(problems.messages) == before and not kept.any():
-        wanted = ", ".join(f"{name} = {value!r}" for name, value in where.items())
-        problems.add(f"{table}: no row has {wanted}; loosen where")
-    return kept
 
 
 def _known(

@@ -7,6 +7,7 @@ from qarm.config import Config
 from qarm.core.atomic_io import digest, read_model, sha256_file
 from qarm.core.parallel.engine import EngineName
 from qarm.core.run_folder import read_manifest
+from qarm.core.tables import files_hash, rows_hash
 from qarm.data.catalog import Catalog, read_catalog
 from qarm.data.interactions import Log, read_log
 from qarm.data.splits import Split, split_log
@@ -87,11 +88,14 @@ class Run:
 
     @cached_property
     def _source_hashes(self) -> dict[str, str]:
+        catalog, log = self.tables
         hashes = {
-            "items": sha256_file(self.config.items_path),
-            "interactions": sha256_file(self.config.interactions_path),
+            "items": files_hash(self.config.items_path) or catalog.rows_hash(),
+            "interactions": files_hash(self.config.interactions_path) or log.rows_hash(),
         }
-        return hashes | ({"users": sha256_file(self.config.users_path)} if self.has_users else {})
+        if log.about is None:
+            return hashes
+        return hashes | {"users": files_hash(self.config.users_path) or rows_hash(log.about.frame)}
 
     @property
     def has_users(self) -> bool:

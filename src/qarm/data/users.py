@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from qarm.core.tables import Table, as_ids, column, read_table, table_name
+from qarm.core.tables import Table, TableColumns, as_ids, as_keys, read_table
 from qarm.errors import Problems, shown
 
 __all__ = ["Users", "read_users"]
@@ -44,27 +44,29 @@ def read_users(table: Table, *, id: str = ID, features: Sequence[str]) -> Users:
     Raises:
         InputError: all problems: missing columns, wrong types, null or duplicate ids.
     """
-    name, problems = table_name(table), Problems()
-    frame = read_table(table, text=(id, *features))
-    ids = column(frame, id, table=name, problems=problems)
+    problems, wanted = Problems(), (id, *features)
+    read = read_table(table, wanted, text=wanted)
+    ids = read.column(id, problems=problems)
     if ids is not None:
-        ids = as_ids(ids, table=name, problems=problems)
+        ids = as_ids(ids, table=read.name, problems=problems)
     if ids is not None and ids.is_duplicated().any():
         twice = ids.filter(ids.is_duplicated()).unique().sort()
-        problems.add(f"{name}.{id}: duplicate ids: {shown(twice)}; keep one row per user")
-    columns = {feature: _texts(frame, feature, name, problems) for feature in features}
+        problems.add(f"{read.name}.{id}: duplicate ids: {shown(twice)}; keep one row per user")
+    columns = {feature: _feature(read, feature, problems) for feature in features}
     if not features or ID in features or len({*features}) < len(features):
         problems.add(f"got user features {list(features)}, need distinct columns other than {ID!r}")
     problems.raise_any()
     return Users(pl.DataFrame({ID: ids, **columns}))
 
 
-def _texts(table: pl.DataFrame, name: str, where: str, problems: Problems) -> pl.Series | None:
-    series = column(table, name, table=where, problems=problems)
+def _feature(table: TableColumns, name: str, problems: Problems) -> pl.Series | None:
+    series = table.column(name, problems=problems)
     if series is None:
         return None
-    kind = series.dtype
-    if kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Boolean):
-        return series.cast(pl.String)
-    problems.add(f"{where}.{name}: got {kind}, a user feature is text, whole numbers or booleans; bin it")
-    return None
+    keys = as_keys(series)
+    if keys is None:
+        problems.add(
+            f"{table.name}.{name}: got {series.dtype}, a user feature is text, whole numbers or booleans; "
+            "bin it"
+        )
+    return keys

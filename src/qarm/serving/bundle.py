@@ -15,6 +15,7 @@ from qarm.core.atomic_io import read_json
 from qarm.core.formats import upgraded
 from qarm.core.item_index import ItemIndex
 from qarm.core.sealed_folder import opened_seal
+from qarm.core.tables import TableColumns
 from qarm.core.tables.parquet import read_parquet
 from qarm.data.catalog import MEDIA, Catalog, as_catalog
 from qarm.data.codes import Codes
@@ -154,9 +155,8 @@ class Bundle:
             for name, kind in kinds.items()
         }
         return as_catalog(
-            pl.DataFrame(columns),
+            TableColumns("items", pl.DataFrame(columns), list(columns)),
             self.folder,
-            name="items",
             id="item_id",
             text=self.text_fields,
             image="image",

@@ -10,9 +10,9 @@ import soundfile
 from PIL import Image
 
 from qarm.config import ItemsTable
-from qarm.core.atomic_io import atomic, read_json, sha256_file
+from qarm.core.atomic_io import atomic, read_json
 from qarm.core.run_folder import read_manifest
-from qarm.core.tables import read_table
+from qarm.core.tables import as_texts, files_hash, is_table, media_folder, read_table
 from qarm.data.catalog import MEDIA, Catalog, as_catalog
 from qarm.data.media import FORMATS, UNREADABLE, read_media
 from qarm.errors import InputError, shown
@@ -75,13 +75,13 @@ def _located(run: Path, columns: ItemsTable, tables: Sequence[Path]) -> list[Pat
     manifest = read_manifest(run / "check")
     expected = manifest.inputs["items"] if manifest else None
     name = columns.path
-    paths = list(tables) or [path for path in (run / "world" / name, name) if path.is_file()][:1]
+    paths = list(tables) or [path for path in (run / "world" / name, name) if is_table(path)][:1]
     if not paths:
         raise InputError(f"the run's table of items, {name}, is not here; give it with --items")
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if not is_table(path)]
     if missing:
         raise InputError(f"{shown(missing)}: no such file; give the run's table of items with --items")
-    if expected is not None and expected not in [sha256_file(path) for path in paths]:
+    if expected is not None and expected not in [_hash(path, columns) for path in paths]:
         raise InputError(
             f"{shown(paths)}: not the table that the run read (its SHA-256 is {expected[:12]}...); "
             "give that one with --items"
@@ -89,13 +89,18 @@ def _located(run: Path, columns: ItemsTable, tables: Sequence[Path]) -> list[Pat
     return paths
 
 
+def _hash(path: Path, columns: ItemsTable) -> str:
+    return files_hash(path) or _read(path, columns)[1].rows_hash()
+
+
 def _read(path: Path, columns: ItemsTable) -> tuple[pl.DataFrame, Catalog]:
     """The text columns by item, and the catalogue."""
-    table = read_table(path)
     given = columns.model_dump(include={"id", "text", "image", "audio"})
-    catalog = as_catalog(table, path.parent, name=path.name, **given)
-    texts = table.select(pl.col(name).cast(pl.String) for name in dict.fromkeys(columns.text))
+    names = [name for name in (columns.id, *columns.text, columns.image, columns.audio) if name is not None]
+    table = read_table(path, names, text=names)
+    catalog = as_catalog(table, media_folder(path), **given)
     ids = catalog.frame.select("item_id")
+    texts = pl.DataFrame([as_texts(table.frame[name]) for name in dict.fromkeys(columns.text)])
     return ids.hstack(texts.drop("item_id", *MEDIA, strict=False)), catalog
 
 
