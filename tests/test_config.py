@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from qarm.config import Config, load_config
+from qarm.config import Config, load_config, saved_config
 from qarm.errors import ConfigError
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.yaml"))
@@ -46,7 +46,13 @@ def test_all_problems_at_once_with_the_nearest_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [("a: [", "not YAML"), ("- 1\n", "got list"), ("data: 3\n", "data = 3")],
+    [
+        ("a: [", "not YAML"),
+        ("- 1\n", "got list"),
+        ("data: 3\n", "data = 3"),
+        ("seed: 1\ndata: {}\nseed: 2\n", "key seed is in line 1 and in line 3; remove one of them"),
+        ("data:\n  items:\n    id: a\n    'id': b\n", "key id is in line 3 and in line 4"),
+    ],
 )
 def test_broken_files_are_named(tmp_path: Path, content: str, expected: str) -> None:
     path = tmp_path / "c.yaml"
@@ -88,3 +94,38 @@ def test_tables_resolve_against_root() -> None:
 def test_settings_that_would_fail_later_fail_here(key: str, value: str) -> None:
     with pytest.raises(ConfigError, match=key.split(".")[-1]):
         load_config(flags={key: value}, environment={})
+
+
+def test_a_merged_mapping_may_be_overridden(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("split: &s {test: 0.3}\ndata: {}\nranker: {seeds: [1]}\n")
+    assert load_config(path, environment={}).split.test == 0.3
+    path.write_text("split: {<<: {test: 0.3, valid: 0.2}, test: 0.1}\n")
+    split = load_config(path, environment={}).split
+    assert (split.test, split.valid) == (0.1, 0.2)
+
+
+def test_conditions_and_label_rules(tmp_path: Path) -> None:
+    """Saved as they were written; one problem for a wrong one; what nobody set is not in a manifest."""
+    where = "{stars: [4, 5], country: {not: [DE]}, price: {at_least: 1}, day: {at_most: 2024-01-31}}"
+    flags = {"data.interactions.where": where, "data.interactions.label": "{column: stars, at_least: 4}"}
+    config = load_config(flags=flags, environment={})
+    saved = config.model_dump(mode="json")
+    interactions = saved["data"]["interactions"]
+    assert interactions["where"] == {
+        "stars": [4, 5],
+        "country": {"not": ["DE"]},
+        "price": {"at_least": 1},
+        "day": {"at_most": "2024-01-31"},
+    }
+    assert interactions["label"] == {"column": "stars", "at_least": 4}
+    assert "time_format" not in interactions
+    assert saved_config(saved) == config
+    for value in ("{least: 4}", "{}", "[]", "null", "[[1]]", "{at_least: [1]}"):
+        with pytest.raises(ConfigError) as caught:
+            load_config(flags={"data.interactions.where": f"{{stars: {value}}}"}, environment={})
+        assert len(caught.value.problems) == 1
+        assert "need a value, a list of values, or bounds: {at_least: 4}" in str(caught.value)
+    with pytest.raises(ConfigError, match="need a column of 1 and 0, or a rule") as caught:
+        load_config(flags={"data.interactions.label": "{column: stars}"}, environment={})
+    assert len(caught.value.problems) == 1

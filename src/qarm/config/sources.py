@@ -86,6 +86,21 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping in which each key stands once; YAML itself would take the last one without a word."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        lines: dict[object, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise yaml.YAMLError(
+                    f"key {key.value} is in line {lines[key.value]} and in line {line}; remove one of them"
+                )
+            lines[key.value] = line
+        return node
+
 
 def _parse(text: str) -> Any:
     """Value of a YAML text.
@@ -125,8 +140,8 @@ def _set(content: dict[str, Any], key: str, text: str, *, origin: str) -> None:
         content = below
     try:
         content[last] = _parse(text)
-    except ValueError:
-        raise ConfigError(f"{origin}: {_short(text)} is not a YAML value; quote it") from None
+    except ValueError as error:
+        raise ConfigError(f"{origin}: {_short(text)} is not a YAML value; quote it: {error}") from None
 
 
 def _explain(error: ErrorDetails) -> str:

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from qarm.core.tables.parquet import read_parquet, write_parquet
+from qarm.core.tables.parquet import read_parquet
+from qarm.core.tables.writer import write_table
 
 __all__ = ["Codes"]
 
@@ -40,8 +41,8 @@ class Codes:
         return frame if self.suffix is None else frame.with_columns(pl.Series("suffix", self.suffix))
 
     def write(self, path: Path) -> None:
-        """Parquet file of the codes: `item_id`, `rq`, `vq`, `suffix`, `version`."""
-        write_parquet(path, self.frame())
+        """File of the codes: `item_id`, `rq`, `vq`, `suffix`, `version`, in the format of its ending."""
+        write_table(path, self.frame())
 
     @classmethod
     def read(cls, path: Path) -> "Codes":

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import polars as pl
 
 from qarm.core.item_index import ItemIndex
-from qarm.core.tables.parquet import read_parquet, write_parquet
+from qarm.core.tables.parquet import read_parquet
+from qarm.core.tables.writer import write_table
 
 __all__ = ["Embeddings"]
 
@@ -38,8 +39,8 @@ class Embeddings:
         return pl.DataFrame({"item_id": self.item_ids, "embedding": vectors})
 
     def write(self, path: Path) -> None:
-        """Parquet file of the vectors: `item_id`, `embedding`."""
-        write_parquet(path, self.frame())
+        """File of the vectors: `item_id`, `embedding`, in the format of its ending."""
+        write_table(path, self.frame())
 
     @classmethod
     def read(cls, path: Path) -> "Embeddings":
