@@ -148,11 +148,11 @@ class Fakes:
         first = fake_bundle(self.bundles / "one")
         self.workers: dict[str, list[FakeWorker]] = {}
         self.limits, metrics = limits or Limits(), Metrics()
-        editions = BundleManager(
+        manager = BundleManager(
             load=load, worker=self._made, limits=self.limits, metrics=metrics, folder=self.bundles
         )
         store = StoreQueue(Store(folder / "store"))
-        self.service = Service(editions, store, limits=self.limits, metrics=metrics)
+        self.service = Service(manager, store, limits=self.limits, metrics=metrics)
         self.app: FastAPI = build_app(self.service, first, token=token)
 
     def _made(self, folder: Path) -> FakeWorker:

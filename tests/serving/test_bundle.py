@@ -197,7 +197,7 @@ def test_the_same_run_gives_the_same_version_and_nothing_is_replaced(
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in exported.rglob("*")}
     made = export_bundle(run, exported, items=(world / "items.parquet",), media=True)
-    assert made["version"] == json.loads((exported / "manifest.json").read_text())["version"]
+    assert made.version == json.loads((exported / "manifest.json").read_text())["version"]
     assert {path: path.stat().st_mtime_ns for path in exported.rglob("*")} == before
     with pytest.raises(InputError, match="never replaced"):
         export_bundle(run, exported, items=(world / "items.parquet",))
@@ -285,7 +285,7 @@ def test_a_ranker_of_other_codes_is_refused(refitted: Path, world: Path, tmp_pat
     with pytest.raises(ArtifactError, match="was trained on other codes"):
         export_bundle(refitted, tmp_path / "bundle", items=(world / "items.parquet",))
     made = export_bundle(refitted, tmp_path / "bundle", items=(world / "items.parquet",), variant="id")
-    assert made["variant"] == "id"
+    assert made.variant == "id"
 
 
 def test_faults_name_the_way_out(run: Path, world: Path, tmp_path: Path) -> None:

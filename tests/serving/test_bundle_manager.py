@@ -117,7 +117,7 @@ def test_a_name_is_looked_up_and_a_broken_bundle_changes_nothing(tmp_path: Path)
         for name in ("three", "../outside", str(tmp_path / "outside"), "no bundle", "..", "one/"):
             refused = await client.post("/v1/admin/bundle", json={"name": name})
             assert refused.json()["type"] == "urn:qarm:problem:no-such-bundle", name
-        fakes.service.editions._load = lambda folder: (_ for _ in ()).throw(OSError("no"))
+        fakes.service.bundles._load = lambda folder: (_ for _ in ()).throw(OSError("no"))
         refused = await client.post("/v1/admin/bundle", json={"name": broken.name})
         assert (refused.status_code, refused.json()["type"]) == (409, "urn:qarm:problem:bundle-not-loaded")
         assert str(tmp_path) not in refused.text

@@ -160,13 +160,13 @@ def test_appends_that_come_together_share_a_flush(store: Store, monkeypatch: pyt
     monkeypatch.setattr(store, "append", counted)
 
     async def run() -> list[object]:
-        journal = StoreQueue(store)
-        asked = [journal.append([new(f"n{n}")]) for n in range(20)]
-        asked.append(journal.append([new("n0", content="other")]))
+        queue = StoreQueue(store)
+        asked = [queue.append([new(f"n{n}")]) for n in range(20)]
+        asked.append(queue.append([new("n0", content="other")]))
         found = await asyncio.gather(*asked, return_exceptions=True)
-        assert await journal.under((1,), "a", first=0, count=3) == (20, ["n0", "n1", "n2"])
-        assert (await journal.find("n3", "later")).item_id == "n3"
-        await journal.close()
+        assert await queue.under((1,), "a", first=0, count=3) == (20, ["n0", "n1", "n2"])
+        assert (await queue.find("n3", "later")).item_id == "n3"
+        await queue.close()
         return found
 
     found = asyncio.run(run())

@@ -16,16 +16,16 @@ from qarm.serving.limits import Limits
 from qarm.serving.prometheus_metrics import Metrics
 
 
-def with_batcher(work: Callable[[EncoderQueue, FakeWorker], Awaitable[Any]], **limits: Any) -> Any:
+def with_queue(work: Callable[[EncoderQueue, FakeWorker], Awaitable[Any]], **limits: Any) -> Any:
     async def run() -> Any:
         worker = FakeWorker()
-        batcher = EncoderQueue(worker, limits=Limits(**limits), metrics=Metrics())
-        await batcher.start()
+        queue = EncoderQueue(worker, limits=Limits(**limits), metrics=Metrics())
+        await queue.start()
         try:
-            return await work(batcher, worker)
+            return await work(queue, worker)
         finally:
             worker.go.set()
-            await batcher.close()
+            await queue.close()
             assert worker.stopped
 
     return asyncio.run(run())
@@ -42,64 +42,64 @@ async def until(condition: Callable[[], Any]) -> None:
 
 
 def test_requests_that_wait_go_together_and_get_their_own() -> None:
-    async def work(batcher: EncoderQueue, worker: FakeWorker) -> None:
+    async def work(queue: EncoderQueue, worker: FakeWorker) -> None:
         worker.go.clear()
-        first = asyncio.create_task(batcher.code([row("first")]))
+        first = asyncio.create_task(queue.code([row("first")]))
         await until(worker.begun.is_set)
-        rest = [asyncio.create_task(batcher.code([row(f"{n}a"), row(f"{n}b")])) for n in range(10)]
-        await until(lambda: batcher.waiting == 20)
+        rest = [asyncio.create_task(queue.code([row(f"{n}a"), row(f"{n}b")])) for n in range(10)]
+        await until(lambda: queue.waiting == 20)
         worker.go.set()
         for n, found in enumerate(await asyncio.gather(*rest)):
             assert [one.rq.tolist() for one in found] == [expected(f"{n}{x}").rq.tolist() for x in "ab"]
         assert len(await first) == 1
         assert worker.calls == [1, 8, 8, 4]  # whole requests, eight items at the most
-        assert batcher.waiting == 0
+        assert queue.waiting == 0
 
-    with_batcher(work, together=9)
+    with_queue(work, together=9)
 
 
 def test_a_full_queue_turns_away() -> None:
-    async def work(batcher: EncoderQueue, worker: FakeWorker) -> None:
+    async def work(queue: EncoderQueue, worker: FakeWorker) -> None:
         worker.go.clear()
-        tasks = [asyncio.create_task(batcher.code([row("a")] * 2))]
+        tasks = [asyncio.create_task(queue.code([row("a")] * 2))]
         await until(worker.begun.is_set)
-        tasks += [asyncio.create_task(batcher.code([row("a")] * 2)) for _ in range(2)]
-        await until(lambda: batcher.waiting == 4)
+        tasks += [asyncio.create_task(queue.code([row("a")] * 2)) for _ in range(2)]
+        await until(lambda: queue.waiting == 4)
         with pytest.raises(Problem) as refused:
-            await batcher.code([row("a")])
+            await queue.code([row("a")])
         assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
         worker.go.set()
         assert [len(found) for found in await asyncio.gather(*tasks)] == [2, 2, 2]
 
-    with_batcher(work, waiting=4)
+    with_queue(work, waiting=4)
 
 
 def test_who_has_gone_away_is_not_coded() -> None:
-    async def work(batcher: EncoderQueue, worker: FakeWorker) -> None:
+    async def work(queue: EncoderQueue, worker: FakeWorker) -> None:
         worker.go.clear()
-        first = asyncio.create_task(batcher.code([row("a")]))
+        first = asyncio.create_task(queue.code([row("a")]))
         await until(worker.begun.is_set)
-        gone, stays = (asyncio.create_task(batcher.code([row(name)] * 3)) for name in ("gone", "stays"))
-        await until(lambda: batcher.waiting == 6)
+        gone, stays = (asyncio.create_task(queue.code([row(name)] * 3)) for name in ("gone", "stays"))
+        await until(lambda: queue.waiting == 6)
         gone.cancel()
         await asyncio.sleep(0)
         worker.go.set()
         await asyncio.gather(first, stays)
         assert worker.calls == [1, 3]
 
-    with_batcher(work)
+    with_queue(work)
 
 
 def test_a_dead_worker_is_started_anew_and_others_go_on() -> None:
-    async def work(batcher: EncoderQueue, worker: FakeWorker) -> None:
+    async def work(queue: EncoderQueue, worker: FakeWorker) -> None:
         with pytest.raises(Problem, match="try again") as acknowledged:
-            await batcher.code([row("die")])
+            await queue.code([row("die")])
         assert acknowledged.value.status == 503
-        await until(lambda: batcher.ready)
+        await until(lambda: queue.ready)
         assert worker.starts == 2
-        assert len(await batcher.code([row("fine")])) == 1
+        assert len(await queue.code([row("fine")])) == 1
 
-    with_batcher(work)
+    with_queue(work)
 
 
 def test_a_worker_that_does_not_start_is_told() -> None:
@@ -109,26 +109,26 @@ def test_a_worker_that_does_not_start_is_told() -> None:
 
     async def run() -> None:
         worker = Broken()
-        batcher = EncoderQueue(worker, limits=Limits(), metrics=Metrics())
+        queue = EncoderQueue(worker, limits=Limits(), metrics=Metrics())
         with pytest.raises(ArtifactError, match="no bundle"):
-            await batcher.start()
+            await queue.start()
         assert worker.stopped
 
     asyncio.run(run())
 
 
 def test_closing_answers_what_waits() -> None:
-    async def work(batcher: EncoderQueue, worker: FakeWorker) -> None:
+    async def work(queue: EncoderQueue, worker: FakeWorker) -> None:
         worker.seconds = 0.05
-        tasks = [asyncio.create_task(batcher.code([row(str(n))])) for n in range(5)]
-        await until(lambda: batcher.waiting)
-        await batcher.close()
+        tasks = [asyncio.create_task(queue.code([row(str(n))])) for n in range(5)]
+        await until(lambda: queue.waiting)
+        await queue.close()
         assert all(len(found) == 1 for found in await asyncio.gather(*tasks))
         with pytest.raises(Problem):
-            await batcher.code([row("late")])
-        batcher._thread = type(batcher._thread)(1)  # closed once more below
+            await queue.code([row("late")])
+        queue._thread = type(queue._thread)(1)  # closed once more below
 
-    with_batcher(work, together=1)
+    with_queue(work, together=1)
 
 
 def test_closing_does_not_wait_for_a_worker_that_is_being_started() -> None:
@@ -145,14 +145,14 @@ def test_closing_does_not_wait_for_a_worker_that_is_being_started() -> None:
 
     async def run() -> None:
         worker = Slow()
-        batcher = EncoderQueue(worker, limits=Limits(), metrics=Metrics())
-        await batcher.start()
+        queue = EncoderQueue(worker, limits=Limits(), metrics=Metrics())
+        await queue.start()
         with pytest.raises(Problem):
-            await batcher.code([row("die")])
+            await queue.code([row("die")])
         worker.go.clear()
         await until(lambda: worker.starts >= 2)
         async with asyncio.timeout(20):
-            await batcher.close()
+            await queue.close()
         assert worker.stopped
 
     asyncio.run(run())
@@ -174,7 +174,7 @@ def test_over_http_too(tmp_path: Path) -> None:
                     for n in range(40)
                 ]
                 await until(
-                    lambda: sum(fakes.worker.calls) + fakes.service.editions.current.batcher.waiting == 40
+                    lambda: sum(fakes.worker.calls) + fakes.service.bundles.current.encoder.waiting == 40
                 )
                 fakes.worker.go.set()
                 return [answer.json()["items"][0] for answer in await asyncio.gather(*asked)]

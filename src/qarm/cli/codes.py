@@ -102,4 +102,5 @@ def export_codes(
     """Write item to codes and code to items for feature stores and rankers elsewhere."""
     from qarm.serving.export.codes import export_codes as write
 
-    print_figures("codes", out, write(run, out, to=to, since=since, valid_from=valid_from), as_json=as_json)
+    made = write(run, out, to=to, since=since, valid_from=valid_from)
+    print_figures("codes", out, made.content(), as_json=as_json)

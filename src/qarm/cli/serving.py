@@ -33,7 +33,7 @@ def export(
     from qarm.serving.export.bundle_writer import export_bundle
 
     made = export_bundle(run, out, variant=variant, items=tuple(items or ()), media=media, portable=portable)
-    print_figures("export", out, made, as_json=as_json)
+    print_figures("export", out, made.content(), as_json=as_json)
 
 
 @app.command

@@ -2,9 +2,20 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from qarm.schemas.base import Count, Schema, Settings, Share
 
-__all__ = ["BundleContent", "CodeLayout", "PortableReport", "Sealed"]
+__all__ = [
+    "BundleContent",
+    "CodeLayout",
+    "Differences",
+    "ExportedBundle",
+    "ExportedCodes",
+    "Level",
+    "PortableReport",
+    "Sealed",
+]
 
 
 class Sealed(Schema):
@@ -25,6 +36,19 @@ class BundleContent(Schema):
     variant: str | None
     media: bool
     config: Settings
+
+
+class ExportedBundle(Schema):
+    """What `qarm export` wrote; `..._differs`: with `--portable`, share of items whose full code differs."""
+
+    version: str
+    items: Count
+    files: Count
+    bytes: Count
+    variant: str | None
+    float32_differs: Share | None = None
+    bfloat16_differs: Share | None = None
+    float16_differs: Share | None = None
 
 
 class Differences(Schema):
@@ -60,3 +84,14 @@ class CodeLayout(Schema):
     levels: list[Level]
     ids: Count
     pool: Count
+
+
+class ExportedCodes(Schema):
+    """What `qarm export-codes` wrote, in rows; seal: the folder's own version, `content` in JSON."""
+
+    version: Count
+    since: Count | None
+    items: Count
+    codes: Count
+    removed: Count
+    seal: str = Field(alias="content")

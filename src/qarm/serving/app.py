@@ -94,7 +94,7 @@ def build_service(
     from qarm.serving.service import Service
 
     metrics = Metrics()
-    editions = BundleManager(
+    manager = BundleManager(
         load=Bundle.load,
         worker=lambda folder: EncoderProcess(folder, limits=limits, threads=threads),
         limits=limits,
@@ -103,7 +103,7 @@ def build_service(
     )
     if not bundle.is_dir():
         raise InputError(f"{bundle}: no such folder; make one with: qarm export RUN --out {bundle}")
-    return Service(editions, StoreQueue(Store(store)), limits=limits, metrics=metrics)
+    return Service(manager, StoreQueue(Store(store)), limits=limits, metrics=metrics)
 
 
 def build_app(service: "Service", bundle: Path, *, token: str | None = None) -> "FastAPI":
@@ -119,7 +119,7 @@ def build_app(service: "Service", bundle: Path, *, token: str | None = None) -> 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
-            await service.editions.start(bundle)
+            await service.bundles.start(bundle)
             yield
         finally:
             await service.close()
@@ -136,7 +136,7 @@ def build_app(service: "Service", bundle: Path, *, token: str | None = None) -> 
     problems.add_handlers(app)
     app.include_router(admin_routes(service, token=token is not None))
     app.include_router(routes(service))
-    app.include_router(explorer_routes(lambda: service.editions.current.bundle))
+    app.include_router(explorer_routes(lambda: service.bundles.current.bundle))
     named = (wire.NewItem, wire.ItemBatch, wire.ScoreRequest, wire.BundleName, wire.ProblemDocument)
     openapi.describe(app, named, token=token is not None)
     app.add_middleware(BodyLimitMiddleware, limits=service.limits)
@@ -222,12 +222,12 @@ async def _reload(service: "Service", bundle: Path) -> None:
     from qarm.serving.http.problems import Problem
 
     try:
-        edition = await service.editions.swap(bundle)
+        loaded = await service.bundles.swap(bundle)
     except Problem as error:
         print(f"qarm: the bundle stays as it is: {error.detail}", file=sys.stderr, flush=True)
         return
     print(
-        f"qarm: {edition.folder.name} is in use, version {edition.bundle.version[:12]}",
+        f"qarm: {loaded.folder.name} is in use, version {loaded.bundle.version[:12]}",
         file=sys.stderr,
         flush=True,
     )

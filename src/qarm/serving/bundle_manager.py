@@ -13,6 +13,7 @@ from qarm.errors import InputError, QarmError
 from qarm.serving.encoder_process import Worker
 from qarm.serving.encoder_queue import EncoderQueue
 from qarm.serving.http.problems import Problem
+from qarm.serving.http.schemas import Listed
 from qarm.serving.limits import Limits
 from qarm.serving.prometheus_metrics import Metrics
 
@@ -27,18 +28,18 @@ MANIFEST = "manifest.json"
 class LoadedBundle:
     """A loaded bundle with its encoder; users: requests that may still ask it."""
 
-    def __init__(self, folder: Path, bundle: "Bundle", batcher: EncoderQueue) -> None:
-        self.folder, self.bundle, self.batcher = folder, bundle, batcher
+    def __init__(self, folder: Path, bundle: "Bundle", encoder: EncoderQueue) -> None:
+        self.folder, self.bundle, self.encoder = folder, bundle, encoder
         self.users = 0
         self._unused = asyncio.Event()
         self.scored = bundle.scored_ids
         named = bundle.text_fields[:1]
         facts = [bundle.facts(item) for item in bundle.item_ids]
-        titles = [" ".join(str(found.get(field) or "") for field in named) for found in facts]
+        titles = [" ".join(str(item.get(field) or "") for field in named) for item in facts]
         self.titles = pl.DataFrame(
             {"item_id": bundle.item_ids, "title": titles}, schema={"item_id": pl.String, "title": pl.String}
         )
-        self._sought = (self.titles["item_id"] + "\n" + self.titles["title"]).str.to_lowercase()
+        self._search_text = (self.titles["item_id"] + "\n" + self.titles["title"]).str.to_lowercase()
 
     def left(self) -> None:
         """One user less."""
@@ -50,17 +51,17 @@ class LoadedBundle:
         while self.users:
             self._unused.clear()
             await self._unused.wait()
-        await self.batcher.close()
+        await self.encoder.close()
 
-    def search(self, query: str, *, first: int, count: int) -> tuple[int, list[dict[str, str]]]:
+    def search(self, query: str, *, first: int, count: int) -> tuple[int, list[Listed]]:
         """Items whose id or title contains a text, whatever its case: their number, and a page of them."""
-        found = self._sought.str.contains(query.lower(), literal=True)
-        rows = self.titles.filter(found)
-        return rows.height, rows.slice(first, count).to_dicts()
+        rows = self.titles.filter(self._search_text.str.contains(query.lower(), literal=True))
+        page = rows.slice(first, count).iter_rows(named=True)
+        return rows.height, [Listed(**row) for row in page]
 
 
 class BundleManager:
-    """One edition answers at a time. A request takes it once and stays with it.
+    """Loaded bundles: one answers at a time. A request takes it once and stays with it.
 
     Args:
         load: opens a bundle, after its files were verified.
@@ -83,11 +84,11 @@ class BundleManager:
         self.previous: Path | None = None
         self._swapping = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
-        metrics.watch(lambda: 0 if self._current is None else self._current.batcher.waiting)
+        metrics.watch(lambda: 0 if self._current is None else self._current.encoder.waiting)
 
     @property
     def current(self) -> LoadedBundle:
-        """The edition that answers.
+        """The bundle that answers.
 
         Raises:
             Problem: 503, before the first one is loaded and after the last one was closed.
@@ -98,13 +99,13 @@ class BundleManager:
 
     @contextmanager
     def use(self) -> Iterator[LoadedBundle]:
-        """The edition that answers, which stays able to while the block runs, whatever is swapped in."""
-        edition = self.current
-        edition.users += 1
+        """The bundle that answers, whose encoder stays open while the block runs, whatever is swapped in."""
+        loaded = self.current
+        loaded.users += 1
         try:
-            yield edition
+            yield loaded
         finally:
-            edition.left()
+            loaded.left()
 
     def names(self) -> list[str]:
         """Bundles that may be swapped in."""
@@ -118,12 +119,12 @@ class BundleManager:
         Raises:
             Problem: 404, there is no such bundle; 409, it cannot be loaded, and the one before goes on.
         """
-        found = {known: known for known in await asyncio.to_thread(self.names)}
-        if name not in found or self.folder is None:
+        known = {one: one for one in await asyncio.to_thread(self.names)}
+        if name not in known or self.folder is None:
             raise Problem(
                 404, "no-such-bundle", f"got {name!r}, need a name that GET /v1/admin/bundles lists"
             )
-        return await self.swap(self.folder / found[name])
+        return await self.swap(self.folder / known[name])
 
     async def back(self) -> LoadedBundle:
         """Swap in the bundle that answered before this one.
@@ -143,20 +144,20 @@ class BundleManager:
         """
         async with self._swapping:
             try:
-                edition = await self._opened(await asyncio.to_thread(folder.resolve))
+                loaded = await self._opened(await asyncio.to_thread(folder.resolve))
             except (QarmError, OSError) as error:
                 raise Problem(
                     409, "bundle-not-loaded", f"{folder.name} cannot be used: {_plain(error, folder)}"
                 ) from error
-            old, self._current = self._current, edition
+            old, self._current = self._current, loaded
             if old is not None:
                 self.previous = old.folder
                 self.metrics.swaps.inc()
                 leaving = asyncio.create_task(old.close())
                 self._leaving.add(leaving)
                 leaving.add_done_callback(self._leaving.discard)
-            self.metrics.serves(edition.bundle.version, len(edition.bundle.item_ids))
-            return edition
+            self.metrics.serves(loaded.bundle.version, len(loaded.bundle.item_ids))
+            return loaded
 
     async def start(self, folder: Path) -> None:
         """Load the first bundle.
@@ -169,17 +170,17 @@ class BundleManager:
 
     async def _opened(self, folder: Path) -> LoadedBundle:
         bundle = await asyncio.to_thread(self._load, folder)
-        batcher = EncoderQueue(self._worker(folder), limits=self.limits, metrics=self.metrics)
-        await batcher.start()
+        encoder = EncoderQueue(self._worker(folder), limits=self.limits, metrics=self.metrics)
+        await encoder.start()
         try:
-            edition = await asyncio.to_thread(LoadedBundle, folder, bundle, batcher)
+            loaded = await asyncio.to_thread(LoadedBundle, folder, bundle, encoder)
         except BaseException:
-            await batcher.close()
+            await encoder.close()
             raise
         gc.unfreeze()
         gc.collect()
         gc.freeze()  # so that no request waits while what stays is walked through
-        return edition
+        return loaded
 
     async def close(self) -> None:
         """Answer what waits, then end every encoder."""

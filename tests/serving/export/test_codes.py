@@ -157,7 +157,7 @@ def test_every_format_says_the_same(run: Path, tmp_path: Path) -> None:
     codes = Codes.read(run / "codes" / "codes.parquet")
     for to in ("parquet", "jsonl", "redis"):
         made = export_codes(run, tmp_path / to, to=to)  # type: ignore[arg-type]
-        assert (made["items"], made["version"], made["removed"]) == (40, 1, 0)
+        assert (made.items, made.version, made.removed) == (40, 1, 0)
         assert not list(tmp_path.glob(".*"))
     items = pl.read_parquet(tmp_path / "parquet" / "item_codes.parquet")
     lists = pl.read_parquet(tmp_path / "parquet" / "code_items.parquet")
@@ -231,8 +231,8 @@ def test_an_increment_leads_from_version_1_to_version_2(refitted: Path, run: Pat
 def test_since_the_current_version_are_the_appended_items(
     run: Path, refitted: Path, world: Path, tmp_path: Path
 ) -> None:
-    assert export_codes(run, tmp_path / "none", to="parquet", since=1)["items"] == 0
-    assert export_codes(refitted, tmp_path / "after", to="parquet", since=2)["items"] == 0
+    assert export_codes(run, tmp_path / "none", to="parquet", since=1).items == 0
+    assert export_codes(refitted, tmp_path / "after", to="parquet", since=2).items == 0
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     append_items(copy, world / "new.parquet")
     export_codes(copy, tmp_path / "some", to="parquet", since=1)

@@ -298,7 +298,7 @@ def test_scores(client: TestClient) -> None:
 
 
 def test_no_ranker(client: TestClient, fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fakes.service.editions.current, "scored", frozenset())
+    monkeypatch.setattr(fakes.service.bundles.current, "scored", frozenset())
     problem(client.post("/v1/score", json={"candidates": ["i1"]}), 404, "no-ranker")
 
 

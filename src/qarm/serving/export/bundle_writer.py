@@ -3,7 +3,6 @@
 import shutil
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,7 +22,7 @@ from qarm.quantizer.versions.archive import VERSIONS, appended, joined
 from qarm.recommender.code_embedding import joined as side_by_side
 from qarm.recommender.ranking.model import Ranker
 from qarm.schemas.base import FORMAT, Manifest, Settings
-from qarm.schemas.bundle import BundleContent
+from qarm.schemas.bundle import BundleContent, ExportedBundle, PortableReport
 from qarm.serving.item_metadata import item_facts, run_catalog
 
 __all__ = ["KIND", "export_bundle"]
@@ -42,7 +41,7 @@ def export_bundle(
     items: tuple[Path, ...] = (),
     media: bool = False,
     portable: bool = False,
-) -> dict[str, Any]:
+) -> ExportedBundle:
     """Write a bundle, the folder that `Bundle.load` reads; nothing in the run changes.
 
     Args:
@@ -88,12 +87,19 @@ def export_bundle(
             config=settings,
         )
         write_json(work / "bundle.json", content)
-        shares = _write_portable(run, work, columns, items) if portable else {}
+        report = _write_portable(run, work, columns, items) if portable else None
         made = seal(work, kind=KIND)
         files = [path for path in work.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
-    summary = {"version": made, "items": len(codes), "files": len(files), "bytes": size, "variant": chosen}
-    return summary | shares
+    precisions = {} if report is None else report.precisions
+    return ExportedBundle(
+        version=made,
+        items=len(codes),
+        files=len(files),
+        bytes=size,
+        variant=chosen,
+        **{f"{name}_differs": shares.full_codes for name, shares in precisions.items()},
+    )
 
 
 def _finished(run: Path) -> dict[str, Manifest]:
@@ -169,7 +175,7 @@ def _copy_ranker(run: Path, work: Path, variant: str, codes: Codes) -> None:
         )
 
 
-def _write_portable(run: Path, work: Path, columns: ItemsTable, tables: tuple[Path, ...]) -> dict[str, Any]:
+def _write_portable(run: Path, work: Path, columns: ItemsTable, tables: tuple[Path, ...]) -> PortableReport:
     from qarm.serving.export.torch_export import write_portable
 
     coder = Coder.read(work)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import polars as pl
 
@@ -22,6 +22,7 @@ from qarm.quantizer.versions.archive import (
     valid_since,
     versions,
 )
+from qarm.schemas.bundle import CodeLayout, ExportedCodes, Level
 from qarm.serving.export.code_tables import changed_codes, changed_items, code_items, item_codes, offsets
 from qarm.serving.export.redis import commands
 
@@ -34,7 +35,7 @@ Writer = Callable[[Path, pl.DataFrame, pl.DataFrame, int], None]
 
 def export_codes(
     run: Path, out: Path, *, to: Format, since: int | None = None, valid_from: str | None = None
-) -> dict[str, Any]:
+) -> ExportedCodes:
     """Write the current codes of a run, item to codes and code to items, into a new folder.
 
     `item_codes` and `code_items` as .parquet or .jsonl, or `commands.resp`; `layout.json`; `manifest.json`
@@ -49,7 +50,7 @@ def export_codes(
         valid_from: ISO 8601, of all rows; None: since when each item has its code, by the run's times.
 
     Returns:
-        version, since, items and codes written, removed, and the folder's own version as `content`.
+        version, since, items and codes written, removed, and the folder's own version as `seal`.
 
     Raises:
         InputError: an unknown format or version, a time that is none, or `out` is taken.
@@ -74,8 +75,14 @@ def export_codes(
         latest = moment or datetime.fromtimestamp(last_change(folder), UTC)
         write_json(work / "layout.json", _layout(folder, widths, version, since, latest))
         content = seal(work, kind=KIND)
-    rows = {"version": version, "since": since, "items": items.height, "codes": codes.height}
-    return {**rows, "removed": int(items["removed"].sum()), "content": content}
+    return ExportedCodes(
+        version=version,
+        since=since,
+        items=items.height,
+        codes=codes.height,
+        removed=int(items["removed"].sum()),
+        content=content,
+    )
 
 
 def _checked(run: Path) -> Path:
@@ -123,24 +130,22 @@ def _before(run: Path, since: int, moment: datetime | None) -> tuple[pl.DataFram
     return table, pools[0].equals(pools[1].head(pools[0].height))
 
 
-def _layout(
-    folder: Path, widths: list[int], version: int, since: int | None, moment: datetime
-) -> dict[str, Any]:
+def _layout(folder: Path, widths: list[int], version: int, since: int | None, moment: datetime) -> CodeLayout:
     """What a reader must know to size its tables."""
     first = offsets(widths).tolist()
     levels = [
-        {"level": level, "width": width, "offset": offset}
+        Level(level=level, width=width, offset=offset)
         for level, (width, offset) in enumerate(zip(widths, first, strict=True), start=1)
     ]
     pool = read_parquet(folder / "pool.parquet").height
-    return {
-        "version": version,
-        "since": since,
-        "valid_from": moment.isoformat(),
-        "levels": levels,
-        "ids": sum(widths),
-        "pool": pool,
-    }
+    return CodeLayout(
+        version=version,
+        since=since,
+        valid_from=moment.isoformat(),
+        levels=levels,
+        ids=sum(widths),
+        pool=pool,
+    )
 
 
 # ---- formats ------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """torch.export programs of fusion head and RQ codes, for systems without this package."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from qarm.encoder.heads import Batch, Heads, flat
 from qarm.errors import InputError
 from qarm.quantizer.base import Quantizer
 from qarm.quantizer.residual_kmeans import ResidualKMeans
+from qarm.schemas.bundle import Differences, PortableReport
 
 __all__ = ["PortableCodes", "PortableHead", "dense", "write_portable"]
 
@@ -63,8 +64,8 @@ class PortableHead(nn.Module):
     def forward(self, features: tuple[Tensor, ...], present: Tensor) -> Tensor:
         """Aligned vectors float32 [n, d] of the towers' features; present: bool [n, modalities]."""
         values = dict(zip(self.heads.modalities, features, strict=True))
-        found: Tensor = self.heads(Batch(values, present))
-        return found
+        aligned: Tensor = self.heads(Batch(values, present))
+        return aligned
 
 
 class PortableCodes(nn.Module):
@@ -86,15 +87,15 @@ class PortableCodes(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """RQ codes int64 [n, levels] of vectors float32 [n, d]."""
-        residual, found = vectors, []
+        residual, codes = vectors, []
         for level in range(self.levels):
             book, prices = (self.get_buffer(f"{name}_{level}") for name in ("level", "prices"))
             rows, centroids = (residual.double(), book.double()) if self.exact else (residual, book)
             costs = centroids.square().sum(1) + prices.to(rows.dtype) - 2 * rows @ centroids.T
             code = costs.argmin(1)
-            found.append(code)
+            codes.append(code)
             residual = residual - book[code]
-        return torch.stack(found, dim=1)
+        return torch.stack(codes, dim=1)
 
 
 def dense(features: Features, shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -113,8 +114,8 @@ def dense(features: Features, shapes: Mapping[str, tuple[int, ...]]) -> tuple[tu
 
 def write_portable(
     folder: Path, encoder: Encoder, books: Quantizer, catalog: Catalog, *, cache: Path | None = None
-) -> dict[str, Any]:
-    """Write `head.pt2`, `codes.pt2` and `report.json`; returns the report's shares of other full codes.
+) -> PortableReport:
+    """Write `head.pt2`, `codes.pt2` and `report.json`, which is returned.
 
     The report compares the codes of up to 1,000 items with those of the run: both programs in single
     precision as they were written, and the whole in half precision.
@@ -142,10 +143,10 @@ def write_portable(
     _save(head, inputs, shapes, folder / "head.pt2")
     _save(codes, (torch.from_numpy(vectors),), ({0: rows},), folder / "codes.pt2")
     expected = books.transform(vectors)
-    report = {
-        "items": len(sample),
-        "modalities": encoder.heads.modalities,
-        "precisions": {
+    report = PortableReport(
+        items=len(sample),
+        modalities=encoder.heads.modalities,
+        precisions={
             "float32": _compared(head, codes, inputs, vectors, expected),
             **{
                 name: _compared(
@@ -158,9 +159,9 @@ def write_portable(
                 for name, kind in HALVES.items()
             },
         },
-    }
+    )
     write_json(folder / "report.json", report)
-    return {f"{name}_differs": shares["full_codes"] for name, shares in report["precisions"].items()}  # type: ignore[attr-defined]
+    return report
 
 
 def _save(module: nn.Module, inputs: tuple[Any, ...], shapes: tuple[Any, ...], path: Path) -> None:
@@ -189,13 +190,12 @@ def _compared(
     inputs: tuple[Any, ...],
     vectors: npt.NDArray[np.float32],
     expected: npt.NDArray[np.int32],
-) -> dict[str, Any]:
+) -> Differences:
     """Shares of codes that differ, by level and of full codes, and how far off the vectors are at most."""
-    found = head(*inputs)
-    other = codes(found).numpy() != expected
-    levels: Sequence[float] = other.mean(axis=0).tolist()
-    return {
-        "levels": list(levels),
-        "full_codes": float(other.any(axis=1).mean()),
-        "largest_difference": float(np.abs(found.float().numpy() - vectors).max()),
-    }
+    aligned = head(*inputs)
+    other = codes(aligned).numpy() != expected
+    return Differences(
+        levels=other.mean(axis=0).tolist(),
+        full_codes=float(other.any(axis=1).mean()),
+        largest_difference=float(np.abs(aligned.float().numpy() - vectors).max()),
+    )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, HTTPException, Query
@@ -16,7 +16,7 @@ from qarm.quantizer.code_tree import CodeTree
 from qarm.report.explorer import ASSETS, explorer_asset
 from qarm.serving.http.openapi import problems
 
-__all__ = ["Shown", "explorer_routes"]
+__all__ = ["ExplorerBundle", "explorer_routes"]
 
 PREFIX = r"^([0-9]{1,9}(-[0-9]{1,9})*)?$"
 NODES, DEPTH, EXAMPLES, CARDS, BEFORE = 4000, 3, 6, 100, 5
@@ -41,7 +41,7 @@ KINDS = {
 }
 
 
-class Shown(Protocol):
+class ExplorerBundle(Protocol):
     """What the explorer needs of a bundle."""
 
     folder: Path
@@ -64,7 +64,9 @@ class Shown(Protocol):
         """Items nearest to the item before alignment."""
 
 
-class About(BaseModel):
+class BundleSummary(BaseModel):
+    """The bundle that the explorer shows: its version, that of its codebooks, items and levels."""
+
     bundle: str
     version: int
     items: int
@@ -101,7 +103,7 @@ class Cards(BaseModel):
     cards: list[Card]
 
 
-def explorer_routes(current: Callable[[], Shown]) -> APIRouter:
+def explorer_routes(current: Callable[[], ExplorerBundle]) -> APIRouter:
     """The page under `/explorer/`, its data under `/v1/explorer`.
 
     What lies under `/explorer/` asks for no token: the page holds no data, and who knows the SHA-256 of a
@@ -111,6 +113,13 @@ def explorer_routes(current: Callable[[], Shown]) -> APIRouter:
         current: the bundle that answers now.
     """
     router, views = APIRouter(), _Views()
+    router.include_router(_page_routes(current, views))
+    router.include_router(_data_routes(current, views))
+    return router
+
+
+def _page_routes(current: Callable[[], ExplorerBundle], views: "_Views") -> APIRouter:
+    router = APIRouter()
 
     @router.get("/explorer", include_in_schema=False)
     def beside() -> Response:
@@ -131,18 +140,26 @@ def explorer_routes(current: Callable[[], Shown]) -> APIRouter:
         """A picture or sound by the hash of its content."""
         return _media(views.of(current()).media, name)
 
+    return router
+
+
+def _data_routes(current: Callable[[], ExplorerBundle], views: "_Views") -> APIRouter:
+    router = APIRouter()
+
     @router.get(
         "/v1/explorer",
         tags=["explorer"],
         summary="What there is",
-        response_model=About,
+        response_model=BundleSummary,
         responses=problems(503),
     )
-    def about() -> About:
-        """What the page shows of the bundle."""
+    def about() -> BundleSummary:
+        """Version and size of the bundle."""
         bundle = current()
         codes = bundle.codes
-        return About(bundle=bundle.version, version=codes.version, items=len(codes), levels=codes.rq.shape[1])
+        return BundleSummary(
+            bundle=bundle.version, version=codes.version, items=len(codes), levels=codes.rq.shape[1]
+        )
 
     @router.get(
         "/v1/explorer/tree",
@@ -157,11 +174,11 @@ def explorer_routes(current: Callable[[], Shown]) -> APIRouter:
         tree = views.of(current()).tree
         if len(codes) > tree.levels:
             return Nodes(nodes=[])
-        found = tree.nodes(codes, most=NODES, depth=DEPTH, examples=EXAMPLES)
+        below = tree.nodes(codes, most=NODES, depth=DEPTH, examples=EXAMPLES)
         return Nodes(
             nodes=[
                 Node(prefix=prefix_text(n.prefix), items=n.items, codes=n.codes, examples=n.examples)
-                for n in found
+                for n in below
             ]
         )
 
@@ -187,8 +204,8 @@ def explorer_routes(current: Callable[[], Shown]) -> APIRouter:
     def before(item: Annotated[str, Query(min_length=1, max_length=1000)]) -> Cards:
         """The items that were nearest before alignment."""
         bundle = current()
-        found = bundle.nearest_raw(item)[:BEFORE] if item in bundle else []
-        return Cards(cards=[_card(bundle, one) for one in found])
+        nearest = bundle.nearest_raw(item)[:BEFORE] if item in bundle else []
+        return Cards(cards=[_card(bundle, one) for one in nearest])
 
     return router
 
@@ -196,7 +213,7 @@ def explorer_routes(current: Callable[[], Shown]) -> APIRouter:
 class _View:
     """What is made of a bundle once: its code tree, and its media files by name."""
 
-    def __init__(self, bundle: Shown) -> None:
+    def __init__(self, bundle: ExplorerBundle) -> None:
         self.tree = CodeTree(bundle.codes)
         folder = bundle.folder / "media"
         self.media = {path.name: path for path in folder.iterdir()} if folder.is_dir() else {}
@@ -204,9 +221,9 @@ class _View:
 
 class _Views:
     def __init__(self) -> None:
-        self._made: WeakKeyDictionary[Shown, _View] = WeakKeyDictionary()
+        self._made: WeakKeyDictionary[ExplorerBundle, _View] = WeakKeyDictionary()
 
-    def of(self, bundle: Shown) -> _View:
+    def of(self, bundle: ExplorerBundle) -> _View:
         """View of a bundle, made once."""
         view = self._made.get(bundle)
         if view is None:
@@ -229,17 +246,17 @@ def _media(known: Mapping[str, Path], name: str) -> Response:
     return FileResponse(path, media_type=kind, headers=MEDIA_HEADERS)
 
 
-def _card(bundle: Shown, item: str) -> Card:
+def _card(bundle: ExplorerBundle, item: str) -> Card:
     if item not in bundle:
         return Card(item=item, title=None, picture=None, sound=None, codes=None, suffix=None)
-    facts: Mapping[str, Any] = bundle.facts(item)
-    codes, place = bundle.codes, bundle.place(item)
+    facts = bundle.facts(item)
+    codes, row = bundle.codes, bundle.place(item)
     texts = (facts.get(name) for name in bundle.text_fields)
     return Card(
         item=item,
         title=title_of(next((text for text in texts if text), None)),
         picture=facts.get("image"),
         sound=facts.get("audio"),
-        codes=codes.rq[place].tolist(),
-        suffix=None if codes.suffix is None else int(codes.suffix[place]),
+        codes=codes.rq[row].tolist(),
+        suffix=None if codes.suffix is None else int(codes.suffix[row]),
     )

@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from qarm.quantizer.code_prefix import parse_prefix
@@ -37,15 +38,21 @@ Query_ = Annotated[
 Store = Annotated[bool, Query(description="keep the codes of items that have an id")]
 
 
-def reply(content: Any) -> Response:
-    """JSON as it is: the answers were made here, so nothing checks them again."""
-    return Response(
-        json.dumps(content, separators=(",", ":"), allow_nan=False), media_type="application/json"
-    )
+def reply(answer: BaseModel) -> Response:
+    """JSON of an answer, as Python writes it; it was checked when it was made."""
+    content = json.dumps(answer.model_dump(), separators=(",", ":"), allow_nan=False)
+    return Response(content, media_type="application/json")
 
 
 def routes(service: Service) -> APIRouter:
     """Every route but the admin's."""
+    router = APIRouter()
+    for part in (_code_routes, _item_routes, _score_routes, _health_routes):
+        router.include_router(part(service))
+    return router
+
+
+def _code_routes(service: Service) -> APIRouter:
     router, limits = APIRouter(), service.limits
 
     @router.post(
@@ -61,7 +68,7 @@ def routes(service: Service) -> APIRouter:
         An item with an id is appended to the store, on the disk before the answer. The same item again gets
         the same answer; another content under a known id is refused with 409.
         """
-        items = await read_items(request, service.editions.current.bundle.text_fields, limits)
+        items = await read_items(request, service.bundles.current.bundle.text_fields, limits)
         return reply(await service.code(items, store=store))
 
     @router.get(
@@ -76,6 +83,12 @@ def routes(service: Service) -> APIRouter:
         """The items whose RQ code begins with these codes, `12` or `12-3`."""
         codes = parse_prefix(prefix, levels=len(prefix))
         return reply(await service.under(codes, first=offset, count=min(limit, limits.page)))
+
+    return router
+
+
+def _item_routes(service: Service) -> APIRouter:
+    router, limits = APIRouter(), service.limits
 
     @router.get(
         "/v1/items",
@@ -100,6 +113,12 @@ def routes(service: Service) -> APIRouter:
         """Codes, facts and nearest published items."""
         return reply(await service.item(item_id, nearest=min(nearest, limits.nearest)))
 
+    return router
+
+
+def _score_routes(service: Service) -> APIRouter:
+    router, limits = APIRouter(), service.limits
+
     @router.post(
         "/v1/score",
         tags=["score"],
@@ -117,19 +136,25 @@ def routes(service: Service) -> APIRouter:
                 )
         return reply(await service.score(asked.candidates, asked.history))
 
+    return router
+
+
+def _health_routes(service: Service) -> APIRouter:
+    router = APIRouter()
+
     @router.get("/healthz", tags=["health"], summary="Alive", responses={200: {"model": Status}})
     async def healthz() -> Response:
         """The process answers."""
-        return reply({"status": "ok"})
+        return reply(Status(status="ok"))
 
     @router.get(
         "/readyz", tags=["health"], summary="Ready", responses={200: {"model": Status}, **problems(503)}
     )
     async def readyz() -> Response:
         """A bundle is loaded and the encoder runs."""
-        if not service.editions.current.batcher.ready:
+        if not service.bundles.current.encoder.ready:
             raise Problem(503, "busy", "the encoder is starting; try again", headers={"Retry-After": "1"})
-        return reply({"status": "ready"})
+        return reply(Status(status="ready"))
 
     @router.get("/metrics", tags=["health"], summary="Figures for Prometheus", response_class=Response)
     async def metrics() -> Response:
@@ -153,24 +178,21 @@ def admin_routes(service: Service, *, token: bool) -> APIRouter:
             )
 
     router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(allowed)])
-    editions = service.editions
+    manager = service.bundles
 
-    async def answer_with(edition: LoadedBundle) -> Response:
-        names = await asyncio.to_thread(editions.names)
-        previous = None if editions.previous is None else editions.previous.name
+    async def answer_with(loaded: LoadedBundle) -> Response:
+        names = await asyncio.to_thread(manager.names)
+        previous = None if manager.previous is None else manager.previous.name
         return reply(
-            {
-                "current": edition.folder.name,
-                "bundle": edition.bundle.version,
-                "previous": previous,
-                "names": names,
-            }
+            BundleList(
+                current=loaded.folder.name, bundle=loaded.bundle.version, previous=previous, names=names
+            )
         )
 
     @router.get("/bundles", summary="Bundles", responses={200: {"model": BundleList}, **problems(403, 503)})
     async def bundles() -> Response:
         """The bundle in use, the one before, and those that may be swapped in."""
-        return await answer_with(editions.current)
+        return await answer_with(manager.current)
 
     @router.post(
         "/bundle",
@@ -180,9 +202,7 @@ def admin_routes(service: Service, *, token: bool) -> APIRouter:
     )
     async def swap(request: Request) -> Response:
         """Answers when the bundle is in use; what has begun ends with the old one."""
-        return await answer_with(
-            await editions.swap_to_name((await read_json_body(request, BundleName)).name)
-        )
+        return await answer_with(await manager.swap_to_name((await read_json_body(request, BundleName)).name))
 
     @router.post(
         "/rollback",
@@ -191,6 +211,6 @@ def admin_routes(service: Service, *, token: bool) -> APIRouter:
     )
     async def rollback() -> Response:
         """Swap the bundle before this one in again."""
-        return await answer_with(await editions.back())
+        return await answer_with(await manager.back())
 
     return router

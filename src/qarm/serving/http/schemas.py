@@ -14,12 +14,15 @@ __all__ = [
     "ItemAnswer",
     "ItemBatch",
     "ItemList",
+    "Listed",
+    "Neighbour",
     "NewItem",
     "Prefix",
     "PrefixAnswer",
     "ProblemDocument",
     "ScoreAnswer",
     "ScoreRequest",
+    "Scored",
     "Status",
 ]
 
@@ -90,6 +93,8 @@ class CodesAnswer(BaseModel):
 
 
 class Neighbour(BaseModel):
+    """A published item, and the cosine of its vector to the item's."""
+
     item_id: ItemId
     cosine: float
 
@@ -109,6 +114,8 @@ class ItemAnswer(BaseModel):
 
 
 class Listed(BaseModel):
+    """An item of a page: id and title."""
+
     item_id: ItemId
     title: str
 
@@ -139,6 +146,8 @@ class ScoreRequest(_Strict):
 
 
 class Scored(BaseModel):
+    """A candidate and its score."""
+
     item_id: ItemId
     score: Annotated[float, Field(description="the ranker's logit")]
 
