@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from numba import njit
 
+from qarm.core.parallel.numba_jit import compiled
 from qarm.core.statistics import splitmix64
 from qarm.data.interactions import Log
 
@@ -67,7 +67,7 @@ def click_matrix(log: Log, *, min_items: int = 1) -> ClickMatrix:
     return ClickMatrix(item_ids, Lists(ends, values))
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _distinct(starts: Ints, items: npt.NDArray[np.int32], least: int) -> tuple[Ints, npt.NDArray[np.int32]]:
     """Each list sorted and without repetitions, if `least` values or more are left."""
     ends, values = np.zeros(len(starts), np.int64), np.empty(len(items), np.int32)
@@ -85,7 +85,7 @@ def _distinct(starts: Ints, items: npt.NDArray[np.int32], least: int) -> tuple[I
     return ends[: kept + 1], values[:filled].copy()
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _owners(starts: Ints, values: npt.NDArray[np.int32], filled: Ints) -> npt.NDArray[np.int32]:
     """List of each value, sorted by value; `filled` is where each value's lists begin, and is changed."""
     owners = np.empty(len(values), np.int32)

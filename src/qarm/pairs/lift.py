@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from numba import njit
 
+from qarm.core.parallel.numba_jit import compiled
 from qarm.core.statistics import finite_interval, user_draws
 from qarm.data.interaction_matrix import Lists, click_matrix
 from qarm.data.interactions import Log
@@ -102,7 +102,7 @@ def _per_user(items: Lists, partners: Lists, groups: Longs, rates: Floats) -> Fl
     return out
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _add_users(
     starts: Longs,
     items: Ints,
@@ -141,7 +141,7 @@ def _resampled(sums: Floats, resamples: int, seed: int) -> Floats:
     return totals
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _added(sums: Floats, users: Longs) -> Floats:
     """Column sums over the rows of `users`, in that order."""
     total = np.zeros(sums.shape[1])

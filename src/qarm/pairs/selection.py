@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from numba import njit
 
 from qarm.config import PairsConfig
+from qarm.core.parallel.numba_jit import compiled
 from qarm.errors import Problems
 
 __all__ = ["ITEM2ITEM", "SOURCES", "USER2ITEM", "Directions", "Selection", "select", "unordered"]
@@ -164,7 +164,7 @@ def _capped(candidates: pl.DataFrame, limits: npt.NDArray[np.int64]) -> pl.Serie
     return pl.Series(kept)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _ranks(triggers: Numbers, targets: Numbers, sources: Numbers, items: int) -> npt.NDArray[np.int64]:
     """The better of a pair's two ranks, one among the pairs of each of its items, for pairs by strength."""
     seen = np.zeros((2, items), np.int64)
@@ -177,7 +177,7 @@ def _ranks(triggers: Numbers, targets: Numbers, sources: Numbers, items: int) ->
     return ranks
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _choose(
     triggers: Numbers, targets: Numbers, sources: Numbers, items: int, limits: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.bool_]:

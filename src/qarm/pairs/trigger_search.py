@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numba
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from qarm.core.parallel.engine import EngineName
 from qarm.core.parallel.engine import engine as run_on
+from qarm.core.parallel.numba_jit import compiled
 
 __all__ = ["Search", "search_bucket", "similar_triggers"]
 
@@ -85,7 +85,7 @@ def search_bucket(search: Search, users: tuple[int, int]) -> tuple[Ints, Floats]
     return triggers, scores
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(division="numpy")
 def _search(
     unit: Floats, items: Ints, starts: Longs, times: Longs, window: int, triggers: Ints, scores: Floats
 ) -> None:
@@ -110,7 +110,7 @@ def _search(
             head = previous
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(division="numpy")
 def _nearest(
     unit: Floats, item: int, head: int, older: Ints, latest: Longs, window: int
 ) -> tuple[int, np.float32]:
@@ -128,7 +128,7 @@ def _nearest(
     return best, best_score
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(division="numpy")
 def _dot(x: Floats, y: Floats) -> np.float32:
     total = np.float32(0.0)
     for d in range(len(x)):
@@ -136,7 +136,7 @@ def _dot(x: Floats, y: Floats) -> np.float32:
     return total
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(division="numpy")
 def _move_to_front(item: int, head: int, older: Ints, newer: Ints) -> int:
     if item == head:
         return item

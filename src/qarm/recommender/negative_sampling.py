@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -93,7 +92,7 @@ def draw_popular(
     )
 
 
-@numba.njit(cache=True)
+@compiled()
 def _nth_free(touched: Ints, nth: int) -> int:
     """The nth position that is not in `touched`: nth + j, j the number of touched ones before it."""
     low, high = 0, len(touched)
@@ -106,7 +105,7 @@ def _nth_free(touched: Ints, nth: int) -> int:
     return nth + low
 
 
-@numba.njit(cache=True)
+@compiled()
 def _distinct(free: int, count: int, state: np.uint64, out: Ints) -> None:
     """`count` distinct numbers below `free` into `out`; shuffles when most of them are wanted."""
     if 2 * count >= free:
@@ -131,7 +130,7 @@ def _distinct(free: int, count: int, state: np.uint64, out: Ints) -> None:
             filled += 1
 
 
-@numba.njit(cache=True)
+@compiled()
 def _draw(
     pool: npt.NDArray[np.int32],
     offsets: Ints,
@@ -156,7 +155,7 @@ def _draw(
     return items, drawn
 
 
-@numba.njit(cache=True)
+@compiled()
 def _draw_popular(
     pool: npt.NDArray[np.int32],
     offsets: Ints,

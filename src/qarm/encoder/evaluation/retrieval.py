@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
-from numba import njit
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from qarm.core.item_index import ItemIndex
+from qarm.core.parallel.numba_jit import compiled
 from qarm.data.embeddings import Embeddings
 from qarm.data.interaction_matrix import Lists
 from qarm.data.interactions import Log
@@ -212,7 +212,7 @@ def _best(scores: Tensor, width: int) -> tuple[Tensor, Tensor]:
     return numbers.int(), values
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _stand(
     users: Any, asked: Any, seen: Any, truth: Any, table: Any, each: int, total: int, found: Any
 ) -> None:

@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from qarm.core.parallel.numba_jit import compiled
 
 __all__ = ["MASKED", "Buffers", "buffers_for"]
 
@@ -46,7 +47,7 @@ class Buffers(NamedTuple):
     seen: Ints  # [2 ** head items] which of these are not zero
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(division="numpy")
 def buffers_for(rows: Ints, lists: Any, heads: int) -> Any:
     """Buffers large enough for each of the items `rows`; lists and heads as in `score_items`."""
     tail, item_starts, item_users = lists

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from qarm.core.parallel.numba_jit import compiled
 from qarm.pairs.swing.buffers import MASKED, buffers_for
 
 __all__ = ["keep_best", "ones", "score_items"]
@@ -30,7 +30,7 @@ Unsigned = npt.NDArray[np.uint32]
 Floats = npt.NDArray[np.float64]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(division="numpy")
 def score_items(rows: Ints, lists: Any, numbers: Any, head: Any, out: Any, by_bit: Any) -> None:
     """Fill a row of `out` (neighbors, scores, users, filled) for each item of `rows`.
 
@@ -68,7 +68,7 @@ def score_items(rows: Ints, lists: Any, numbers: Any, head: Any, out: Any, by_bi
             _write_row(count, (index, row), scale[row], heads, buffers, by_bit, out)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(division="numpy")
 def _list_holders(users: Ints, tail: Any, which: Any, buffers: Any) -> int:
     """List the items of `users` outside the head with their holders; returns their number.
 
@@ -100,7 +100,7 @@ def _list_holders(users: Ints, tail: Any, which: Any, buffers: Any) -> int:
     return count
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(division="numpy")
 def _enter(items: Ints, begin: int, stop: int, at: Any, which: Any, room: Any) -> int:
     """Add a user, by position in S, to the holders of items[begin:stop]; returns the next free entry.
 
@@ -120,7 +120,7 @@ def _enter(items: Ints, begin: int, stop: int, at: Any, which: Any, room: Any) -
     return int(entry)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(division="numpy")
 def _distribute(patterns: int, index: int, buffers: Any, by_bit: Any) -> None:
     """Add the weight of each set of head items to the scores of its items, and clear the table."""
     by_head, shared, scores = buffers.by_head, by_bit.shared, by_bit.scores
@@ -134,7 +134,7 @@ def _distribute(patterns: int, index: int, buffers: Any, by_bit: Any) -> None:
             rest ^= lowest
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(division="numpy")
 def _popular_columns(users: int, count: int, index: int, which: Any, buffers: Any, by_bit: Any) -> None:
     """Write the row's scores and common users with each popular item below the limit."""
     limit, bits = which
@@ -152,7 +152,7 @@ def _popular_columns(users: int, count: int, index: int, which: Any, buffers: An
             scores[index, bit] = sums[listed]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(division="numpy")
 def _write_row(count: int, which: Any, scale: float, heads: int, buffers: Any, by_bit: Any, out: Any) -> None:
     """Write the best items with two common users or more, head items too, and clear the scores."""
     index, row = which
@@ -171,7 +171,7 @@ def _write_row(count: int, which: Any, scale: float, heads: int, buffers: Any, b
     keep_best(filled, index, (items, scores, users), out)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(division="numpy")
 def _add_pairs(users: int, parts: Floats, heads: int, popular: bool, buffers: Any) -> int:
     """Add w_u * w_v / (alpha + common items) of every pair u < v to the score of each common item.
 
@@ -204,14 +204,14 @@ def _add_pairs(users: int, parts: Floats, heads: int, popular: bool, buffers: An
     return seen
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(division="numpy")
 def _count(common: Unsigned, holders: Unsigned, begin: np.uint64, end: np.uint64) -> None:
     """Add 1 to the common items of each of the holders."""
     for h in range(begin, end):
         common[holders[h]] += np.uint32(1)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(division="numpy")
 def _meet(u: int, users: int, head: np.uint64, meeting: Any) -> None:
     """Number of items that u shares with each later user, and the shared head items as bits."""
     masks, common, shares, patterns = meeting
@@ -223,7 +223,7 @@ def _meet(u: int, users: int, head: np.uint64, meeting: Any) -> None:
         common[v] = np.uint32(0)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(division="numpy")
 def _weigh(u: int, users: int, weighing: Any) -> None:
     """Gain w_v / (alpha + common items) of each later user v."""
     weights, shares, gains, parts = weighing
@@ -231,7 +231,7 @@ def _weigh(u: int, users: int, weighing: Any) -> None:
         gains[v] = weights[v] * parts[shares[v]]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(division="numpy")
 def _weigh_by_head(u: int, users: int, count: int, weighing: Any, adding: Any) -> int:
     """Gains as in `_weigh`, also added up by the shared head items; returns the number of sets in `seen`."""
     weights, shares, gains, parts = weighing
@@ -249,7 +249,7 @@ def _weigh_by_head(u: int, users: int, count: int, weighing: Any, adding: Any) -
     return count
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+@compiled(division="numpy", inline=True)
 def ones(x: np.uint64) -> np.uint64:
     """Number of set bits; compilers replace these lines by one machine instruction."""
     x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
@@ -258,7 +258,7 @@ def ones(x: np.uint64) -> np.uint64:
     return (x * np.uint64(0x0101010101010101)) >> np.uint64(56)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(division="numpy")
 def _total(gains: Floats, holders: Unsigned, begin: np.uint64, end: np.uint64) -> float:
     """Sum of the holders' gains, as four partial sums to hide the latency of additions; in a fixed order."""
     a = b = c = d = 0.0
@@ -273,7 +273,7 @@ def _total(gains: Floats, holders: Unsigned, begin: np.uint64, end: np.uint64) -
     return (a + b) + (c + d)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(division="numpy")
 def keep_best(count: int, row: int, columns: Any, out: Any) -> None:
     """Write the top k of the first `count` entries to a row of `out`, by (-score, item number).
 
@@ -309,7 +309,7 @@ def keep_best(count: int, row: int, columns: Any, out: Any) -> None:
     filled[row] = size
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(division="numpy")
 def _before(score: float, item: int, other_score: float, other_item: int) -> bool:
     """True where an entry comes before another one."""
     return bool(score > other_score or (score == other_score and item < other_item))

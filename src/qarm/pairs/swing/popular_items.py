@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from qarm.core.parallel.numba_jit import compiled
 from qarm.data.interaction_matrix import Lists
 from qarm.pairs.swing.buffers import MASKED
 
@@ -79,7 +79,7 @@ def popular_items_of(by_user: Lists, sizes: Longs, *, whole: bool = False) -> Po
     )
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _sorted(starts: Longs, items: Ints, bits: Ints, heads: int) -> tuple[Masks, Longs, Longs, Ints]:
     """Each user's mask, and the fields of `Tail`."""
     users = len(starts) - 1
