@@ -84,12 +84,9 @@ def restore_alignment_state(
         ArtifactError: the file is damaged.
     """
     with readable(path):
-        tensors, metadata = opened(path, key=key)
+        tensors, metadata = _restored(path, parameters, optimizer, key=key, prefix="weights")
         if metadata is None:
             return None
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[f"weights/{name}"])
-        set_moments(optimizer, parameters, tensors)
         near = tensors["strangers"].numpy() if "strangers" in tensors else None
         about = json.loads(metadata["progress"])
         rows = [AlignStep.model_validate(row) for row in about["rows"]]
@@ -105,6 +102,23 @@ def opened(path: Path, *, key: str) -> tuple[dict[str, Tensor], dict[str, str] |
         if metadata.get("key") != key:
             return {}, None
         return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - no mapping
+
+
+def _restored(
+    path: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    *,
+    key: str,
+    prefix: str,
+) -> tuple[dict[str, Tensor], dict[str, str] | None]:
+    """As `opened`, after the weights, named `<prefix>/<parameter>`, and the optimizer were set."""
+    tensors, metadata = opened(path, key=key)
+    if metadata is not None:
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[f"{prefix}/{name}"])
+        set_moments(optimizer, parameters, tensors)
+    return tensors, metadata
 
 
 @contextmanager
@@ -214,18 +228,15 @@ def restore_ranker_state(
         ArtifactError: the file is damaged.
     """
     with readable(path):
-        tensors, metadata = opened(path, key=key)
+        tensors, metadata = _restored(path, parameters, optimizer, key=key, prefix="live")
         if metadata is None:
             return None
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[f"live/{name}"])
-        set_moments(optimizer, parameters, tensors)
         torch.set_rng_state(tensors[RANDOM])
         if RANDOM_GPU in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors[RANDOM_GPU])
         random.bit_generator.state = json.loads(metadata["random"])
         mean, kept = (
-            {name: tensors[f"{kind}/{name}"].to(own.device) for name, own in parameters.items()}
+            {name: tensors[f"{kind}/{name}"].to(there.device) for name, there in parameters.items()}
             for kind in ("mean", "kept")
         )
         counts = json.loads(metadata["state"])

@@ -14,7 +14,7 @@ from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError, shown
 from qarm.quantizer.evaluation.quality import prefix_groups
 from qarm.quantizer.kmeans.assignment import prepared, scored
-from qarm.quantizer.kmeans.assignment_kernels import LANES, Bounds, Buffers, RowBounds, settle_rows
+from qarm.quantizer.kmeans.assignment_kernels import LANES, Bounds, RowBounds, buffers_for, settle_rows
 from qarm.quantizer.kmeans.lloyd import row_distances
 from qarm.quantizer.residual_kmeans import ResidualKMeans
 from qarm.quantizer.vectors import ResidualRows
@@ -136,20 +136,20 @@ def _place(
     def work(_: None, first: int, last: int) -> None:
         counts, current = np.zeros(len(centroids), dtype=np.int64), np.array([-1], dtype=np.int64)
         free = _Free(book.bounds._replace(half_norms=book.half_norms.copy()), counts, current)
-        places = _Places(book.half_norms, taken, starts, capacity)
+        occupied = _Occupied(book.half_norms, taken, starts, capacity)
         for start in range(cuts[first], cuts[last], book.tile_rows):
             part = movers[start : min(start + book.tile_rows, cuts[last])]
             tile = rows.take(part)
-            found = scored(tile, book)
+            scores = scored(tile, book)
             new = np.empty(len(part), dtype=np.int32)
-            row_bounds = RowBounds(found.scale, found.margin, found.slack)
-            _fill(found.products, row_bounds, (tile, book.centroids), prefix[part], places, free, new)
+            row_bounds = RowBounds(scores.scale, scores.margin, scores.slack)
+            _fill(scores.products, row_bounds, (tile, book.centroids), prefix[part], occupied, free, new)
             rq[part, -1] = new
 
     over_tiles(max(len(cuts) - 1, 0), 1, lambda: None, work)
 
 
-class _Places(NamedTuple):
+class _Occupied(NamedTuple):
     """Occupied codes: half_norms of all centroids, the stayers' codes by prefix, most items of a code."""
 
     half_norms: FloatRows
@@ -168,14 +168,12 @@ class _Free(NamedTuple):
 
 @compiled()
 def _fill(
-    products: Any, row_bounds: Any, vectors: Any, prefix: Any, places: Any, free: Any, new: Any
+    products: Any, row_bounds: Any, vectors: Any, prefix: Any, occupied: Any, free: Any, new: Any
 ) -> None:
     """The nearest free centroid for one row after the other; full ones have an infinite norm in `free`."""
-    half_norms, taken, starts, capacity = places
+    half_norms, taken, starts, capacity = occupied
     bounds, counts, current = free
-    open_norms, size = bounds.half_norms, half_norms.size
-    minima = np.empty(LANES, dtype=np.float32)
-    buffers = Buffers(minima, np.empty(size, dtype=np.int32), np.empty(size, dtype=np.float64))
+    open_norms, buffers = bounds.half_norms, buffers_for(half_norms.size)
     for i in range(len(prefix)):
         if prefix[i] != current[0]:
             current[0] = prefix[i]

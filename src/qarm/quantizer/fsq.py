@@ -13,7 +13,7 @@ from qarm.core.parallel.tiles import over_tiles
 from qarm.errors import InputError
 from qarm.quantizer.base import ITERATIONS, Quantizer, checked_codes
 from qarm.quantizer.model_io import complete, numbered, numbered_tensors, read_model, tensor, write_model
-from qarm.quantizer.residual_kmeans import ResidualKMeans
+from qarm.quantizer.residual_kmeans import ResidualKMeans, of_codebooks
 from qarm.quantizer.vectors import ResidualRows, Vectors, checked_rows
 
 __all__ = ["ResidualKMeansFSQ"]
@@ -95,7 +95,7 @@ class ResidualKMeansFSQ(Quantizer):
         check_is_fitted(self)
         vectors = checked_rows(self, x, reset=False)
         codes = np.empty((len(vectors), len(self.widths_)), dtype=np.int32)
-        codes[:, :-1] = self._books().transform(vectors)
+        codes[:, :-1] = of_codebooks(self.codebooks_, self.widths_[:-1]).transform(vectors)
         rows = ResidualRows(vectors, tuple(self.codebooks_), codes)
         places = self.values ** np.arange(self.weights_.shape[1])
 
@@ -113,7 +113,9 @@ class ResidualKMeansFSQ(Quantizer):
         """
         check_is_fitted(self)
         table = checked_codes(codes, self.widths_)
-        vectors = self._books().inverse_transform(table[:, : len(self.codebooks_)])
+        vectors = of_codebooks(self.codebooks_, self.widths_[:-1]).inverse_transform(
+            table[:, : len(self.codebooks_)]
+        )
         if table.shape[1] == len(self.widths_):
             rest = table[:, -1].astype(np.int64)
             for digit, decoded in enumerate(self.decoded_):
@@ -151,12 +153,6 @@ class ResidualKMeansFSQ(Quantizer):
         loaded.decoded_ = tensor(tensors, "decoded", (kept, loaded.values), folder=folder)
         loaded.widths_, loaded.n_features_in_ = [*widths, loaded.values**kept], dim
         return loaded
-
-    def _books(self) -> ResidualKMeans:
-        books = ResidualKMeans(len(self.codebooks_), self.widths_[:-1])
-        books.codebooks_, books.widths_ = self.codebooks_, self.widths_[:-1]
-        books.lifts_, books.n_features_in_ = [None] * len(self.codebooks_), self.n_features_in_
-        return books
 
     def _principal(self, rows: ResidualRows) -> tuple[FloatRows, npt.NDArray[np.float64]]:
         """Principal directions [d, digits] of the residual, and its spread along them [digits]."""

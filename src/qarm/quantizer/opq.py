@@ -16,7 +16,7 @@ from qarm.quantizer.kmeans.assignment import Codebook, prepared, tile_codes
 from qarm.quantizer.kmeans.init import starting_centroids
 from qarm.quantizer.kmeans.lloyd import lloyd
 from qarm.quantizer.model_io import complete, numbered, numbered_tensors, read_model, tensor, write_model
-from qarm.quantizer.residual_kmeans import ResidualKMeans
+from qarm.quantizer.residual_kmeans import ResidualKMeans, of_codebooks
 from qarm.quantizer.vectors import ResidualRows, Vectors, checked_rows
 
 __all__ = ["ResidualKMeansOPQ"]
@@ -113,7 +113,7 @@ class ResidualKMeansOPQ(Quantizer):
         check_is_fitted(self)
         vectors = checked_rows(self, x, reset=False)
         codes = np.empty((len(vectors), len(self.widths_)), dtype=np.int32)
-        codes[:, :-1] = self._books().transform(vectors)
+        codes[:, :-1] = of_codebooks(self.codebooks_, self.widths_[:-1]).transform(vectors)
         rows = ResidualRows(vectors, tuple(self.codebooks_), codes)
         books: list[Codebook] = [prepared(piece) for piece in self.pieces_]
 
@@ -135,7 +135,9 @@ class ResidualKMeansOPQ(Quantizer):
         """
         check_is_fitted(self)
         table = checked_codes(codes, self.widths_)
-        vectors = self._books().inverse_transform(table[:, : len(self.codebooks_)])
+        vectors = of_codebooks(self.codebooks_, self.widths_[:-1]).inverse_transform(
+            table[:, : len(self.codebooks_)]
+        )
         if table.shape[1] == len(self.widths_):
             rest, pieces = table[:, -1].astype(np.int64), []
             for piece in self.pieces_:
@@ -175,12 +177,6 @@ class ResidualKMeansOPQ(Quantizer):
         loaded.rotation_ = tensor(tensors, "rotation", (dim, dim), folder=folder)
         loaded.widths_, loaded.n_features_in_ = [*widths, loaded.values ** len(sizes)], dim
         return loaded
-
-    def _books(self) -> ResidualKMeans:
-        books = ResidualKMeans(len(self.codebooks_), self.widths_[:-1])
-        books.codebooks_, books.widths_ = self.codebooks_, self.widths_[:-1]
-        books.lifts_, books.n_features_in_ = [None] * len(self.codebooks_), self.n_features_in_
-        return books
 
     def _cuts(self) -> npt.NDArray[np.int64]:
         return np.cumsum([piece.shape[1] for piece in self.pieces_])[:-1]

@@ -29,7 +29,7 @@ from qarm.quantizer.vectors import (
     subtract_centroids,
 )
 
-__all__ = ["ResidualKMeans", "auto_width"]
+__all__ = ["ResidualKMeans", "auto_width", "of_codebooks"]
 
 _BALANCES = (None, "none", "last", "all", "last-approximate", "all-approximate")
 _COMPARED = 1000
@@ -303,3 +303,11 @@ class ResidualKMeans(Quantizer):
         if not all(np.isfinite(start).all() for start in starts):
             raise InputError("init holds NaN or infinity; give finite starting centroids")
         return starts
+
+
+def of_codebooks(codebooks: list[npt.NDArray[np.float32]], widths: list[int]) -> ResidualKMeans:
+    """Fitted k-means levels of given centroids, without balance: those before a level of another kind."""
+    books = ResidualKMeans(len(codebooks), widths)
+    books.codebooks_, books.widths_, books.lifts_ = codebooks, widths, [None] * len(codebooks)
+    books.n_features_in_ = codebooks[0].shape[1]
+    return books

@@ -38,10 +38,10 @@ class Untouched:
         n_users: int,
     ) -> "Untouched":
         """From events, user and item row of each [n], in any order and with repeats."""
-        place = np.searchsorted(pool, items)
-        inside = place < len(pool)
-        inside[inside] = pool[place[inside]] == items[inside]
-        pairs = np.unique(users[inside].astype(np.int64) * len(pool) + place[inside])
+        position = np.searchsorted(pool, items)
+        inside = position < len(pool)
+        inside[inside] = pool[position[inside]] == items[inside]
+        pairs = np.unique(users[inside].astype(np.int64) * len(pool) + position[inside])
         owner, touched = np.divmod(pairs, max(len(pool), 1))
         return cls(pool, np.searchsorted(owner, np.arange(n_users + 1)), touched)
 
@@ -72,13 +72,13 @@ def draw_popular(
     count: int,
     seed: int,
 ) -> tuple[npt.NDArray[np.int32], Ints]:
-    """As `draw`, each item with a chance in proportion to its popularity, drawn again when it is no use.
+    """As `draw`, items by their popularity; one that is touched or repeated is drawn again.
 
     Args:
         popularity: int64 [pool], 0 or more; what has 0 is never drawn.
 
     Returns:
-        as `draw`; a positive whose further draws all fail (`TRIES` times) gets fewer.
+        as `draw`; a positive gets fewer where `TRIES` draws per negative did not suffice.
     """
     return _draw_popular(
         source.pool,
@@ -131,6 +131,15 @@ def _distinct(free: int, count: int, state: np.uint64, out: Ints) -> None:
 
 
 @compiled()
+def _user_and_state(
+    offsets: Ints, touched: Ints, user: np.int32, event: np.int64, seed: np.uint64
+) -> tuple[Ints, np.uint64]:
+    """What the user touched, and the state that the draws of this event begin with."""
+    touched_by_user = touched[offsets[user] : offsets[user + 1]]
+    return touched_by_user, _splitmix64(_splitmix64(seed) ^ np.uint64(event))
+
+
+@compiled()
 def _draw(
     pool: npt.NDArray[np.int32],
     offsets: Ints,
@@ -145,13 +154,12 @@ def _draw(
     drawn = np.zeros(n, np.int64)
     numbers = np.zeros(count, np.int64)
     for row in range(n):
-        own = touched[offsets[users[row]] : offsets[users[row] + 1]]
-        free = len(pool) - len(own)
+        excluded, state = _user_and_state(offsets, touched, users[row], events[row], seed)
+        free = len(pool) - len(excluded)
         drawn[row] = min(count, free)
-        state = _splitmix64(_splitmix64(seed) ^ np.uint64(events[row]))
         _distinct(free, drawn[row], state, numbers)
         for j in range(drawn[row]):
-            items[row, j] = pool[_nth_free(own, numbers[j])]
+            items[row, j] = pool[_nth_free(excluded, numbers[j])]
     return items, drawn
 
 
@@ -170,18 +178,17 @@ def _draw_popular(
     items = np.zeros((n, count), np.int32)
     drawn = np.zeros(n, np.int64)
     for row in range(n):
-        own = touched[offsets[users[row]] : offsets[users[row] + 1]]
-        state = _splitmix64(_splitmix64(seed) ^ np.uint64(events[row]))
+        excluded, state = _user_and_state(offsets, touched, users[row], events[row], seed)
         for _ in range(count * TRIES):
             if drawn[row] == count or total[-1] == 0:
                 break
             state = _splitmix64(state)
-            place = np.searchsorted(total, np.int64(state % np.uint64(total[-1])), side="right")
-            near = np.searchsorted(own, place)
-            useless = near < len(own) and own[near] == place
+            position = np.searchsorted(total, np.int64(state % np.uint64(total[-1])), side="right")
+            near = np.searchsorted(excluded, position)
+            rejected = near < len(excluded) and excluded[near] == position
             for earlier in range(drawn[row]):
-                useless |= items[row, earlier] == pool[place]
-            if not useless:
-                items[row, drawn[row]] = pool[place]
+                rejected |= items[row, earlier] == pool[position]
+            if not rejected:
+                items[row, drawn[row]] = pool[position]
                 drawn[row] += 1
     return items, drawn

@@ -19,6 +19,7 @@ __all__ = [
     "Bounds",
     "Buffers",
     "RowBounds",
+    "buffers_for",
     "centre_rows",
     "distances_to",
     "halve_rows",
@@ -263,6 +264,13 @@ class Buffers(NamedTuple):
 
 
 @compiled()
+def buffers_for(size: int) -> Buffers:
+    """Memory for rows of `size` padded centroids."""
+    minima = np.empty(LANES, dtype=np.float32)
+    return Buffers(minima, np.empty(size, dtype=np.int32), np.empty(size, dtype=np.float64))
+
+
+@compiled()
 def settle(products: Any, bounds: Any, row_bounds: Any, rows: Any, centroids: Any, codes: Any) -> None:
     """The nearest centroid among those that the bounds of their scores leave in question.
 
@@ -274,9 +282,7 @@ def settle(products: Any, bounds: Any, row_bounds: Any, rows: Any, centroids: An
         centroids: float32 [width, d].
         codes: filled, int32 [n].
     """
-    size = bounds.half_norms.size
-    minima = np.empty(LANES, dtype=np.float32)
-    buffers = Buffers(minima, np.empty(size, dtype=np.int32), np.empty(size, dtype=np.float64))
+    buffers = buffers_for(bounds.half_norms.size)
     settle_rows(products, (0, rows.shape[0]), bounds, row_bounds, (rows, centroids), buffers, codes)
 
 
