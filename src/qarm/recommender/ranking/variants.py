@@ -1,7 +1,7 @@
 """Variants of the ranker on the same rows: the train stage, cell by cell, so that a killed run resumes."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -48,12 +48,12 @@ def run_variants(
     """Figures of every variant and seed of `config`, trained and evaluated, and of the baselines.
 
     Writes `eval.parquet`, `results.json` (a row per variant, seed and slice of the test part; beside them
-    `labels`, a row per further label too, where the log has any),
+    `labels`, a row per auxiliary label too, where the log has any),
     `<variant>/` (the first seed's ranker) and `cells/<variant>-<seed>.json`: a cell that is there is
     not trained again, so the folder must belong to these inputs and settings. A cell under way goes on from
     its last epoch, which `progress/` holds until the end.
 
-    Under torchrun every process comes here; they train together, and the first one judges and writes.
+    Under torchrun every process comes here; they train together, and the first one evaluates and writes.
 
     Args:
         split: training, validation and test part; catalog_ids: all items, cold ones included.
@@ -84,43 +84,60 @@ def run_variants(
         pool_vectors=pool_vectors,
     )
     tables = _tables(split, catalog_ids, config, table_of)
-    here = processes("cuda" if torch.cuda.is_available() else "cpu")
-    path = None if here.rank else folder / "eval.parquet"
+    rank = processes("cuda" if torch.cuda.is_available() else "cpu").rank
+    path = None if rank else folder / "eval.parquet"
     valid, test = _evaluation(split, catalog_ids, config, seed, path=path)
-    rows: list[Row] = []
-    further: list[LabelRow] = []
     for number in config.seeds:
         training = training_rows(split, catalog_ids, config, seed=number)
-        for variant, table in tables.items():
-            cell = folder / "cells" / f"{variant}-{number}.json"
-            progress = folder / "progress" / f"{variant}-{number}"
-            if not cell.is_file():
-                fitted = fit_ranker(training, valid, table, settings=config, seed=number, checkpoint=progress)
-                if here.rank:
-                    continue
-                if number == config.seeds[0]:
-                    fitted.ranker.save_pretrained(folder / variant)
-                _write_cell(cell, fitted, test, drawn=bool(training.negatives))
-            if here.rank == 0:
-                shutil.rmtree(progress, ignore_errors=True)
-                written = read_model(cell, Cell)
-                rows += [Row(variant=variant, seed=number, **dict(figures)) for figures in written.rows]
-                further += [
-                    LabelRow(variant=variant, seed=number, **dict(figures))
-                    for figures in written.labels or []
-                ]
-    if here.rank:
+        _train_cells(folder, training, valid, test, tables, config=config, seed=number, rank=rank)
+    if rank:
         return {}
     shutil.rmtree(folder / "progress", ignore_errors=True)
-    rows += _baselines(training.events, valid, test, raw, folder, seed=config.seeds[0])
-    results = Results(rows=rows)
-    if test.tasks:
-        results.labels = further
+    results = _results(folder, config.seeds, list(tables), auxiliary=bool(test.tasks))
+    results.rows += _baselines(training.events, valid, test, raw, folder, seed=config.seeds[0])
     write_json(folder / "results.json", results)
     figures: dict[str, Figure] = {"rows": len(valid) + len(test)}
     if without := {len(table.without) for table in tables.values() if table.without}:
         figures["items_without_codes"] = without.pop()
-    return figures | _mean_auc(rows)
+    return figures | _mean_auc(results.rows)
+
+
+def _train_cells(
+    folder: Path,
+    training: TrainingRows,
+    valid: Examples,
+    test: Examples,
+    tables: Mapping[str, ItemTable],
+    *,
+    config: RankerConfig,
+    seed: int,
+    rank: int,
+) -> None:
+    """Train and evaluate the variants of one seed that have no cell yet; the first process writes."""
+    for variant, table in tables.items():
+        cell = folder / "cells" / f"{variant}-{seed}.json"
+        progress = folder / "progress" / f"{variant}-{seed}"
+        if not cell.is_file():
+            fitted = fit_ranker(training, valid, table, settings=config, seed=seed, checkpoint=progress)
+            if rank:
+                continue
+            if seed == config.seeds[0]:
+                fitted.ranker.save_pretrained(folder / variant)
+            _write_cell(cell, fitted, test, drawn=bool(training.negatives))
+        if rank == 0:
+            shutil.rmtree(progress, ignore_errors=True)
+
+
+def _results(folder: Path, seeds: Sequence[int], variants: Sequence[str], *, auxiliary: bool) -> Results:
+    """Figures of all cells, seed by seed; auxiliary: those of the auxiliary labels too."""
+    rows: list[Row] = []
+    labels: list[LabelRow] = []
+    for seed in seeds:
+        for variant in variants:
+            cell = read_model(folder / "cells" / f"{variant}-{seed}.json", Cell)
+            rows += [Row(variant=variant, seed=seed, **dict(figures)) for figures in cell.rows]
+            labels += [LabelRow(variant=variant, seed=seed, **dict(figures)) for figures in cell.labels or []]
+    return Results(rows=rows, labels=labels) if auxiliary else Results(rows=rows)
 
 
 def _write_cell(path: Path, fitted: FittedRanker, test: Examples, *, drawn: bool) -> None:
@@ -152,7 +169,7 @@ def _tables(
 
 
 def _label_figures(ranker: Ranker, test: Examples) -> list[LabelFigures]:
-    """Figures of the further labels by slice, on the rows where each is known."""
+    """Figures of the auxiliary labels by slice, on the rows where each is known."""
     return [
         LabelFigures(label=label, **dict(figures))
         for label in test.tasks
