@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from qarm.demo import PARTS, SIZES, SOURCES, World, WorldSpec, build_world, true_scores
+from qarm.demo import PARTS, SIZES, SOURCES, DemoWorld, WorldSpec, build_world, true_scores
 from qarm.demo import build as build_module
 from qarm.demo.audio import RATE, play_sound
 from qarm.demo.click_simulation import SPLIT_TIME, _fastest, _race, _rhythm, choose, utilities
-from qarm.demo.ground_truth import GROUPS, Plant, Tastes, centres, plant, stream
+from qarm.demo.ground_truth import GROUPS, GroundTruth, Tastes, centres, draw_ground_truth, stream
 from qarm.demo.image import FIGURES, draw_picture
 from qarm.demo.text import THEME_WORDS, THEMES, write_text
 from qarm.errors import InputError
@@ -26,11 +26,11 @@ TINY = WorldSpec(items=60, users=40, events_per_user=12)
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> World:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> DemoWorld:
     return build_world(tmp_path_factory.mktemp("worlds") / "tiny", spec=TINY)
 
 
-def table(world: World, name: str) -> pl.DataFrame:
+def table(world: DemoWorld, name: str) -> pl.DataFrame:
     return pl.read_parquet(world.folder / f"{name}.parquet")
 
 
@@ -47,7 +47,7 @@ def theme_counts(description: str) -> np.ndarray:
 # ---- what lies in the folder ------------------------------------------------------------------
 
 
-def test_a_world_holds_the_tables_the_media_and_the_truth(tiny: World) -> None:
+def test_a_world_holds_the_tables_the_media_and_the_truth(tiny: DemoWorld) -> None:
     items, log = table(tiny, "items"), table(tiny, "interactions")
     assert items.columns == ["item_id", "title", "description", "image_path", "audio_path"]
     assert items["item_id"].to_list() == [f"i{n:05d}" for n in range(1, 61)]
@@ -60,7 +60,7 @@ def test_a_world_holds_the_tables_the_media_and_the_truth(tiny: World) -> None:
     assert not (tiny.folder / "world.building").exists()
 
 
-def test_every_picture_and_sound_decodes(tiny: World) -> None:
+def test_every_picture_and_sound_decodes(tiny: DemoWorld) -> None:
     for row in table(tiny, "items").iter_rows(named=True):
         with Image.open(tiny.folder / row["image_path"]) as image:
             assert (image.size, image.mode) == ((96, 96), "RGB")
@@ -71,7 +71,7 @@ def test_every_picture_and_sound_decodes(tiny: World) -> None:
             assert np.frombuffer(sound.readframes(RATE), "<i2").std() > 20
 
 
-def test_one_seed_gives_the_same_bytes_and_another_seed_others(tiny: World, tmp_path: Path) -> None:
+def test_one_seed_gives_the_same_bytes_and_another_seed_others(tiny: DemoWorld, tmp_path: Path) -> None:
     build_world(tmp_path / "again", spec=TINY)
     build_world(tmp_path / "other", spec=TINY, seed=1)
     first, again, other = (fingerprints(f) for f in (tiny.folder, tmp_path / "again", tmp_path / "other"))
@@ -98,7 +98,7 @@ def test_other_settings_replace_the_world(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", ["truth.parquet", "world.json", "media/images/i00007.png"])
-def test_a_world_with_a_lost_file_is_built_again(tiny: World, tmp_path: Path, lost: str) -> None:
+def test_a_world_with_a_lost_file_is_built_again(tiny: DemoWorld, tmp_path: Path, lost: str) -> None:
     build_world(tmp_path, spec=TINY)
     (tmp_path / lost).unlink()
     if lost == "world.json":
@@ -108,7 +108,7 @@ def test_a_world_with_a_lost_file_is_built_again(tiny: World, tmp_path: Path, lo
 
 
 def test_an_interrupted_build_is_done_again(
-    tiny: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: DemoWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
 
@@ -151,29 +151,33 @@ def test_all_wrong_settings_are_named_at_once(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def small() -> tuple[Plant, pl.DataFrame]:
+def small() -> tuple[GroundTruth, pl.DataFrame]:
     """The small world without its media: planted truth and events."""
     spec = SIZES["small"]
-    planted = plant(spec, seed=0)
+    planted = draw_ground_truth(spec, seed=0)
     events = choose(spec, planted, seed=0)
     return planted, pl.DataFrame({"user": events.user, "item": events.item, "time": events.time})
 
 
-def test_the_small_world_has_the_promised_size(small: tuple[Plant, pl.DataFrame]) -> None:
+def test_the_small_world_has_the_promised_size(small: tuple[GroundTruth, pl.DataFrame]) -> None:
     planted, log = small
     assert planted.cold.sum() == 200
     assert 55_000 < log.height < 65_000
     assert log["user"].n_unique() == 1_000
 
 
-def test_seven_tenths_of_the_events_lie_before_the_split_time(small: tuple[Plant, pl.DataFrame]) -> None:
+def test_seven_tenths_of_the_events_lie_before_the_split_time(
+    small: tuple[GroundTruth, pl.DataFrame],
+) -> None:
     time = small[1]["time"].to_numpy()
     assert (time < SPLIT_TIME).sum() * 10 == 7 * len(time)
     assert (np.diff(time) > 0).all()
     assert (time[-1] - time[0]) / 86_400 == pytest.approx(100, abs=1)
 
 
-def test_cold_items_appear_after_the_split_time_and_are_chosen(small: tuple[Plant, pl.DataFrame]) -> None:
+def test_cold_items_appear_after_the_split_time_and_are_chosen(
+    small: tuple[GroundTruth, pl.DataFrame],
+) -> None:
     planted, log = small
     later = log.with_columns(cold=planted.cold[log["item"].to_numpy()])
     assert later.filter("cold")["time"].min() > SPLIT_TIME
@@ -182,11 +186,11 @@ def test_cold_items_appear_after_the_split_time_and_are_chosen(small: tuple[Plan
     assert later.filter("cold")["item"].n_unique() == 200
 
 
-def test_nobody_chooses_an_item_twice(small: tuple[Plant, pl.DataFrame]) -> None:
+def test_nobody_chooses_an_item_twice(small: tuple[GroundTruth, pl.DataFrame]) -> None:
     assert not small[1].select("user", "item").is_duplicated().any()
 
 
-def test_nearly_all_users_act_in_every_part(small: tuple[Plant, pl.DataFrame]) -> None:
+def test_nearly_all_users_act_in_every_part(small: tuple[GroundTruth, pl.DataFrame]) -> None:
     log = small[1]
     tenth = log.height // 10
     parts = (log[: 7 * tenth], log[7 * tenth : 8 * tenth], log[8 * tenth :])
@@ -194,7 +198,7 @@ def test_nearly_all_users_act_in_every_part(small: tuple[Plant, pl.DataFrame]) -
     assert len(users) > 970
 
 
-def test_days_have_a_rhythm(small: tuple[Plant, pl.DataFrame]) -> None:
+def test_days_have_a_rhythm(small: tuple[GroundTruth, pl.DataFrame]) -> None:
     hours = np.bincount(small[1]["time"].to_numpy() // 3_600 % 24, minlength=24)
     assert hours[19:22].min() > 5 * hours[2:5].max()
 
@@ -203,7 +207,7 @@ def test_choices_follow_the_utility() -> None:
     """Three levels of utility and one event each: shares must be those of exp(utility)."""
     spec = WorldSpec(items=30, users=20_000, events_per_user=4, strength=0.0, cold=0.01)
     popularity = np.repeat([0.0, 1.0, 2.0], 10)
-    planted = dataclasses.replace(plant(spec, seed=0), popularity=popularity)
+    planted = dataclasses.replace(draw_ground_truth(spec, seed=0), popularity=popularity)
     events = choose(spec, planted, seed=3)
     first = pl.DataFrame({"user": events.user, "item": events.item}).unique("user", keep="first")
     shares = np.bincount(first["item"] // 10, minlength=3) / first.height
@@ -251,7 +255,7 @@ def test_a_crowded_day_still_has_distinct_times(count: int) -> None:
     assert times[-1] < 86_400
 
 
-def test_users_come_back_for_short_visits(small: tuple[Plant, pl.DataFrame]) -> None:
+def test_users_come_back_for_short_visits(small: tuple[GroundTruth, pl.DataFrame]) -> None:
     """Half of the gaps are minutes, and the others spread over days: visits, not a Poisson drizzle."""
     gaps = small[1].sort("user", "time").select(pl.col("time").diff().over("user"))["time"].drop_nulls()
     assert 0.4 < (gaps < 3_600).mean() < 0.7
@@ -261,7 +265,7 @@ def test_users_come_back_for_short_visits(small: tuple[Plant, pl.DataFrame]) -> 
 # ---- the planted truth ------------------------------------------------------------------------
 
 
-def auc_of(planted: Plant, log: pl.DataFrame, scores: np.ndarray, *, cold: bool) -> float:
+def auc_of(planted: GroundTruth, log: pl.DataFrame, scores: np.ndarray, *, cold: bool) -> float:
     """AUC of [users, items] scores: events after the split against items that the user never chose."""
     touched = np.zeros(scores.shape, dtype=bool)
     touched[log["user"], log["item"]] = True
@@ -278,7 +282,7 @@ def auc_of(planted: Plant, log: pl.DataFrame, scores: np.ndarray, *, cold: bool)
 
 @pytest.mark.parametrize("cold", [False, True])
 def test_the_truth_predicts_choices_better_than_any_part(
-    small: tuple[Plant, pl.DataFrame], cold: bool
+    small: tuple[GroundTruth, pl.DataFrame], cold: bool
 ) -> None:
     planted, log = small
     truth = auc_of(planted, log, utilities(planted, slice(None)), cold=cold)
@@ -292,7 +296,7 @@ def test_the_truth_predicts_choices_better_than_any_part(
 
 
 def test_factors_are_standard_and_independent_of_one_another() -> None:
-    planted = plant(dataclasses.replace(SIZES["small"], items=20_000), seed=0)
+    planted = draw_ground_truth(dataclasses.replace(SIZES["small"], items=20_000), seed=0)
     columns = np.concatenate([*planted.factors.transpose(0, 2, 1), planted.popularity[None]])
     np.testing.assert_allclose(columns[:8].mean(axis=1), 0, atol=0.03)
     np.testing.assert_allclose(columns[:8].std(axis=1), 1, atol=0.03)
@@ -300,13 +304,13 @@ def test_factors_are_standard_and_independent_of_one_another() -> None:
 
 
 def test_everybody_leans_equally_far_in_every_source() -> None:
-    planted = plant(TINY, seed=0)
+    planted = draw_ground_truth(TINY, seed=0)
     np.testing.assert_allclose(np.linalg.norm(planted.tastes, axis=2), TINY.strength)
 
 
 def test_likes_are_for_groups_and_spread_equally() -> None:
     """One or two of two opposite groups: no direction of the plane likes both."""
-    planted = plant(dataclasses.replace(SIZES["small"], tastes="groups"), seed=0)
+    planted = draw_ground_truth(dataclasses.replace(SIZES["small"], tastes="groups"), seed=0)
     assert planted.tastes.shape == (4, 1_000, GROUPS)
     np.testing.assert_allclose(planted.tastes.mean(axis=2), 0, atol=1e-12)
     np.testing.assert_allclose(planted.tastes.std(axis=2), 0.8)
@@ -315,7 +319,7 @@ def test_likes_are_for_groups_and_spread_equally() -> None:
     for factors, group in zip(planted.factors, planted.groups, strict=True):
         nearest = (factors @ centres().T).argmax(axis=1)
         assert (nearest == group).mean() > 0.85  # the jitter moves some across
-    plain = plant(SIZES["small"], seed=0)
+    plain = draw_ground_truth(SIZES["small"], seed=0)
     np.testing.assert_array_equal(planted.factors, plain.factors)  # items look the same
     fixed = dataclasses.replace(planted, popularity=np.zeros(2_000))
     utility = utilities(fixed, slice(0, 20))
@@ -331,7 +335,7 @@ def test_true_scores_are_the_planted_utilities(tmp_path: Path, tastes: Tastes) -
     tiny = build_world(tmp_path / "tiny", spec=spec)
     log = table(tiny, "interactions")
     users, items = log["user_id"].to_list(), log["item_id"].to_list()
-    planted = plant(spec, seed=0)
+    planted = draw_ground_truth(spec, seed=0)
     rows = [int(user[1:]) - 1 for user in users], [int(item[1:]) - 1 for item in items]
     scores = true_scores(tiny.folder, users=users, items=items)
     np.testing.assert_allclose(scores, utilities(planted, slice(None))[rows], rtol=1e-4, atol=1e-5)
@@ -340,7 +344,7 @@ def test_true_scores_are_the_planted_utilities(tmp_path: Path, tastes: Tastes) -
     np.testing.assert_array_equal(single[-1], planted.popularity[rows[1]])
 
 
-def test_true_scores_refuse_what_the_world_does_not_know(tiny: World, tmp_path: Path) -> None:
+def test_true_scores_refuse_what_the_world_does_not_know(tiny: DemoWorld, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not know item_id shoe"):
         true_scores(tiny.folder, users=["u00001"], items=["shoe"])
     with pytest.raises(InputError, match="unknown parts smell"):
@@ -357,10 +361,12 @@ def test_true_scores_refuse_what_the_world_does_not_know(tiny: World, tmp_path: 
 def with_other(source: str):
     """`plant` with the factors of one source drawn anew."""
 
-    def replanted(spec: WorldSpec, *, seed: int) -> Plant:
-        planted = plant(spec, seed=seed)
+    def replanted(spec: WorldSpec, *, seed: int) -> GroundTruth:
+        planted = draw_ground_truth(spec, seed=seed)
         factors = planted.factors.copy()
-        factors[SOURCES.index(source)] = plant(spec, seed=seed + 100).factors[SOURCES.index(source)]
+        factors[SOURCES.index(source)] = draw_ground_truth(spec, seed=seed + 100).factors[
+            SOURCES.index(source)
+        ]
         return dataclasses.replace(planted, factors=factors)
 
     return replanted
@@ -368,9 +374,9 @@ def with_other(source: str):
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_each_source_changes_its_own_medium_and_no_other(
-    tiny: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+    tiny: DemoWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
-    monkeypatch.setattr(build_module, "plant", with_other(source))
+    monkeypatch.setattr(build_module, "draw_ground_truth", with_other(source))
     build_world(tmp_path, spec=TINY)
     before, after = fingerprints(tiny.folder), fingerprints(tmp_path)
     kinds = {"text": r"items\.parquet", "image": r"media/images/.*", "audio": r"media/audio/.*"}

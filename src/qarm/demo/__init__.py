@@ -5,15 +5,15 @@ shows. A user's tastes weigh those factors, or the groups around which items lie
 the sum plus the item's popularity. About a tenth of the items are cold: nobody can choose them
 before the split time.
 
-    plant    factors, groups, tastes, popularity, cold items
-    choice   who chooses what and when
-    text, picture, sound    show an item's factors among much that means nothing
-    build    writes it all to a folder
-    truth    scores with the planted truth
+    ground_truth      factors, groups, tastes, popularity, cold items
+    click_simulation  who chooses what and when
+    text, image, audio    show an item's factors among much that means nothing
+    build             writes it all to a folder
+    oracle            scores by the ground truth
 """
 
-from qarm.demo.build import SIZES, World, build_world
+from qarm.demo.build import SIZES, DemoWorld, build_world
 from qarm.demo.ground_truth import PARTS, SOURCES, WorldSpec
 from qarm.demo.oracle import true_scores
 
-__all__ = ["PARTS", "SIZES", "SOURCES", "World", "WorldSpec", "build_world", "true_scores"]
+__all__ = ["PARTS", "SIZES", "SOURCES", "DemoWorld", "WorldSpec", "build_world", "true_scores"]

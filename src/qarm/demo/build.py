@@ -17,12 +17,12 @@ from qarm.core.scratch import remove
 from qarm.core.tables.parquet import write_parquet
 from qarm.demo.audio import RATE, play_sound
 from qarm.demo.click_simulation import SPLIT_TIME, Events, choose
-from qarm.demo.ground_truth import SOURCES, Array, Plant, Tastes, WorldSpec, plant, stream
+from qarm.demo.ground_truth import SOURCES, Array, GroundTruth, Tastes, WorldSpec, draw_ground_truth, stream
 from qarm.demo.image import draw_picture
 from qarm.demo.text import write_text
 from qarm.errors import InputError, shown
 
-__all__ = ["SIZES", "World", "build_world"]
+__all__ = ["SIZES", "DemoWorld", "build_world"]
 
 SIZES = {"small": WorldSpec(), "large": WorldSpec(items=20_000, users=33_333)}
 FORMAT = 1  # raise it when the same spec and seed come to give other bytes
@@ -31,7 +31,7 @@ MEDIA, DONE, BUILDING = "media", "world.json", "world.building"
 
 
 @dataclass(frozen=True)
-class World:
+class DemoWorld:
     """A finished world: where it lies and what it holds.
 
     split_time: Unix seconds; exactly `events_before` of the `events` lie before it, and no event of the
@@ -55,7 +55,7 @@ def build_world(
     tastes: Tastes = "directions",
     seed: int = 0,
     spec: WorldSpec | None = None,
-) -> World:
+) -> DemoWorld:
     """Generate a seeded world of items with text, picture and sound, and users who choose among them.
 
     Writes `items.parquet` (item_id, title, description, image_path, audio_path), `interactions.parquet`
@@ -81,7 +81,7 @@ def build_world(
     if _is_built(folder, purpose, spec.items):
         return _world(folder)
     _refuse_foreign(folder)
-    planted = plant(spec, seed=seed)
+    planted = draw_ground_truth(spec, seed=seed)
     events = choose(spec, planted, seed=seed)
     _clear(folder)
     _write_tables(folder, planted, events, seed)
@@ -94,9 +94,9 @@ def build_world(
     return _world(folder)
 
 
-def _world(folder: Path) -> World:
+def _world(folder: Path) -> DemoWorld:
     content = read_json(folder / DONE)
-    return World(folder, content["seed"], split_time=content["split_time"], **content["counts"])
+    return DemoWorld(folder, content["seed"], split_time=content["split_time"], **content["counts"])
 
 
 def _is_built(folder: Path, purpose: dict[str, Any], items: int) -> bool:
@@ -126,7 +126,7 @@ def _clear(folder: Path) -> None:
     remove(folder / MEDIA)
 
 
-def _write_tables(folder: Path, planted: Plant, events: Events, seed: int) -> None:
+def _write_tables(folder: Path, planted: GroundTruth, events: Events, seed: int) -> None:
     items, users = _ids("i", len(planted.cold)), _ids("u", planted.tastes.shape[1])
     texts = [write_text(factors, stream(seed, "text", i)) for i, factors in enumerate(planted.factors[0])]
     catalog = pl.DataFrame({"item_id": items}).with_columns(
@@ -164,7 +164,7 @@ def _columns(values: Array) -> dict[str, pl.Series]:
     }
 
 
-def _write_media(folder: Path, planted: Plant, seed: int) -> None:
+def _write_media(folder: Path, planted: GroundTruth, seed: int) -> None:
     images, sounds = folder / MEDIA / "images", folder / MEDIA / "audio"
     make_folder(images)
     make_folder(sounds)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from qarm.demo.ground_truth import Array, Plant, WorldSpec, stream
+from qarm.demo.ground_truth import Array, GroundTruth, WorldSpec, stream
 
 __all__ = ["SPLIT_TIME", "Events", "choose", "utilities"]
 
@@ -39,21 +39,21 @@ class Events:
         return len(self.user)
 
 
-def utilities(plant: Plant, users: slice | Ints) -> Floats:
+def utilities(truth: GroundTruth, users: slice | Ints) -> Floats:
     """Planted utility of every item for some users, float32 [users, items]."""
-    total = np.repeat(plant.popularity[None].astype(np.float32), len(plant.tastes[0, users]), axis=0)
+    total = np.repeat(truth.popularity[None].astype(np.float32), len(truth.tastes[0, users]), axis=0)
     # Term by term, not as one product: BLAS may sum in another order on another machine.
-    if plant.by_group:
-        for group, likes in zip(plant.groups, plant.tastes[:, users], strict=True):
+    if truth.by_group:
+        for group, likes in zip(truth.groups, truth.tastes[:, users], strict=True):
             total += likes.astype(np.float32)[:, group]
         return total
-    for factors, tastes in zip(plant.factors, plant.tastes, strict=True):
+    for factors, tastes in zip(truth.factors, truth.tastes, strict=True):
         for dim in range(factors.shape[1]):
             total += np.float32(tastes[users, dim, None]) * np.float32(factors[None, :, dim])
     return total
 
 
-def choose(spec: WorldSpec, plant: Plant, *, seed: int) -> Events:
+def choose(spec: WorldSpec, truth: GroundTruth, *, seed: int) -> Events:
     """Draw every user's choices, without repetition, in proportion to exp(utility) (Plackett-Luce).
 
     The race of exponential clocks gives that law: the k fastest of clocks with rate exp(utility) are
@@ -70,7 +70,7 @@ def choose(spec: WorldSpec, plant: Plant, *, seed: int) -> Events:
     for first in tqdm(chunks, disable=None, desc="choices", unit="chunk"):
         users = slice(first, min(first + USERS_PER_CHUNK, spec.users))
         random = stream(seed, "choices", first)
-        chosen = _race(utilities(plant, users), plant.cold, early[users], total[users], random)
+        chosen = _race(utilities(truth, users), truth.cold, early[users], total[users], random)
         item[ends[users.start] - total[users.start] : ends[users.stop - 1]] = chosen
     order = np.argsort(rank)
     return Events(user[order], item[order], _calendar(before, len(user) - before), before)

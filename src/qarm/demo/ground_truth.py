@@ -9,7 +9,18 @@ import numpy.typing as npt
 
 from qarm.errors import InputError, Problems
 
-__all__ = ["DIMS", "GROUPS", "PARTS", "SOURCES", "Plant", "Tastes", "WorldSpec", "centres", "plant", "stream"]
+__all__ = [
+    "DIMS",
+    "GROUPS",
+    "PARTS",
+    "SOURCES",
+    "GroundTruth",
+    "Tastes",
+    "WorldSpec",
+    "centres",
+    "draw_ground_truth",
+    "stream",
+]
 
 SOURCES = ("text", "image", "audio", "hidden")
 PARTS = (*SOURCES, "popularity")
@@ -82,7 +93,7 @@ class WorldSpec:
 
 
 @dataclass(frozen=True)
-class Plant:
+class GroundTruth:
     """The planted truth.
 
     factors: float64 [4, items, 2], one slice per source in the order of `SOURCES`, each column with
@@ -113,7 +124,7 @@ def stream(seed: int, name: str, *index: int) -> np.random.Generator:
     return np.random.default_rng([seed, STREAMS.index(name), *index])
 
 
-def plant(spec: WorldSpec, *, seed: int) -> Plant:
+def draw_ground_truth(spec: WorldSpec, *, seed: int) -> GroundTruth:
     """Draw factors, tastes, popularity and cold items.
 
     Raises:
@@ -126,7 +137,7 @@ def plant(spec: WorldSpec, *, seed: int) -> Plant:
     chosen = stream(seed, "cold").choice(spec.items, spec.items - spec.warm, replace=False)
     cold[chosen] = True
     likes = _directions if spec.tastes == "directions" else _likes
-    return Plant(
+    return GroundTruth(
         factors=np.stack([_factors(spec, seed, k) for k in range(len(SOURCES))]),
         tastes=np.stack([likes(spec, seed, k) for k in range(len(SOURCES))]),
         groups=np.stack([_groups(spec, stream(seed, "factors", k)) for k in range(len(SOURCES))]),
