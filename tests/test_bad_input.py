@@ -40,7 +40,7 @@ def keep(frame: pl.DataFrame) -> pl.DataFrame:
 
 CASES: dict[str, tuple[Change, Change, list[str]]] = {
     "missing column": (lambda t: t.drop("title"), keep, ["title"]),
-    "wrong type": (lambda t: t.with_columns(title=pl.concat_list(pl.lit(3))), keep, ["title", "List"]),
+    "wrong type": (lambda t: t.with_columns(title=pl.lit(b"\xff")), keep, ["title", "Binary"]),
     "empty items": (lambda t: t.clear(), keep, ["items.parquet", "no rows"]),
     "empty log": (keep, lambda t: t.clear(), ["interactions.parquet", "no rows"]),
     "duplicate ids": (lambda t: pl.concat([t, t.head(1)]), keep, ["duplicate", "a"]),

@@ -12,7 +12,7 @@ import polars as pl
 
 from qarm.errors import InputError, shown
 
-__all__ = ["Part", "address", "is_table", "located_parts", "media_folder"]
+__all__ = ["Part", "address", "escaped", "is_table", "located_parts", "media_folder"]
 
 Kind = Literal["parquet", "csv", "tsv", "jsonl", "arrow"]
 KINDS: dict[str, Kind] = {
@@ -82,6 +82,11 @@ def located_parts(place: Path | str) -> list[Part]:
             f"as {place}/*.{kinds[0]}"
         )
     return parts
+
+
+def escaped(place: str) -> str:
+    """A path, or an address but for its stars, as a pattern of polars that stands for itself."""
+    return glob.escape(place) if address(place) is None else place.replace("[", r"\[")
 
 
 def is_table(place: Path | str) -> bool:
@@ -181,7 +186,7 @@ def _remote(place: str) -> list[Part]:
 
 def _listed(pattern: str) -> list[str]:
     """Addresses that a pattern matches; brackets stand for themselves."""
-    found = pl.scan_lines(pattern.replace("[", r"\["), include_file_paths="place")
+    found = pl.scan_lines(escaped(pattern), include_file_paths="place")
     try:
         return sorted(found.select(pl.col("place").unique()).collect()["place"])
     except (pl.exceptions.PolarsError, OSError) as error:

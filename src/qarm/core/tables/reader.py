@@ -1,6 +1,5 @@
 """Tables of the input, from files or frames: only the columns that are asked for; errors name the file."""
 
-import glob
 import io
 import os
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from qarm.core.frames import Frame, as_frame
-from qarm.core.tables.location import Part, address, located_parts
+from qarm.core.tables.location import Part, escaped, located_parts
 from qarm.errors import InputError, Problems, shown
 
 __all__ = ["Table", "TableColumns", "column", "read_table", "table_name"]
@@ -233,8 +232,7 @@ def _parse_json_lines(
     def query(schema: dict[str, pl.DataType] | None) -> pl.LazyFrame:
         if isinstance(source, bytes):
             return pl.scan_ndjson(io.BytesIO(source), schema=schema, infer_schema_length=None)
-        place = source if address(source) else glob.escape(source)
-        return pl.scan_ndjson(place, schema=schema, infer_schema_length=None)
+        return pl.scan_ndjson(escaped(source), schema=schema, infer_schema_length=None)
 
     try:
         schema = query(None).collect_schema()
