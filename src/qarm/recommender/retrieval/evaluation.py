@@ -1,0 +1,153 @@
+"""Ranking figures over the whole catalogue: recall and NDCG, masked and unmasked, coverage and Gini."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from qarm.core.parallel.numba_jit import compiled
+from qarm.recommender.retrieval.histories import Histories
+
+__all__ = [
+    "CUTS",
+    "Ranks",
+    "first_items",
+    "gini",
+    "mean_ndcg",
+    "ndcg_of",
+    "rank_scores",
+    "rank_targets",
+    "recall_of",
+]
+
+CUTS = (5, 10, 50, 200)
+Floats = npt.NDArray[np.float64]
+Score = Callable[[Histories], npt.NDArray[np.float32]]
+
+
+@compiled()
+def _ranks(
+    scores: npt.NDArray[np.float32],
+    first: npt.NDArray[np.int64],
+    targets: npt.NDArray[np.int32],
+    ranks: npt.NDArray[np.int64],
+) -> None:
+    """Rank of each target, from 0: items with a higher score, or an equal one and a smaller row."""
+    for user in range(len(first) - 1):
+        for place in range(first[user], first[user + 1]):
+            target = targets[place]
+            score, rank = scores[user, target], 0
+            for item in range(scores.shape[1]):
+                rank += scores[user, item] > score or (scores[user, item] == score and item < target)
+            ranks[place] = rank
+
+
+def rank_scores(scores: npt.NDArray[np.float32], targets: Histories) -> npt.NDArray[np.int64]:
+    """Rank of each user's targets in a row of scores, from 0; of equal scores the smaller row comes first.
+
+    Args:
+        scores: float32 [users, items]; targets: of the same users.
+    """
+    ranks = np.empty(len(targets.items), np.int64)
+    _ranks(scores, targets.offsets, targets.items, ranks)
+    return ranks
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Ranks of users' targets among all items, from 0, and the first items of each user's list.
+
+    masked, unmasked: int64 [m], with and without the user's own history left out; offsets: int64 [users + 1],
+    of each user's targets; top: int32 [users, k], first items of the masked lists, -1 where there are fewer.
+    """
+
+    targets: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    masked: npt.NDArray[np.int64]
+    unmasked: npt.NDArray[np.int64]
+    top: npt.NDArray[np.int32]
+
+
+def rank_targets(score: Score, histories: Histories, targets: Histories, *, top: int = 10) -> Ranks:
+    """Ranks of each user's targets by the scores of a retriever; the masked list leaves the history out.
+
+    A target that the user has had keeps its score in the masked list, as it is what is asked for.
+
+    Args:
+        score: of a block of histories, float32 [users, items].
+        histories, targets: of the same users; top: length of the lists.
+    """
+    masked, unmasked = (np.empty(len(targets.items), np.int64) for _ in range(2))
+    lists = np.full((len(histories), top), -1, np.int32)
+    for users, block in histories.blocks():
+        scores, wanted = score(block)[: len(users)], targets.only(users)
+        part = slice(targets.offsets[users[0]], targets.offsets[users[-1] + 1])
+        unmasked[part] = rank_scores(scores, wanted)
+        kept = scores[wanted.owners(), wanted.items]
+        scores[block.owners(), block.items] = -np.inf
+        lists[users] = _first(scores, top)
+        scores[wanted.owners(), wanted.items] = kept
+        masked[part] = rank_scores(scores, wanted)
+    return Ranks(targets.items, targets.offsets, masked, unmasked, lists)
+
+
+def _first(scores: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.int32]:
+    """The `count` best items of each row, -1 beyond those with a finite score."""
+    rows = first_items(scores, count)
+    found = np.full((len(scores), count), -1, np.int32)
+    reachable = np.take_along_axis(scores, rows, axis=1) > -np.inf
+    found[:, : rows.shape[1]] = np.where(reachable, rows, -1)
+    return found
+
+
+def first_items(scores: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.int64]:
+    """Columns of the highest scores of each row, best first; of equal ones the smaller column, [n, count]."""
+    count = min(count, scores.shape[1])
+    kth = np.partition(scores, scores.shape[1] - count, axis=1)[:, scores.shape[1] - count]
+    rows = np.empty((len(scores), count), np.int64)
+    for user in range(len(scores)):
+        near = np.flatnonzero(scores[user] >= kth[user])
+        rows[user] = near[np.argsort(-scores[user, near], kind="stable")[:count]]
+    return rows
+
+
+def recall_of(ranks: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64], cut: int) -> Floats:
+    """Recall at `cut` of each user, of at most `cut` targets; NaN without a target, float64 [users]."""
+    return _per_user((ranks < cut).astype(float), offsets) / _ideal(offsets, np.ones(cut))
+
+
+def ndcg_of(ranks: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64], cut: int) -> Floats:
+    """NDCG at `cut` of each user (Järvelin and Kekäläinen, TOIS 2002); NaN without one, [users]."""
+    gains = np.where(ranks < cut, 1 / np.log2(ranks + 2.0), 0.0)
+    return _per_user(gains, offsets) / _ideal(offsets, 1 / np.log2(np.arange(cut) + 2.0))
+
+
+def _per_user(values: Floats, offsets: npt.NDArray[np.int64]) -> Floats:
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    found: Floats = sums[offsets[1:]] - sums[offsets[:-1]]
+    return found
+
+
+def _ideal(offsets: npt.NDArray[np.int64], gains: Floats) -> Floats:
+    """The most that a user can reach; NaN without a target."""
+    reached = np.concatenate([[np.nan], np.cumsum(gains)])
+    found: Floats = reached[np.minimum(np.diff(offsets), len(gains))]
+    return found
+
+
+def mean_ndcg(score: Score, histories: Histories, targets: Histories, *, cut: int = 10) -> float:
+    """Mean NDCG of the masked lists over the users with a target; 0 without one."""
+    if not targets.lengths.any():
+        return 0.0
+    ranks = rank_targets(score, histories, targets, top=1)
+    return float(np.nanmean(ndcg_of(ranks.masked, ranks.offsets, cut)))
+
+
+def gini(counts: npt.NDArray[np.int64]) -> float:
+    """Gini coefficient of recommendations per item: 0 all alike, 1 all on one item."""
+    ranked, total = np.sort(counts), int(counts.sum())
+    if not total:
+        return 0.0
+    weights = 2 * np.arange(1, len(ranked) + 1) - len(ranked) - 1
+    return float((weights * ranked).sum() / (len(ranked) * total))

@@ -1,0 +1,272 @@
+"""Recommender: lists of items for users or histories, and items similar to one, from a run's retriever."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from qarm.core.item_index import ItemIndex
+from qarm.data.codes import Codes
+from qarm.errors import InputError
+from qarm.recommender.retrieval.blend import Blend, DenseRetriever
+from qarm.recommender.retrieval.evaluation import first_items
+from qarm.recommender.retrieval.histories import Histories
+from qarm.recommender.retrieval.new_items import with_new_items
+from qarm.recommender.retrieval.storage import StoredRetriever, read_retriever
+
+__all__ = ["Recommendation", "Recommendations", "Recommender"]
+
+POPULAR = "popular of late"
+SCHEMA = {
+    "user_id": pl.String,
+    "rank": pl.Int32,
+    "item_id": pl.String,
+    "score": pl.Float32,
+    "why": pl.String,
+    "because": pl.String,
+}
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """An item of a list: rank from 1, score, the retriever that gave most, and the history's item behind it.
+
+    score: standard deviations above the catalogue's mean, of the blend. because: None where no item of the
+    history speaks for it, as in the list of popular items.
+    """
+
+    rank: int
+    item_id: str
+    score: float
+    why: str
+    because: str | None
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """List of items for one user; user_id: None for a history; unknown: events on items that are unknown.
+
+    popular: whether it is the list of popular items, for want of any history.
+    """
+
+    user_id: str | None
+    items: list[Recommendation]
+    unknown: int = 0
+    popular: bool = False
+
+
+class Recommender:
+    """Recommendations from a blend of retrievers over the whole catalogue.
+
+    Args:
+        stored: the retrievers, the items and the users' histories of a run.
+    """
+
+    def __init__(self, stored: StoredRetriever) -> None:
+        self.blend: Blend = stored.blend
+        self.item_ids = list(stored.item_ids)
+        self.index = ItemIndex(self.item_ids)
+        self.users = ItemIndex(stored.user_ids)
+        self.histories = stored.histories
+        self.recent = stored.recent
+
+    @classmethod
+    def from_run(cls, folder: Path | str) -> "Recommender":
+        """Recommender of a run; items that were appended to its codes since are recommended by their codes.
+
+        Raises:
+            ArtifactError: the run has no finished retriever, or a damaged one.
+        """
+        folder = Path(folder)
+        recommender = cls(read_retriever(folder / "retriever"))
+        codes = folder / "codes" / "codes.parquet"
+        return recommender.with_codes(Codes.read(codes)) if codes.is_file() else recommender
+
+    def __repr__(self) -> str:
+        weights = ", ".join(f"{name} {weight:g}" for name, weight in self.blend.active.items())
+        return f"Recommender({len(self.item_ids):,} items, {len(self.users):,} users, {weights})"
+
+    def with_codes(self, codes: Codes) -> "Recommender":
+        """The same with the coded items that it does not know yet, at the end of the catalogue."""
+        new = [row for row, item in enumerate(codes.item_ids) if item not in self.index]
+        if new:
+            self.blend = with_new_items(self.blend, codes, new)
+            self.item_ids += [codes.item_ids[row] for row in new]
+            self.index = ItemIndex(self.item_ids)
+            self.recent = np.concatenate([self.recent, np.zeros(len(new), np.int64)])
+        return self
+
+    # ---- lists ----------------------------------------------------------------------------------
+
+    def recommend(
+        self,
+        users: str | Sequence[str] | None = None,
+        *,
+        histories: Sequence[Sequence[str]] | None = None,
+        k: int = 10,
+        only: Iterable[str] | None = None,
+        without: Iterable[str] | None = None,
+        repeat: bool = False,
+    ) -> list[Recommendations]:
+        """The best k items for each user or history, fewer where fewer are left; in any batch the same.
+
+        A user or history without a known item gets the list of popular items, and `popular` says so.
+
+        Args:
+            users: ids, one or many; an unknown one has no history. histories: item ids, oldest first, in
+                place of users; unknown items are left out and counted.
+            k: length of a list. only, without: items that may or may not be recommended.
+            repeat: whether items of the history may be recommended.
+
+        Raises:
+            InputError: users and histories, or neither; k below 1; unknown items in `only` or `without`.
+        """
+        names, asked, unknown = self._asked(users, histories)
+        if k < 1:
+            raise InputError(f"got k={k}, need at least 1")
+        allowed = self._allowed(only, without)
+        result: list[Recommendations] = []
+        for rows, block in asked.blocks():
+            lists = self._block(block, len(rows), k, allowed, repeat=repeat)
+            result += [
+                Recommendations(names[row], items, unknown[row], popular=not len(asked[row]))
+                for row, items in zip(rows.tolist(), lists, strict=True)
+            ]
+        return result
+
+    def _asked(
+        self, users: str | Sequence[str] | None, histories: Sequence[Sequence[str]] | None
+    ) -> tuple[list[str | None], Histories, list[int]]:
+        """Names, known histories and numbers of unknown events of who asks."""
+        if (users is None) == (histories is None):
+            raise InputError("give users or histories, one of the two")
+        if histories is not None:
+            rows = [self.index.find(list(history)) for history in histories]
+            known = Histories.of([row[row >= 0].astype(np.int32) for row in rows])
+            return [None] * len(rows), known, [int((row < 0).sum()) for row in rows]
+        names = [users] if isinstance(users, str) else list(users or ())
+        places = self.users.find(names)
+        empty = np.empty(0, np.int32)
+        lists = [self.histories[place] if place >= 0 else empty for place in places.tolist()]
+        return [*names], Histories.of(lists), [0] * len(names)
+
+    def _allowed(self, only: Iterable[str] | None, without: Iterable[str] | None) -> npt.NDArray[np.bool_]:
+        missing = "no item {items} in the catalogue of {count:,}; correct `only` or `without`"
+        allowed = np.ones(len(self.item_ids), bool)
+        if only is not None:
+            allowed[:] = False
+            allowed[self.index.rows(list(only), missing=missing)] = True
+        allowed[self.index.rows(list(without or ()), missing=missing)] = False
+        return allowed
+
+    def _block(
+        self, block: Histories, users: int, k: int, allowed: npt.NDArray[np.bool_], *, repeat: bool
+    ) -> list[list[Recommendation]]:
+        """Lists of a block of histories."""
+        scores = self.blend.scores(block) - self.blend.centre(block).astype(np.float32)[:, None]
+        empty = block.lengths == 0
+        scores[empty] = np.log1p(self.recent).astype(np.float32)
+        scores[:, ~allowed] = -np.inf
+        if not repeat:
+            scores[block.owners(), block.items] = -np.inf
+        best = first_items(scores, k)
+        values = np.take_along_axis(scores, best, axis=1)
+        parts = self.blend.contributions(block, best)
+        lists = []
+        for user in range(users):
+            count = int((values[user] > -np.inf).sum())
+            reasons = [
+                (POPULAR, None)
+                if empty[user]
+                else self._reason(parts, block[user], user, place, int(best[user, place]))
+                for place in range(count)
+            ]
+            lists.append(
+                [
+                    Recommendation(
+                        place + 1, self.item_ids[best[user, place]], float(values[user, place]), *reason
+                    )
+                    for place, reason in enumerate(reasons)
+                ]
+            )
+        return lists
+
+    def _reason(
+        self,
+        parts: Mapping[str, npt.NDArray[np.float64]],
+        history: npt.NDArray[np.int32],
+        user: int,
+        place: int,
+        item: int,
+    ) -> tuple[str, str | None]:
+        """The part that gave the item most, and the history's item that spoke most for it there."""
+        name = max(parts, key=lambda part: float(parts[part][user, place]))
+        support = self.blend.parts[name].support(history, item)
+        if not support.any():
+            return name, None
+        return name, self.item_ids[history[int(np.argmax(support))]]
+
+    # ---- similarity -----------------------------------------------------------------------------
+
+    def similar_items(self, item_id: str, k: int = 10) -> list[tuple[str, float]]:
+        """The k items whose model vectors have the highest cosine with an item's, best first.
+
+        Raises:
+            InputError: the item is unknown, or k below 1.
+        """
+        row = int(self.index.rows([item_id])[0])
+        return self._nearest(self._vectors(), row, k, self.item_ids)
+
+    def similar_users(self, user_id: str, k: int = 10) -> list[tuple[str, float]]:
+        """The k users whose query vectors have the highest cosine with a user's, best first.
+
+        Raises:
+            InputError: the user is unknown, or k below 1.
+        """
+        row = int(
+            self.users.rows([user_id], missing="no user {items}; give ids of the {count:,} known users")[0]
+        )
+        part = self._dense()
+        queries = np.concatenate([part.queries(block) for _, block in self.histories.blocks()])
+        return self._nearest(_unit(queries[: len(self.users)]), row, k, list(self.users))
+
+    def _vectors(self) -> npt.NDArray[np.float32]:
+        return _unit(self._dense().candidates)
+
+    def _dense(self) -> DenseRetriever:
+        """The part whose vectors say what is similar: the model, or content-kNN where there is none."""
+        for name in ("model", "content-knn"):
+            if isinstance(part := self.blend.parts.get(name), DenseRetriever):
+                return part
+        raise InputError("the blend has neither the model nor content-knn; add one to retriever.blend")
+
+    @staticmethod
+    def _nearest(
+        unit: npt.NDArray[np.float32], row: int, k: int, ids: Sequence[str]
+    ) -> list[tuple[str, float]]:
+        if k < 1:
+            raise InputError(f"got k={k}, need at least 1")
+        cosines = unit @ unit[row]
+        cosines[row] = -np.inf
+        best = first_items(cosines[None], min(k, len(ids) - 1))[0] if len(ids) > 1 else []
+        return [(ids[other], float(cosines[other])) for other in best]
+
+
+def recommendations_frame(lists: Sequence[Recommendations]) -> pl.DataFrame:
+    """Rows user_id, rank, item_id, score, why and because of all lists."""
+    rows = [
+        (each.user_id, item.rank, item.item_id, item.score, item.why, item.because)
+        for each in lists
+        for item in each.items
+    ]
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    unit: npt.NDArray[np.float32] = vectors / np.maximum(
+        np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12
+    )
+    return unit

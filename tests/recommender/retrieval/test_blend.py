@@ -1,0 +1,81 @@
+"""Blend: moments against dense scores, weights that validation wants, cold intercept within its cost."""
+
+import numpy as np
+import pytest
+
+from qarm.recommender.retrieval.blend import Blend
+from qarm.recommender.retrieval.blend_search import fit_blend
+from qarm.recommender.retrieval.counting import ContentKnn, Popularity, item_knn
+from qarm.recommender.retrieval.evaluation import first_items
+from qarm.recommender.retrieval.histories import Histories
+
+ITEMS = 30
+
+
+@pytest.fixture(scope="module")
+def histories() -> Histories:
+    random = np.random.default_rng(0)
+    return Histories.of([random.integers(0, ITEMS - 5, random.integers(2, 9)) for _ in range(70)])
+
+
+@pytest.fixture(scope="module")
+def blend(histories: Histories) -> Blend:
+    vectors = np.random.default_rng(1).normal(size=(ITEMS, 6))
+    parts = {
+        "content-knn": ContentKnn.of(vectors),
+        "item-knn": item_knn(histories, ITEMS),
+        "popularity": Popularity.of(histories, ITEMS),
+    }
+    weights = {"content-knn": 1.0, "item-knn": 0.7, "popularity": 0.2}
+    return Blend(parts, weights, histories.counts(ITEMS) == 0, intercept=0.4)
+
+
+def by_hand(blend: Blend, histories: Histories) -> np.ndarray:
+    total = np.zeros((len(histories), ITEMS))
+    for name, weight in blend.weights.items():
+        scores = blend.parts[name].scores(histories).astype(float)
+        total += weight * (scores - scores.mean(1, keepdims=True)) / scores.std(1, keepdims=True)
+    return total + 0.4 * blend.cold
+
+
+def test_scores_are_the_weighted_sum_of_standardised_parts(blend: Blend, histories: Histories) -> None:
+    some = histories.only(np.arange(9))
+    found = blend.scores(some) - blend.centre(some)[:, None]
+    np.testing.assert_allclose(found, by_hand(blend, some), atol=1e-4)
+
+
+def test_contributions_add_up_to_the_scores(blend: Blend, histories: Histories) -> None:
+    some, items = histories.only(np.arange(4)), np.tile([0, 7, 29], (4, 1))
+    total = sum(blend.contributions(some, items).values()) + 0.4 * blend.cold[items]
+    np.testing.assert_allclose(total, by_hand(blend, some)[:, [0, 7, 29]], atol=1e-4)
+
+
+def test_the_search_gives_weight_to_what_is_right(histories: Histories) -> None:
+    random = np.random.default_rng(3)
+    vectors = np.eye(ITEMS)
+    vectors[np.arange(ITEMS), (np.arange(ITEMS) + 1) % ITEMS] = 0.9  # each item is like the next
+    targets = Histories.of([[(int(row[-1]) + 1) % ITEMS] for row in map(histories.__getitem__, range(70))])
+    noise = ContentKnn.of(random.normal(size=(ITEMS, 5)))
+    cold = np.zeros(ITEMS, bool)
+    fitted = fit_blend(
+        {"noise": noise, "right": ContentKnn.of(vectors, decay=0.1)}, histories, targets, cold=cold
+    )
+    assert fitted.weights["noise"] == 1.0
+    assert fitted.weights["right"] >= 1.5
+
+
+def test_the_cold_intercept_grows_with_what_it_may_cost(histories: Histories) -> None:
+    vectors = np.random.default_rng(5).normal(size=(ITEMS, 8))
+    parts = {"item-knn": item_knn(histories, ITEMS), "content-knn": ContentKnn.of(vectors)}
+    cold = histories.counts(ITEMS) == 0
+    scores = parts["item-knn"].scores(histories)
+    scores[histories.owners(), histories.items] = -np.inf
+    eighth = first_items(scores, 8)[:, -1]  # five cold items before it push it out of the first ten
+    targets = Histories.of([[int(item), *[ITEMS - 1] * (user % 10 == 0)] for user, item in enumerate(eighth)])
+    intercepts = [
+        fit_blend(parts, histories, targets, cold=cold, cost=cost).intercept for cost in (0.0, 0.2, 0.6)
+    ]
+    assert intercepts == sorted(intercepts)
+    assert intercepts[-1] > intercepts[0]
+    nobody = fit_blend(parts, histories, targets, cold=np.zeros(ITEMS, bool))
+    assert nobody.intercept == 0
