@@ -13,6 +13,7 @@ from qarm.recommender.retrieval.counting import ContentKnn, Popularity, item_knn
 from qarm.recommender.retrieval.evaluation import mean_ndcg
 from qarm.recommender.retrieval.histories import Histories
 from qarm.recommender.retrieval.item_vectors import ItemContent
+from qarm.recommender.retrieval.sequence_model import SequenceModel
 from qarm.recommender.retrieval.training import new_sequence_model, train_sequence_model
 from qarm.schemas.retrieval import CountingSettings, TrainedEpoch
 
@@ -48,17 +49,26 @@ class Validation:
 
 @dataclass(frozen=True)
 class FittedRetrievers:
-    """Blend, the settings of its counting parts, and the epochs of its model."""
+    """Blend, the settings of its counting parts, and the training of its model.
+
+    decay: epochs over which the model's step size fell to 0.
+    """
 
     blend: Blend
     counting: CountingSettings
     epochs: list[TrainedEpoch]
+    decay: int
 
     @property
     def best(self) -> int:
         """Number of epochs up to the best one."""
-        figures = [line.valid_ndcg for line in self.epochs if line.valid_ndcg is not None]
-        return figures.index(max(figures)) + 1 if figures else len(self.epochs)
+        return _best(self.epochs)[0]
+
+
+def _best(lines: list[TrainedEpoch]) -> tuple[int, float]:
+    """Number of epochs up to the best one, and its NDCG; all of them where nothing was validated."""
+    figures = [line.valid_ndcg for line in lines if line.valid_ndcg is not None]
+    return (figures.index(max(figures)) + 1, max(figures)) if figures else (len(lines), 0.0)
 
 
 def tune_counting(
@@ -152,21 +162,14 @@ def fit_retrievers(
         histories: the training part. content: what the model may read of items. vectors: float32 [items, d],
             for content-kNN.
     """
-    items, counts = len(validation.cold), histories.counts(len(validation.cold))
+    items = len(validation.cold)
     settings = tune_counting(histories, vectors, validation, seed=seed)
     parts: Parts = {}
     lines: list[TrainedEpoch] = []
+    decay = config.epochs
     if "model" in config.blend:
-        model = new_sequence_model(content, counts, config, seed=seed)
         sample = validation.sample(USERS, seed=seed)
-        lines = train_sequence_model(
-            model,
-            histories,
-            config,
-            seed=seed,
-            validate=(lambda trained: _reached(trained, sample)) if len(sample.targets) else None,
-        )
-        parts["model"] = model
+        parts["model"], lines, decay = _fit_model(histories, content, sample, config, seed=seed)
     others = [name for name in config.blend if name != "model"]
     parts |= counting_parts(others, histories, vectors, settings, items)
     blend = fit_blend(
@@ -177,7 +180,32 @@ def fit_retrievers(
         cost=config.cold_cost,
         seed=seed,
     )
-    return FittedRetrievers(blend, settings, lines)
+    return FittedRetrievers(blend, settings, lines, decay)
+
+
+def _fit_model(
+    histories: Histories, content: ItemContent, sample: Validation, config: RetrieverConfig, *, seed: int
+) -> tuple[SequenceModel, list[TrainedEpoch], int]:
+    """Trained model, its epochs, and over how many of them the step size decayed.
+
+    Where the best epoch comes early, a second training decays over just that many; the better one is kept.
+    """
+    counts = histories.counts(len(sample.cold))
+    validate = (lambda trained: _reached(trained, sample)) if len(sample.targets) else None
+
+    def trained(decay: int) -> tuple[SequenceModel, list[TrainedEpoch], int]:
+        model = new_sequence_model(content, counts, config, seed=seed)
+        lines = train_sequence_model(
+            model, histories, config, seed=seed, validate=validate, epochs=decay, decay=decay
+        )
+        return model, lines, decay
+
+    first = trained(config.epochs)
+    early, reached = _best(first[1])
+    if validate is None or early > config.epochs // 2:
+        return first
+    second = trained(early)
+    return second if _best(second[1])[1] > reached else first
 
 
 def refit_retrievers(
@@ -195,9 +223,9 @@ def refit_retrievers(
     parts: Parts = {}
     if "model" in config.blend:
         model = new_sequence_model(content, counts, config, seed=seed)
-        train_sequence_model(model, histories, config, seed=seed, epochs=chosen.best)
+        train_sequence_model(model, histories, config, seed=seed, epochs=chosen.best, decay=chosen.decay)
         parts["model"] = model
     others = [name for name in chosen.blend.parts if name != "model"]
     parts |= counting_parts(others, histories, vectors, chosen.counting, items)
     blend = Blend(parts, chosen.blend.weights, counts == 0, chosen.blend.intercept)
-    return FittedRetrievers(blend, chosen.counting, chosen.epochs)
+    return FittedRetrievers(blend, chosen.counting, chosen.epochs, chosen.decay)

@@ -86,6 +86,8 @@ class _Trainer:
         items: int,
         config: RetrieverConfig,
         random: np.random.Generator,
+        *,
+        decay: int,
     ) -> None:
         self.model, self.loss, self.config, self.random, self.items = model, loss, config, random, items
         self.histories = histories.latest(config.history + 1)
@@ -94,12 +96,12 @@ class _Trainer:
         steps = max(1, math.ceil(targets / config.batch))
         self.passes = max(1, math.ceil(config.min_steps / (config.epochs * steps)))
         self.optimizers = _optimizers(model, config)
-        total = config.epochs * self.passes * steps
+        total = decay * self.passes * steps
         warm_up = min(WARM_UP, total // 4 + 1)
 
         def factor(step: int) -> float:
-            decay = 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
-            return decay * min(1.0, (step + 1) / warm_up)
+            cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
+            return cosine * min(1.0, (step + 1) / warm_up)
 
         schedule = torch.optim.lr_scheduler.LambdaLR
         self.schedules = [schedule(optimizer, factor) for optimizer in self.optimizers]
@@ -155,6 +157,7 @@ def train_sequence_model(
     seed: int,
     validate: "Validate[SequenceModel] | None" = None,
     epochs: int | None = None,
+    decay: int | None = None,
 ) -> list[TrainedEpoch]:
     """Train a sequence model with sampled softmax; arguments and result as of `train_model`."""
     random = np.random.default_rng([seed, 29])
@@ -162,7 +165,9 @@ def train_sequence_model(
     loss = SampledSoftmax(
         model, counts, len(histories), negatives=config.negatives, log_q=config.log_q, random=random
     )
-    return train_model(model, loss, histories, config, seed=seed, validate=validate, epochs=epochs)
+    return train_model(
+        model, loss, histories, config, seed=seed, validate=validate, epochs=epochs, decay=decay
+    )
 
 
 def train_model(
@@ -174,6 +179,7 @@ def train_model(
     seed: int,
     validate: "Validate[Model] | None" = None,
     epochs: int | None = None,
+    decay: int | None = None,
 ) -> list[TrainedEpoch]:
     """Train on every event of the histories; the model ends as its best epoch by `validate`.
 
@@ -183,13 +189,13 @@ def train_model(
         model: changed. loss: of histories int64 [b, t] and cold items bool [items].
         histories: the training part, rows of the model's items.
         validate: a figure of the frozen model, higher is better; None: the last epoch is kept.
-        epochs: stop after this many, for a second training as long as the first; None: as configured.
+        epochs: most epochs; decay: epochs over which the step size falls to 0; None: as configured.
 
     Returns:
         Loss and figure of each epoch.
     """
     random = np.random.default_rng([seed, 43])
-    trainer = _Trainer(model, loss, histories, model.item_count, config, random)
+    trainer = _Trainer(model, loss, histories, model.item_count, config, random, decay=decay or config.epochs)
     lines: list[TrainedEpoch] = []
     best, kept = -math.inf, None
     with kept_memory(), torch.random.fork_rng(devices=[]):
