@@ -30,10 +30,10 @@ from qarm.quantizer.residual_kmeans import ResidualKMeans
 from qarm.recommender.retrieval.blend import Blend
 from qarm.recommender.retrieval.evaluation import ndcg_of, rank_targets, recall_of
 from qarm.recommender.retrieval.fitting import Validation, counting_parts, fit_retrievers, tune_counting
-from qarm.recommender.retrieval.generative import CodeDecoder, ParallelCodes
 from qarm.recommender.retrieval.histories import Histories, leave_last_out
-from qarm.recommender.retrieval.item_vectors import ItemContent
-from qarm.recommender.retrieval.training import new_sequence_model, train_model
+from qarm.recommender.retrieval.models.generative import CodeDecoder, ParallelCodes
+from qarm.recommender.retrieval.models.item_vectors import ItemContent
+from qarm.recommender.retrieval.models.training import new_sequence_model, train_model
 
 # recall@10 and NDCG@10 that papers report on the sequences of S3-Rec's Beauty
 PUBLISHED = {

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from qarm.recommender.code_embedding import CodeEmbedding as CodeEmbedding
     from qarm.recommender.ranking.evaluate import compare as compare
     from qarm.recommender.ranking.fitting import train_ranker as train_ranker
+    from qarm.recommender.retrieval.recommender import Recommender as Recommender
 
 _HOME = {
     "ArtifactError": "errors",
@@ -47,6 +48,7 @@ _HOME = {
     "Log": "data.interactions",
     "NearestCodes": "quantizer.knn_codes",
     "QarmError": "errors",
+    "Recommender": "recommender.retrieval.recommender",
     "ResidualKMeansFSQ": "quantizer.fsq",
     "ResidualKMeansOPQ": "quantizer.opq",
     "RQVAE": "quantizer.rqvae",

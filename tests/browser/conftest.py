@@ -31,6 +31,8 @@ SMALL = {
     "encoder.image": "null",
     "encoder.epochs": "1",
     "encoder.min_steps": "1",
+    "retriever.min_steps": "1",
+    "retriever.epochs": "1",
     "encoder.dim": "16",
     "encoder.hidden": "16",
     "quantizer.width": "4",

@@ -17,6 +17,8 @@ TINY = {
     "encoder.audio": "null",
     "encoder.epochs": "1",
     "encoder.min_steps": "1",
+    "retriever.min_steps": "1",
+    "retriever.epochs": "1",
     "encoder.dim": "16",
     "quantizer.width": "4",
     "quantizer.nearest": "3",

@@ -32,6 +32,8 @@ SMALL = {
     "pairs.user2item.epochs": "2",
     "encoder.epochs": "2",
     "encoder.min_steps": "1",
+    "retriever.min_steps": "1",
+    "retriever.epochs": "1",
     "encoder.dim": "32",
     "quantizer.width": "8",
     "quantizer.nearest": "5",

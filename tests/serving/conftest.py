@@ -19,6 +19,8 @@ SMALL = {
     "pairs.user2item.epochs": "1",
     "encoder.epochs": "1",
     "encoder.min_steps": "1",
+    "retriever.min_steps": "1",
+    "retriever.epochs": "1",
     "encoder.dim": "16",
     "encoder.hidden": "16",
     "quantizer.width": "4",

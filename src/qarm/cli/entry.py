@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
-from qarm.cli import codes, serving, stages
+from qarm.cli import codes, recommendations, serving, stages
 from qarm.cli.output import fail
 from qarm.core.disk_errors import explained
 from qarm.errors import QarmError
@@ -19,7 +19,7 @@ app = App(
     help_format="plaintext",
     version_flags=["--version"],
 )
-for commands in (stages, codes, serving):
+for commands in (stages, codes, recommendations, serving):
     app.update(commands.app)
 
 

@@ -32,6 +32,7 @@ def _stage_command(last: str) -> Callable[..., None]:
 for _name, _help in {
     "align": "Fine-tune the encoder on the pairs.",
     "embed": "Vectors of every item, before and after alignment.",
+    "retrieve": "Fit and test the retrievers over the whole catalogue.",
     "train": "Train and test the ranker's variants.",
     "report": "Write the report page.",
 }.items():

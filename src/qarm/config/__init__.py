@@ -1,5 +1,6 @@
 """Config: typed sections for the tables and the stages, and the sources that their values come from."""
 
+from qarm.config.retriever import RetrieverConfig
 from qarm.config.sources import load_config, saved_config
 from qarm.config.stages import (
     FEATURES,
@@ -45,6 +46,7 @@ __all__ = [
     "PerSource",
     "QuantizerConfig",
     "RankerConfig",
+    "RetrieverConfig",
     "SplitConfig",
     "SwingConfig",
     "User2ItemConfig",

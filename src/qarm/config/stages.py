@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from qarm.config.retriever import RetrieverConfig
 from qarm.config.tables import Count, Data, Positive, Section, Seed, Share, SplitConfig
 
 __all__ = [
@@ -280,6 +281,7 @@ class Config(Section):
     pairs: PairsConfig = PairsConfig()
     encoder: EncoderConfig = EncoderConfig()
     quantizer: QuantizerConfig = QuantizerConfig()
+    retriever: RetrieverConfig = RetrieverConfig()
     ranker: RankerConfig = RankerConfig()
     compare: CompareConfig = CompareConfig()
 

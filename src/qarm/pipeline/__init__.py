@@ -1,4 +1,4 @@
-"""Pipeline: check, mine, align, embed, quantize, train and report, in this order.
+"""Pipeline: check, mine, align, embed, quantize, retrieve, train and report, in this order.
 
 Each stage reads what earlier stages wrote, works in a folder that nobody sees until it is finished,
 and is skipped when its inputs and settings are those of the last time.

@@ -7,7 +7,7 @@ from pathlib import Path
 from qarm.data.run_inputs import Run
 from qarm.pipeline.check import check_tables
 from qarm.pipeline.item_stages import align_encoder, embed_items, mine, quantize
-from qarm.pipeline.user_stages import RAW, VECTORS, report, train
+from qarm.pipeline.user_stages import RAW, VECTORS, report, retrieve, train
 from qarm.schemas.base import Figure
 
 __all__ = ["RAW", "STAGES", "VECTORS", "Stage"]
@@ -54,6 +54,13 @@ STAGES = (
         quantize,
     ),
     Stage(
+        "retrieve",
+        "retriever/results.json",
+        ("interactions", "codes/codes.parquet", VECTORS),
+        ("seed", "data", "split", "retriever"),
+        retrieve,
+    ),
+    Stage(
         "train",
         "recommender/results.json",
         ("interactions", "users", "codes/codes.parquet", VECTORS, RAW),
@@ -71,10 +78,11 @@ STAGES = (
             "encoder/",
             "embeddings/",
             "codes/",
+            "retriever/",
             "recommender/",
             "compare/results.json",
         ),
-        ("seed", "data", "split", "pairs", "encoder", "quantizer", "ranker"),
+        ("seed", "data", "split", "pairs", "encoder", "quantizer", "retriever", "ranker"),
         report,
     ),
 )

@@ -1,4 +1,4 @@
-"""Stages that test the codes on users: rankers, and the report of the run."""
+"""Stages that use the codes for users: retrievers, rankers, and the report of the run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +11,24 @@ from qarm.data.run_inputs import Run
 from qarm.schemas.base import Figure
 from qarm.schemas.results import Results
 
-__all__ = ["RAW", "VECTORS", "report", "train"]
+__all__ = ["RAW", "VECTORS", "report", "retrieve", "train"]
 
 RAW, VECTORS = "embeddings/raw.parquet", "embeddings/embeddings.parquet"
+
+
+def retrieve(run: Run, work: Path) -> Mapping[str, Figure]:
+    """Retrievers over the whole catalogue, and their figures on the test part."""
+    from qarm.recommender.retrieval.retrieve import retrieve as fit_and_write
+
+    return fit_and_write(
+        run.split,
+        run.catalog.item_ids,
+        codes=Codes.read(run.folder / "codes" / "codes.parquet"),
+        vectors=Embeddings.read(run.folder / VECTORS),
+        config=run.config.retriever,
+        folder=work,
+        seed=run.config.seed,
+    )
 
 
 def train(run: Run, work: Path) -> Mapping[str, Figure]:

@@ -11,6 +11,7 @@ from qarm.schemas.encoder import AlignStep, EmbeddingQuality, EncoderCard, Neigh
 from qarm.schemas.explorer import ExplorerItems, Tree
 from qarm.schemas.pairs import PairQuality
 from qarm.schemas.results import Baselines, Cell, RankerShape, Results, Summary
+from qarm.schemas.retrieval import BlendShape, RetrievalResults, RetrieverShape
 
 __all__ = ["SCHEMAS", "schema_of"]
 
@@ -33,6 +34,9 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "codes/quality.json": CodeQuality,
     "codes/quantizer/config.json": Saved,
     "codes/nearest/config.json": Saved,
+    "retriever/blend.json": BlendShape,
+    "retriever/model/config.json": RetrieverShape,
+    "retriever/results.json": RetrievalResults,
     "recommender/results.json": Results,
     "recommender/cells/baselines.json": Baselines,
     "recommender/cells/*.json": Cell,

@@ -1,1 +1,1 @@
-"""Retrieval: the whole catalogue ranked for a user, by counting, by a sequence model and by decoded codes."""
+"""Retrieval from the whole catalogue: counting, content, a sequence model, and their blend."""

@@ -137,6 +137,18 @@ class Blend:
         scores[sparse.row, sparse.col] += sparse.data
         return scores
 
+    def exact_scores(self, histories: Histories, items: npt.NDArray[np.int64]) -> Floats:
+        """Scores of some items, float64 [users, k], the same to the bit in any batch; items: [users, k].
+
+        A matrix product's last bits depend on the row: `scores` of a batch and of one user may differ.
+        """
+        queries = self.queries(histories).astype(np.float64)
+        dense = (queries[:, None] * self.candidates[items]).sum(axis=2)
+        rows = np.repeat(np.arange(len(items)), items.shape[1])
+        sparse = np.asarray(self.sparse_scores(histories)[rows, items.ravel()], dtype=np.float64)
+        exact: Floats = dense + sparse.reshape(items.shape) - self.centre(histories)[:, None]
+        return exact
+
     def standardised(self, name: str, histories: Histories, items: npt.NDArray[np.int64]) -> Floats:
         """One part's scores of some items for each user, with mean 0 and deviation 1; items: [users, k]."""
         part = self.parts[name]

@@ -12,9 +12,9 @@ from qarm.recommender.retrieval.blend_search import fit_blend
 from qarm.recommender.retrieval.counting import ContentKnn, Popularity, item_knn, sequential_knn
 from qarm.recommender.retrieval.evaluation import mean_ndcg
 from qarm.recommender.retrieval.histories import Histories
-from qarm.recommender.retrieval.item_vectors import ItemContent
-from qarm.recommender.retrieval.sequence_model import SequenceModel
-from qarm.recommender.retrieval.training import new_sequence_model, train_sequence_model
+from qarm.recommender.retrieval.models.item_vectors import ItemContent
+from qarm.recommender.retrieval.models.sequence_model import SequenceModel
+from qarm.recommender.retrieval.models.training import new_sequence_model, train_sequence_model
 from qarm.schemas.retrieval import CountingSettings, TrainedEpoch
 
 __all__ = [

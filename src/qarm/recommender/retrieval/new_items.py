@@ -9,7 +9,7 @@ from qarm.data.codes import Codes
 from qarm.recommender.code_embedding import joined
 from qarm.recommender.retrieval.blend import Blend, DenseRetriever, SparseRetriever
 from qarm.recommender.retrieval.counting import ContentKnn, NeighbourTable, Popularity
-from qarm.recommender.retrieval.sequence_model import SequenceModel
+from qarm.recommender.retrieval.models.sequence_model import SequenceModel
 
 __all__ = ["read_columns", "with_new_items"]
 

@@ -20,6 +20,7 @@ from qarm.recommender.retrieval.storage import StoredRetriever, read_retriever
 __all__ = ["Recommendation", "Recommendations", "Recommender"]
 
 POPULAR = "popular of late"
+SPARE = 10  # items beyond a list that are scored exactly too
 SCHEMA = {
     "user_id": pl.String,
     "rank": pl.Int32,
@@ -166,14 +167,18 @@ class Recommender:
         self, block: Histories, users: int, k: int, allowed: npt.NDArray[np.bool_], *, repeat: bool
     ) -> list[list[Recommendation]]:
         """Lists of a block of histories."""
-        scores = self.blend.scores(block) - self.blend.centre(block).astype(np.float32)[:, None]
+        scores = self.blend.scores(block)
         empty = block.lengths == 0
         scores[empty] = np.log1p(self.recent).astype(np.float32)
         scores[:, ~allowed] = -np.inf
         if not repeat:
             scores[block.owners(), block.items] = -np.inf
-        best = first_items(scores, k)
-        values = np.take_along_axis(scores, best, axis=1)
+        best = first_items(scores, k + SPARE)
+        reachable = np.take_along_axis(scores, best, axis=1) > -np.inf
+        values = np.where(empty[:, None], np.log1p(self.recent)[best], self.blend.exact_scores(block, best))
+        values[~reachable] = -np.inf
+        order = np.lexsort((best, -values))[:, :k]
+        best, values = (np.take_along_axis(part, order, axis=1) for part in (best, values))
         parts = self.blend.contributions(block, best)
         lists = []
         for user in range(users):

@@ -22,7 +22,7 @@ from qarm.recommender.retrieval.blend import Blend
 from qarm.recommender.retrieval.evaluation import CUTS, gini, ndcg_of, rank_targets, recall_of
 from qarm.recommender.retrieval.fitting import FittedRetrievers, Validation, fit_retrievers, refit_retrievers
 from qarm.recommender.retrieval.histories import Histories, histories_of
-from qarm.recommender.retrieval.item_vectors import ItemContent
+from qarm.recommender.retrieval.models.item_vectors import ItemContent
 from qarm.recommender.retrieval.storage import StoredRetriever, write_retriever
 from qarm.schemas.base import FORMAT, Figure
 from qarm.schemas.retrieval import BlendShape, ListFigures, RetrievalFigures, RetrievalResults

@@ -18,7 +18,7 @@ from qarm.errors import ArtifactError
 from qarm.recommender.retrieval.blend import Blend, DenseRetriever, SparseRetriever
 from qarm.recommender.retrieval.counting import ContentKnn, NeighbourTable, Popularity
 from qarm.recommender.retrieval.histories import Histories
-from qarm.recommender.retrieval.sequence_model import SequenceModel
+from qarm.recommender.retrieval.models.sequence_model import SequenceModel
 from qarm.schemas.base import FORMAT
 from qarm.schemas.retrieval import BlendShape, CountingSettings
 
@@ -61,12 +61,10 @@ def write_retriever(folder: Path, stored: StoredRetriever) -> None:
         "cold": stored.blend.cold,
     }
     write_parquet(folder / ITEMS, pl.DataFrame(items))
-    rows = pl.Series(
-        "rows", np.split(stored.histories.items, stored.histories.offsets[1:-1]), dtype=pl.List(pl.Int32)
-    )
-    write_parquet(
-        folder / HISTORIES, pl.DataFrame([pl.Series("user_id", stored.user_ids, dtype=pl.String), rows])
-    )
+    lists = [stored.histories[user].tolist() for user in range(len(stored.histories))]
+    users = {"user_id": stored.user_ids, "rows": lists}
+    schema: dict[str, pl.DataType] = {"user_id": pl.String(), "rows": pl.List(pl.Int32)}
+    write_parquet(folder / HISTORIES, pl.DataFrame(users, schema=schema))
     for name, part in stored.blend.parts.items():
         if isinstance(part, SequenceModel):
             part.save_pretrained(folder / "model")

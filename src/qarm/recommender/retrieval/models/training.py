@@ -13,9 +13,9 @@ from tqdm import tqdm
 from qarm.config.retriever import RetrieverConfig
 from qarm.core.parallel.allocator import kept_memory
 from qarm.recommender.retrieval.histories import Histories
-from qarm.recommender.retrieval.item_vectors import ItemContent
-from qarm.recommender.retrieval.sampled_softmax import SampledSoftmax
-from qarm.recommender.retrieval.sequence_model import RetrievalModel, SequenceModel
+from qarm.recommender.retrieval.models.item_vectors import ItemContent
+from qarm.recommender.retrieval.models.sampled_softmax import SampledSoftmax
+from qarm.recommender.retrieval.models.sequence_model import RetrievalModel, SequenceModel
 from qarm.schemas.retrieval import RetrieverShape, TrainedEpoch
 
 __all__ = ["new_sequence_model", "train_model", "train_sequence_model"]

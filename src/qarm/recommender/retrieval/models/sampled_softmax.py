@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from qarm.recommender.retrieval.sequence_model import SequenceModel
+from qarm.recommender.retrieval.models.sequence_model import SequenceModel
 
 __all__ = ["SampledSoftmax"]
 

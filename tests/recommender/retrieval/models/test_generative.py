@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from qarm.config.retriever import RetrieverConfig
-from qarm.recommender.retrieval.generative import CodeDecoder, ParallelCodes
 from qarm.recommender.retrieval.histories import Histories
-from qarm.recommender.retrieval.item_vectors import ItemContent
-from qarm.recommender.retrieval.training import new_sequence_model, train_model
+from qarm.recommender.retrieval.models.generative import CodeDecoder, ParallelCodes
+from qarm.recommender.retrieval.models.item_vectors import ItemContent
+from qarm.recommender.retrieval.models.training import new_sequence_model, train_model
 
 CODES = np.array([[a, b, c] for a, b, c in itertools.product(range(3), range(3), range(2)) if a + b + c != 4])
 CODES = np.concatenate([CODES, CODES[:2]])  # two codes are shared

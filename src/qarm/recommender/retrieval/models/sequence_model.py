@@ -15,8 +15,8 @@ from qarm.core.atomic_io import atomic, read_model, write_json
 from qarm.core.run_folder import verify
 from qarm.errors import ArtifactError
 from qarm.recommender.retrieval.histories import Histories
-from qarm.recommender.retrieval.history_readers import history_reader
-from qarm.recommender.retrieval.item_vectors import ItemVectors
+from qarm.recommender.retrieval.models.history_readers import history_reader
+from qarm.recommender.retrieval.models.item_vectors import ItemVectors
 from qarm.schemas.retrieval import RetrieverShape
 
 __all__ = ["RetrievalModel", "SequenceModel"]

@@ -9,10 +9,10 @@ import torch
 from qarm.config.retriever import RetrieverConfig
 from qarm.errors import ArtifactError
 from qarm.recommender.retrieval.histories import Histories
-from qarm.recommender.retrieval.history_readers import CausalAttention, LagPooling
-from qarm.recommender.retrieval.item_vectors import ItemContent
-from qarm.recommender.retrieval.sequence_model import SequenceModel
-from qarm.recommender.retrieval.training import new_sequence_model, train_sequence_model
+from qarm.recommender.retrieval.models.history_readers import CausalAttention, LagPooling
+from qarm.recommender.retrieval.models.item_vectors import ItemContent
+from qarm.recommender.retrieval.models.sequence_model import SequenceModel
+from qarm.recommender.retrieval.models.training import new_sequence_model, train_sequence_model
 
 ITEMS, GROUPS = 24, 4  # item i has code i % GROUPS
 CONFIG = RetrieverConfig(dim=16, epochs=2, min_steps=160, batch=128, negatives=16, dropout=0.0)

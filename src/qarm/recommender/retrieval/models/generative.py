@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qarm.recommender.retrieval.code_trie import CodeTrie
 from qarm.recommender.retrieval.histories import Histories
-from qarm.recommender.retrieval.sequence_model import RetrievalModel, SequenceModel
+from qarm.recommender.retrieval.models.code_trie import CodeTrie
+from qarm.recommender.retrieval.models.sequence_model import RetrievalModel, SequenceModel
 
 __all__ = ["Beams", "CodeDecoder", "ParallelCodes"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qarm.errors import InputError
-from qarm.recommender.retrieval.code_trie import CodeTrie
+from qarm.recommender.retrieval.models.code_trie import CodeTrie
 
 
 def test_children_are_the_existing_continuations() -> None:

@@ -1,0 +1,1 @@
+"""Sequence models: item vectors, history readers, training, codes decoded level by level."""
