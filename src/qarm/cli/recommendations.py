@@ -37,16 +37,18 @@ def recommend(
     only: Ids = None,
     without: Ids = None,
     repeat: Annotated[bool, Parameter(help="Also items that the user has had.", negative="")] = False,
-    out: Annotated[Path | None, Parameter(help="Parquet file to write, a row for each item.")] = None,
+    out: Annotated[Path | None, Parameter(help="Table to write; its ending decides the format.")] = None,
     as_json: Json = False,
 ) -> None:
     """Recommend items of the whole catalogue to users, or after a history."""
-    from qarm.core.tables.parquet import write_parquet
+    from qarm.core.tables.writer import checked_ending, write_table
     from qarm.recommender.retrieval.recommender import Recommender, recommendations_frame
 
     given = [name for name, value in (("--user", user), ("--users", users), ("--history", history)) if value]
     if len(given) != 1:
         raise InputError(f"got {' and '.join(given) or 'nobody'}, need one of --user, --users and --history")
+    if out is not None:
+        checked_ending(out)
     recommender = Recommender.from_run(run)
     names = None if history else user or _users(users, recommender)
     lists = recommender.recommend(
@@ -58,7 +60,7 @@ def recommend(
         repeat=repeat,
     )
     if out is not None:
-        write_parquet(out, recommendations_frame(lists))
+        write_table(out, recommendations_frame(lists))
         popular = sum(part.popular for part in lists)
         figures = {"users": len(lists), "rows": sum(len(part.items) for part in lists), "popular": popular}
         print_figures("recommend", out, figures, as_json=as_json)
