@@ -157,6 +157,8 @@ def kind(schema: dict[str, Any]) -> str:
     """A JSON schema's type in words."""
     if "anyOf" in schema:
         return " or ".join(kind(part) for part in schema["anyOf"])
+    if "$ref" in schema:  # its docstring stands with the section
+        return "mapping"
     if "enum" in schema or "const" in schema:
         return ", ".join(f"`{choice}`" for choice in schema.get("enum", [schema.get("const")]))
     names = {

@@ -19,11 +19,13 @@ from qarm.config import Config, load_config
 from qarm.core.atomic_io import read_json, write_json
 from qarm.core.parallel.torchrun import Processes
 from qarm.core.run_folder import read_manifest
+from qarm.data.codes import Codes
 from qarm.data.run_inputs import Run
 from qarm.demo import WorldSpec, build_world
 from qarm.errors import ArtifactError, InputError
 from qarm.pipeline import STAGES, run_stages
 from qarm.pipeline import run as pipeline_run
+from qarm.quantizer.versions.lifecycle import append_items
 from qarm.recommender.code_embedding import read_pool
 from qarm.recommender.ranking.model import Ranker
 from qarm.schemas import SCHEMAS, schema_of
@@ -272,6 +274,27 @@ def test_new_items_get_the_codes_that_the_run_would_give(run: Path, world: Path)
     assert codes.schema == known.schema
     expected = items.select("item_id").join(known, on="item_id", how="left", maintain_order="left")
     assert codes["rq"].to_list() == expected["rq"].to_list()
+
+
+def test_padded_ids_of_a_csv_stay_as_they_are(run: Path, tmp_path: Path) -> None:
+    """In what `encode` writes, whose ending decides the format, and in what `--append` adds."""
+    new = tmp_path / "new.csv"
+    rows = ["00042,00123,1.10", "42,123,1.1", "1e3,2024-01-02,true"]
+    new.write_text(
+        "item_id,title,description,image_path,audio_path\n" + "".join(f"{row},,\n" for row in rows)
+    )
+    ids = ["00042", "42", "1e3"]
+    main(["encode", str(new), "--run", str(run), "--out", str(tmp_path / "codes[1].csv")])
+    lines = (tmp_path / "codes[1].csv").read_text().splitlines()
+    assert lines[0].startswith("item_id,rq_1,rq_2,rq_3,vq_1,")
+    assert [line.split(",")[0] for line in lines[1:]] == ids
+    with pytest.raises(SystemExit) as stop:
+        main(["encode", str(new), "--run", str(run), "--out", str(tmp_path / "codes.xlsx")])
+    assert stop.value.code == 2
+    assert not (tmp_path / "codes.xlsx").exists()
+    copy = Path(shutil.copytree(run, tmp_path / "run[1]"))
+    assert append_items(copy, new).appended == 3
+    assert Codes.read(copy / "codes" / "codes.parquet").item_ids[-3:] == ids
 
 
 def test_bad_input_leaves_earlier_artefacts(run: Path, world: Path, tmp_path: Path) -> None:

@@ -76,12 +76,14 @@ def encode(
     items: Annotated[Path, Parameter(help="Table of new items, columns as in the run's config.")],
     *,
     run: Annotated[Path, Parameter(help="A finished run folder.")],
-    out: Annotated[Path, Parameter(help="Parquet file to write.")],
+    out: Annotated[Path, Parameter(help="Table to write: .parquet, .csv, .tsv, .jsonl or .arrow.")],
     as_json: Json = False,
 ) -> None:
     """Code items that a run has never seen, with its frozen encoder and codebooks."""
+    from qarm.core.tables.writer import checked_ending
     from qarm.quantizer.coder import encode as encode_items
 
+    checked_ending(out)
     codes = encode_items(run, items)
     codes.write(out)
     print_figures("encode", out, {"items": len(codes), "levels": codes.rq.shape[1]}, as_json=as_json)
