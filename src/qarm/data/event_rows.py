@@ -13,8 +13,6 @@ from qarm.errors import Problems, shown
 
 __all__ = ["EventRows", "column_of"]
 
-UNLIKE = "compare like with like"
-
 
 def column_of(label: Label) -> str:
     """Column that a label is read from."""
@@ -74,7 +72,7 @@ class EventRows:
         numbers = as_numbers(series) if isinstance(label, str) else self._met(series, label)
         if numbers is None:
             fault = f"got {series.dtype}, need 0 and 1 or booleans; cast the column"
-            rule = f"got {series.dtype}, and the label's rule is of another type; {UNLIKE}"
+            rule = f"got {series.dtype}, and the label's rule is of another type; compare like with like"
             self._refuse(name, fault if isinstance(label, str) else rule)
             return None
         wrong = ~numbers.is_in([0.0, 1.0]).fill_null(unknown)
@@ -124,7 +122,7 @@ def _matching(columns: TableColumns, where: Mapping[str, Wanted], *, problems: P
         met = meets(series, _bounds(wanted))
         if met is None:
             problems.add(
-                f"{columns.name}.{name}: is {series.dtype}, got where {_said(name, wanted)}; {UNLIKE}"
+                f"{columns.name}.{name}: is {series.dtype}, got where {_said(name, wanted)}; compare like with like"
             )
         else:
             kept &= met
