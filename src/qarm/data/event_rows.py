@@ -122,7 +122,8 @@ def _matching(columns: TableColumns, where: Mapping[str, Wanted], *, problems: P
         met = meets(series, _bounds(wanted))
         if met is None:
             problems.add(
-                f"{columns.name}.{name}: is {series.dtype}, got where {_said(name, wanted)}; compare like with like"
+                f"{columns.name}.{name}: is {series.dtype}, got where {_said(name, wanted)}; "
+                "compare like with like"
             )
         else:
             kept &= met
