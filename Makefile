@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-large demo-proof bench-align bench-codes bench-pairs bench-ranker load harden audit docs test \
+.PHONY: demo demo-large demo-proof bench-align bench-codes bench-pairs bench-ranker load harden harden-http audit docs test \
   test-browser lint setup clean
 .DEFAULT_GOAL := demo
 
@@ -42,6 +42,9 @@ load: setup
 
 harden: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/harden.py
+
+harden-http: setup
+	$(BIN)/python benchmarks/hostile.py --run runs/demo
 
 audit: setup
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements-ci.txt

@@ -10,6 +10,7 @@ once every five seconds.
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -27,6 +28,8 @@ from urllib.parse import quote
 
 import numpy as np
 import polars as pl
+
+from hardening.hostile_http import Attack, idle_connections, slow_head
 
 ROOT = Path(__file__).parent.parent
 LOOPBACK = "127.0.0.1"
@@ -47,6 +50,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=200, help="requests a second")
     parser.add_argument("--threads", type=int, default=2, help="of the encoder")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--beside", action="store_true", help="500 silent connections, a slow head, bombs")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="qarm-load-") as folder:
         bundle = asked.bundle or export(asked.run, Path(folder) / "bundle")
@@ -54,7 +58,7 @@ def main() -> None:
         server, port = start(bundle, store, threads=asked.threads)
         try:
             load = Load(bundle, port, server.pid, rate=asked.rate, seed=asked.seed)
-            asyncio.run(load.run(asked.warm_up, asked.seconds))
+            asyncio.run(measured(load, asked.warm_up, asked.seconds, beside=asked.beside))
             server.send_signal(signal.SIGTERM)
             ended = server.wait(60)
         finally:
@@ -64,6 +68,27 @@ def main() -> None:
         database.close()
     print(f"asked {asked.rate:g} a second for {asked.seconds:g} s after {asked.warm_up:g} s of warm-up")
     sys.exit(0 if print_figures(load, kept=kept, ended=ended) else 1)
+
+
+async def measured(load: "Load", warm_up: float, seconds: float, *, beside: bool) -> None:
+    """The load, alone or beside hostile clients."""
+    work = [idle_connections(LOOPBACK, load.port, 500), slow_head(LOOPBACK, load.port), bombs(load.port)]
+    hostile = [asyncio.create_task(one) for one in work] if beside else []
+    if not beside:
+        for one in work:
+            one.close()
+    await load.run(warm_up, seconds)
+    for task in hostile:
+        task.cancel()
+
+
+async def bombs(port: int) -> None:
+    """A picture bomb after the other, as soon as each is answered."""
+    attack = Attack(LOOPBACK, port)
+    while True:
+        with contextlib.suppress(OSError, EOFError):
+            await attack.kinds()["a picture bomb"]()
+        await asyncio.sleep(1)
 
 
 def export(run: Path, bundle: Path) -> Path:

@@ -3,8 +3,9 @@
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,18 @@ from fastapi import FastAPI
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError
+from qarm.schemas.results import RankerShape
 from qarm.serving.app import build_app
 from qarm.serving.bundle_manager import BundleManager
-from qarm.serving.code_store import Store, StoreQueue
+from qarm.serving.code_store import Store
 from qarm.serving.encoder_process import Coded, EncoderDiedError, check_media_of
 from qarm.serving.limits import Limits
 from qarm.serving.prometheus_metrics import Metrics
 from qarm.serving.service import Service
+from qarm.serving.store_queue import StoreQueue
 
 TOKEN = "a-token-for-the-tests"  # noqa: S105
+HOSTS = ("testserver", "test")  # that the test clients name
 DIM, LEVELS = 4, 3
 
 
@@ -38,7 +42,7 @@ class FakeBundle:
         self.codes = Codes(self.item_ids, rq, rq[:, :2], version=3)
         self.vectors = Embeddings(self.item_ids, vectors.astype(np.float32))
         self.text_fields = ["title", "description"]
-        self.scored_ids = frozenset(self.item_ids[:10])
+        self.scorer = FakeScorer(self.item_ids)
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self.item_ids
@@ -65,10 +69,37 @@ class FakeBundle:
             if rq[:length] == list(prefix)
         ]
 
-    def score(self, candidates: Any, histories: Any) -> list[np.ndarray]:
-        """A candidate's number minus the length of the history."""
+
+class FakeScorer:
+    """Trained with the items below `i10`; a logit is the item's number minus the length of the history.
+
+    A new item counts as the first of its codes; each known value of a user feature adds 100, gaps their sum.
+    """
+
+    def __init__(self, item_ids: list[str]) -> None:
+        self.item_ids, self.variant = item_ids, "id+rq+vq"
+        self.why_not_new: str | None = None
+        self.ranker = SimpleNamespace(
+            shape=RankerShape(items=10, known=9, history=2, labels=("liked",), time=False),
+            values={"age": ["18", "25"], "member": ["false", "true"]},
+            long_history=1000,
+        )
+
+    def is_cold(self, item_id: str) -> bool:
+        return item_id not in self.item_ids[:10]
+
+    def unknown(self, item_ids: Sequence[str]) -> list[str]:
+        return [item for item in dict.fromkeys(item_ids) if item not in self.item_ids]
+
+    def score(self, candidates: Any, histories: Any, **read: Any) -> list[np.ndarray]:
+        new = read.get("new")
+        number = {} if new is None else dict(zip(new.item_ids, new.rq[:, 0].tolist(), strict=True))
+        number |= {item: int(item[1:]) for item in self.item_ids}
+        (user,), (gaps,) = read["users"] or [{}], read["gaps"] or [[]]
+        known = sum(user.get(name) in values for name, values in self.ranker.values.items())
+        more = 100 * known + sum(gaps) + 1000 * (read["label"] is not None)
         return [
-            np.array([int(c[1:]) - len(past) for c in items], dtype=np.float32)
+            np.array([number[c] - len(past) + more for c in items], dtype=np.float32)
             for items, past in zip(candidates, histories, strict=True)
         ]
 
@@ -142,6 +173,7 @@ class Fakes:
         token: str | None = None,
         limits: Limits | None = None,
         load: Callable[[Path], Any] = load_fake,
+        hosts: Collection[str] = (),
     ) -> None:
         self.folder = folder
         self.bundles = folder / "bundles"
@@ -153,7 +185,7 @@ class Fakes:
         )
         store = StoreQueue(Store(folder / "store"))
         self.service = Service(manager, store, limits=self.limits, metrics=metrics)
-        self.app: FastAPI = build_app(self.service, first, token=token)
+        self.app: FastAPI = build_app(self.service, first, token=token, hosts={*HOSTS, *hosts})
 
     def _made(self, folder: Path) -> FakeWorker:
         self.workers.setdefault(folder.name, []).append(FakeWorker())

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from qarm.errors import ArtifactError
-from qarm.serving.code_store import ContentConflict, NewCode, Store, StoreQueue, content_digest
+from qarm.serving.code_store import ContentConflict, NewCode, Store, StoreError, content_digest
+from qarm.serving.store_queue import StoreQueue
 
 
 def new(item_id: str, *, rq: tuple[int, ...] = (1, 2, 3), bundle: str = "a", content: str = "x") -> NewCode:
@@ -174,3 +175,86 @@ def test_appends_that_come_together_share_a_flush(store: Store, monkeypatch: pyt
     assert isinstance(found[20], ContentConflict)
     assert sum(calls) == 21
     assert len(calls) <= 3
+
+
+# ---- damage, deletion, a full disk ----------------------------------------------------------------
+
+
+def changed_by_hand(store: Store, statement: str) -> None:
+    with sqlite3.connect(store.path) as other:
+        other.execute("DROP TRIGGER no_update")
+        other.execute(statement)
+    other.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "rq = x'090000000200000003000000'",
+        "vq = NULL",
+        "vector = x'0000000000000000'",
+        """facts = '{"title": "y"}'""",
+        "version = 8",
+        "content = x'00'",
+        "checksum = x'00'",
+    ],
+)
+def test_a_changed_row_is_named_and_not_given_out(store: Store, change: str) -> None:
+    store.append([[new("n1"), new("n2")]])
+    assert store.damaged() == []
+    changed_by_hand(store, f"UPDATE codes SET {change} WHERE item_id = 'n1'")  # noqa: S608
+    assert store.damaged() == ["n1"]
+    with pytest.raises(StoreError, match="row of item 'n1' is damaged; restore the store from a copy"):
+        store.find("n1", "a")
+    assert same(store.find("n2", "a"), new("n2"))
+
+
+def test_rows_of_earlier_versions_have_no_checksum_and_are_read(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append([[new("n1")]])
+    changed_by_hand(store, "ALTER TABLE codes DROP COLUMN checksum")
+    store.close()
+    again = Store(tmp_path)
+    again.append([[new("n2")]])
+    assert same(again.find("n1", "a"), new("n1"))
+    changed_by_hand(again, "UPDATE codes SET version = 8")
+    assert again.damaged() == ["n2"]
+
+
+def test_a_deletion_leaves_its_line_and_no_row_can_go_without(store: Store) -> None:
+    store.append([[new("n1"), new("n1", bundle="b"), new("n2")]])
+    assert store.delete("n1") == 2
+    assert store.delete("n1") == 0
+    assert store.find("n1", "a") is store.latest("n1") is None
+    assert [line[:2] for line in store.deletions()] == [("n1", "a"), ("n1", "b")]
+    with sqlite3.connect(store.path) as other, pytest.raises(sqlite3.IntegrityError, match="never move"):
+        other.execute("DELETE FROM codes")
+    other.close()
+    assert store.delete("n2") == 1  # the last one; its number is not given again
+    store.append([[new("n1", content="other")]])
+    assert store.find("n1", "a").facts == {"title": "other"}
+    with sqlite3.connect(store.path) as other, pytest.raises(sqlite3.IntegrityError, match="never move"):
+        other.execute("DELETE FROM codes")
+    other.close()
+
+
+def test_a_full_disk_says_so_and_nothing_is_kept(store: Store) -> None:
+    store.append([[new("n1")]])
+    pages = store._writer.execute("PRAGMA page_count").fetchone()[0]
+    store._writer.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StoreError, match="no space left") as caught:
+        store.append([[new(f"m{n}") for n in range(2000)]])
+    assert caught.value.full
+    assert store.find("m0", "a") is None
+    store._writer.execute("PRAGMA max_page_count = 1000000")
+    store.append([[new("m0")]])
+    assert same(store.find("m0", "a"), new("m0"))
+
+
+@pytest.mark.parametrize("gone", ["codes.sqlite", "codes.sqlite-wal"])
+def test_a_store_whose_files_were_removed_takes_nothing(store: Store, gone: str) -> None:
+    store.append([[new("n1")]])
+    store.path.with_name(gone).unlink()
+    for attempt in (lambda: store.append([[new("n2")]]), lambda: store.delete("n1"), store.check_files):
+        with pytest.raises(StoreError, match="was removed or replaced under the service"):
+            attempt()

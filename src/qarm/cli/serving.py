@@ -51,7 +51,15 @@ def serve(
     token_file: Annotated[
         Path | None, Parameter(help="File with the token that requests must bring; or QARMSERVE_TOKEN.")
     ] = None,
+    allow_host: Annotated[
+        tuple[str, ...],
+        Parameter(help="Host name that requests may be sent to, beside localhost and HOST; may be repeated."),
+    ] = (),
+    public_without_token: Annotated[
+        bool, Parameter(help="Serve without a token where other machines reach HOST.", negative=())
+    ] = False,
     threads: Annotated[int, Parameter(help="Threads of the encoder, one a text.")] = 2,
+    max_connections: Annotated[int, Parameter(help="Most connections at a time.")] = 1_000,
     max_body: Annotated[int, Parameter(help="Most bytes of a request.")] = 16 * 2**20,
     max_batch: Annotated[int, Parameter(help="Most items of a request.")] = 64,
     max_pixels: Annotated[int, Parameter(help="Most pixels of a picture.")] = 16_000_000,
@@ -64,7 +72,12 @@ def serve(
     from qarm.serving.limits import Limits
 
     limits = Limits(
-        body=max_body, batch=max_batch, pixels=max_pixels, sound_seconds=max_seconds, waiting=max_waiting
+        connections=max_connections,
+        body=max_body,
+        batch=max_batch,
+        pixels=max_pixels,
+        sound_seconds=max_seconds,
+        waiting=max_waiting,
     )
     serve_bundle(
         bundle,
@@ -73,6 +86,8 @@ def serve(
         store=store,
         bundles=bundles,
         token=read_token(token_file),
+        allow_hosts=allow_host,
+        public_without_token=public_without_token,
         threads=threads,
         limits=limits,
         announce=lambda address: print(f"serving {bundle} at {address}", flush=True),

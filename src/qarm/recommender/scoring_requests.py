@@ -7,7 +7,7 @@ import polars as pl
 
 from qarm.data.users import Users
 from qarm.errors import InputError, shown
-from qarm.recommender.examples import LONG, Examples, row_numbers
+from qarm.recommender.examples import Examples, row_numbers
 
 __all__ = ["requests"]
 
@@ -16,7 +16,7 @@ def requests(
     item_ids: Sequence[Sequence[str]],
     histories: Sequence[Sequence[str]],
     vocabulary: list[str],
-    limit: int,
+    limits: tuple[int, int],
     *,
     users: Sequence[Mapping[str, str]] | None = None,
     features: Sequence[str] = (),
@@ -24,14 +24,15 @@ def requests(
 ) -> Examples:
     """Examples whose event is the request's number; arguments as of `Ranker.score`.
 
-    limit: of a history; features: those of users that may be named.
+    limits: of a history, and of one that is searched by code; features: those of users that may be named.
 
     Raises:
         InputError: lengths differ, or an item or a user's feature is unknown.
     """
     _check(item_ids, histories, users, features, gaps)
     counts = [len(items) for items in item_ids]
-    recent = [list(history)[-max(limit, LONG) :] for history in histories]
+    limit, long = limits
+    recent = [list(history)[-max(limits) :] for history in histories]
     names = [
         pl.Series("item_id", [i for part in parts for i in part], dtype=pl.String)
         for parts in (item_ids, recent)
@@ -44,7 +45,7 @@ def requests(
     ids = [f"{number:09d}" for number in range(len(counts))]
     table = {name: [user.get(name) for user in users or [{}] * len(counts)] for name in features}
     text = dict.fromkeys(table, pl.String)
-    ago = [g for part in gaps or [] for g in list(part)[-max(limit, LONG) :]]
+    ago = [g for part in gaps or [] for g in list(part)[-max(limits) :]]
     return Examples(
         user_ids=ids,
         item_ids=vocabulary,
@@ -57,7 +58,7 @@ def requests(
         history=past,
         start=np.maximum(starts, ends - limit)[request],
         end=ends[request],
-        begin=starts[request],
+        begin=np.maximum(starts, ends - long)[request],
         clock=None if gaps is None else -np.array(ago, dtype=np.int64),
         about=Users(pl.DataFrame({"user_id": ids, **table}, schema={"user_id": pl.String, **text})),
     )

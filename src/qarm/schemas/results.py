@@ -84,7 +84,8 @@ class RankerShape(Schema):
     hidden: widths of embeddings, attention units and layers; history: longest history.
     prefixes: rows of the table for codes 1 and 2 together; weighted: whether a VQ list's entries are weighed
     by rank; spare: whether the last code of each table is that of items without codes; time: whether
-    attention reads gaps of time; labels: the further labels; users: number of values of each user feature.
+    attention reads gaps of time; labels: the further labels; users: number of values of each user feature;
+    long_history: longest history that the search by code reads, None where an earlier qarm did not note it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -110,6 +111,7 @@ class RankerShape(Schema):
     time: bool = False
     labels: tuple[str, ...] = ()
     users: tuple[Count, ...] = ()
+    long_history: Count | None = None
 
 
 class Results(Schema):

@@ -1,11 +1,12 @@
 """Service app, and the process that serves it until it is stopped."""
 
 import asyncio
+import ipaddress
 import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +34,7 @@ PACKAGES = {
 TITLE = "qarm"
 ABOUT = "Codes for new items, known items, and scores. Errors are RFC 9457 problem documents."
 END_SECONDS = 20  # for requests that have begun when the service is asked to stop
+LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 IDLE_SECONDS = 75  # longer than proxies keep a connection, so that they close it, not we
 
 
@@ -44,6 +46,8 @@ def serve(
     store: Path | None = None,
     bundles: Path | None = None,
     token: str | None = None,
+    allow_hosts: Sequence[str] = (),
+    public_without_token: bool = False,
     threads: int = 2,
     limits: "Limits | None" = None,
     announce: Callable[[str], None] = print,
@@ -56,6 +60,9 @@ def serve(
         store: folder of the codes of new items; by default beside `bundle`, its name with `.store`.
         bundles: folder of bundles that the admin's routes may swap in.
         token: that requests must bring.
+        allow_hosts: names that requests may be sent to, beside this machine's own and `host`; with a token
+            and without any, all.
+        public_without_token: serve without a token where other machines reach `host`.
         threads: of the encoder.
         announce: is given the address, once the service is ready.
 
@@ -66,6 +73,11 @@ def serve(
     for module, package in PACKAGES.items():
         if find_spec(module) is None:
             raise MissingExtraError(package, "serve")
+    if token is None and not public_without_token and not _is_loopback(host):
+        raise InputError(
+            f"--host {host} is reached from other machines, and there is no token; give --token-file FILE, "
+            "or --public-without-token where something else keeps strangers out"
+        )
     import torch
 
     from qarm.serving.limits import Limits
@@ -75,7 +87,18 @@ def serve(
         raise InputError(f"--bundles {bundles}: no such folder; give the one whose subfolders are bundles")
     home = store or bundle.absolute().with_name(f"{bundle.name}.store")
     service = build_service(bundle, home, bundles=bundles, threads=threads, limits=limits or Limits())
-    asyncio.run(_serve(service, bundle, host=host, port=port, token=token, announce=announce))
+    hosts = None if token is not None and not allow_hosts else {*LOCAL_HOSTS, host, *allow_hosts}
+    app = build_app(service, bundle, token=token, hosts=hosts)
+    asyncio.run(_serve(app, service, bundle, host=host, port=port, announce=announce))
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address, or each address of a name."""
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(host or "0.0.0.0", None)}  # noqa: S104 - refused
+    except OSError:
+        raise InputError(f"--host {host}: no such address; give one of this machine's") from None
+    return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)
 
 
 def build_service(
@@ -88,10 +111,11 @@ def build_service(
     """
     from qarm.serving.bundle import Bundle
     from qarm.serving.bundle_manager import BundleManager
-    from qarm.serving.code_store import Store, StoreQueue
+    from qarm.serving.code_store import Store
     from qarm.serving.encoder_process import EncoderProcess
     from qarm.serving.prometheus_metrics import Metrics
     from qarm.serving.service import Service
+    from qarm.serving.store_queue import StoreQueue
 
     metrics = Metrics()
     manager = BundleManager(
@@ -106,14 +130,26 @@ def build_service(
     return Service(manager, StoreQueue(Store(store)), limits=limits, metrics=metrics)
 
 
-def build_app(service: "Service", bundle: Path, *, token: str | None = None) -> "FastAPI":
-    """The ASGI app: it starts the service on `bundle`, and closes it."""
+def build_app(
+    service: "Service",
+    bundle: Path,
+    *,
+    token: str | None = None,
+    hosts: Collection[str] | None = LOCAL_HOSTS,
+) -> "FastAPI":
+    """The ASGI app: it starts the service on `bundle`, and closes it.
+
+    Args:
+        hosts: names that requests may be sent to; None: any.
+    """
     from fastapi import FastAPI
 
     from qarm.serving.http import openapi, problems
     from qarm.serving.http import schemas as wire
+    from qarm.serving.http.access import OriginMiddleware, TokenMiddleware
     from qarm.serving.http.explorer import explorer_routes
-    from qarm.serving.http.middleware import BodyLimitMiddleware, ErrorMiddleware, TokenMiddleware
+    from qarm.serving.http.middleware import BodyLimitMiddleware, ErrorMiddleware
+    from qarm.serving.http.pages import page_routes
     from qarm.serving.http.routes import admin_routes, routes
 
     @asynccontextmanager
@@ -136,27 +172,29 @@ def build_app(service: "Service", bundle: Path, *, token: str | None = None) -> 
     problems.add_handlers(app)
     app.include_router(admin_routes(service, token=token is not None))
     app.include_router(routes(service))
+    app.include_router(page_routes(lambda: app.openapi()))
     app.include_router(explorer_routes(lambda: service.bundles.current.bundle))
     named = (wire.NewItem, wire.ItemBatch, wire.ScoreRequest, wire.BundleName, wire.ProblemDocument)
     openapi.describe(app, named, token=token is not None)
     app.add_middleware(BodyLimitMiddleware, limits=service.limits)
     app.add_middleware(TokenMiddleware, token=token)
-    app.add_middleware(
-        ErrorMiddleware, limits=service.limits, metrics=service.metrics
-    )  # the last one added stands outermost
+    app.add_middleware(OriginMiddleware, hosts=hosts)
+    app.add_middleware(ErrorMiddleware, metrics=service.metrics)  # the last one added stands outermost
     return app
 
 
 async def _serve(
+    app: "FastAPI",
     service: "Service",
     bundle: Path,
     *,
     host: str,
     port: int,
-    token: str | None,
     announce: Callable[[str], None],
 ) -> None:
     import uvicorn
+
+    from qarm.serving.http.connections import BACKLOG, connection_class, log_rarely, most_connections
 
     class Server(uvicorn.Server):
         """Stops as `_serve` says; uvicorn's own way would end the process before the store is closed."""
@@ -171,9 +209,11 @@ async def _serve(
             for one in sockets or ():  # they listen from now on
                 announce(f"http://{host}:{one.getsockname()[1]}")
 
-    app = build_app(service, bundle, token=token)
     config = uvicorn.Config(
         app,
+        http=connection_class(service.limits, most_connections(service.limits)),
+        ws="none",
+        backlog=BACKLOG,
         host=host,
         port=port,
         log_level="warning",
@@ -186,6 +226,7 @@ async def _serve(
     server = Server(config)
     async with app.router.lifespan_context(app):  # outside uvicorn, so that its errors keep their kind
         loop = asyncio.get_running_loop()
+        log_rarely(loop)
         reloads: set[asyncio.Task[None]] = set()
 
         def reload() -> None:

@@ -25,8 +25,10 @@ from qarm.errors import ArtifactError, InputError, Problems, shown
 from qarm.quantizer.code_prefix import prefix_stretch
 from qarm.quantizer.coder import Coder
 from qarm.quantizer.exact_knn import exact_nearest, unit_rows
+from qarm.recommender.ranking.item_scorer import ItemScorer
 from qarm.recommender.ranking.model import Ranker
 from qarm.schemas.bundle import BundleContent
+from qarm.serving.bundle_checks import check_bundle
 from qarm.serving.export.bundle_writer import KIND, export_bundle
 
 __all__ = ["Bundle", "export_bundle"]
@@ -77,18 +79,24 @@ class Bundle:
             content = BundleContent.model_validate(upgraded(read_json(folder / "bundle.json")))
         except ValidationError as error:
             raise ArtifactError(f"{folder / 'bundle.json'}: {error}; export again") from None
+        coder, codes = Coder.read(folder), Codes.read(folder / "codes" / "codes.parquet")
+        vectors = _writable(Embeddings.read(folder / "embeddings" / "embeddings.parquet"))
+        facts, ranker = read_parquet(folder / "items.parquet"), _ranker(folder, content)
+        check_bundle(
+            str(folder), content, coder=coder, codes=codes, vectors=vectors, facts=facts, ranker=ranker
+        )
         raw = folder / "embeddings" / "raw_neighbours.parquet"
-        variant = content.variant
+        neighbours = dict(read_parquet(raw).iter_rows()) if raw.is_file() else {}
         return cls(
             folder,
             version,
             content,
-            coder=Coder.read(folder),
-            codes=Codes.read(folder / "codes" / "codes.parquet"),
-            vectors=_writable(Embeddings.read(folder / "embeddings" / "embeddings.parquet")),
-            ranker=None if variant is None else Ranker.from_pretrained(folder / "recommender" / variant),
-            facts=read_parquet(folder / "items.parquet"),
-            raw=dict(read_parquet(raw).iter_rows()) if raw.is_file() else {},
+            coder=coder,
+            codes=codes,
+            vectors=vectors,
+            ranker=ranker,
+            facts=facts,
+            raw=neighbours,
         )
 
     def __len__(self) -> int:
@@ -223,26 +231,49 @@ class Bundle:
         return [self.item_ids[row] for row in self._order[first:last].tolist()]
 
     def score(
-        self, candidates: Sequence[Sequence[str]], histories: Sequence[Sequence[str]]
+        self,
+        candidates: Sequence[Sequence[str]],
+        histories: Sequence[Sequence[str]],
+        *,
+        label: str | None = None,
+        users: Sequence[Mapping[str, str]] | None = None,
+        gaps: Sequence[Sequence[int]] | None = None,
     ) -> list[FloatRows]:
         """The ranker's logits of each request's candidates, one float32 array per request.
 
+        Items of the bundle that the ranker was not trained with are scored by their codes.
+
         Args:
             candidates: items to score; histories: what the same users did, oldest first.
+            label, users, gaps: as of `Ranker.score`.
 
         Raises:
-            InputError: the bundle has no ranker, lengths differ, or items that the ranker does not know.
+            InputError: the bundle has no ranker, lengths differ, items without codes, or a feature or a label
+                that the ranker does not know.
         """
-        if self._ranker is None:
+        if self.scorer is None:
             raise InputError(
                 "this bundle has no ranker; run qarm train and qarm export again, or leave scoring out"
             )
-        return self._ranker.score(candidates, histories)
+        return self.scorer.score(candidates, histories, label=label, users=users, gaps=gaps)
 
     @cached_property
-    def scored_ids(self) -> frozenset[str]:
-        """Items that `score` knows."""
-        return frozenset(self._ranker.item_ids if self._ranker is not None else ())
+    def scorer(self) -> ItemScorer | None:
+        """Scores of the ranker's items and of later ones; None without a ranker."""
+        if self._ranker is None or self.variant is None:
+            return None
+        return ItemScorer(self._ranker, self.variant, codes=self.codes, vectors=self.vectors)
+
+
+def _ranker(folder: Path, content: BundleContent) -> Ranker | None:
+    """The bundle's ranker; one of an earlier qarm has its long history from the run's config."""
+    if content.variant is None:
+        return None
+    ranker = Ranker.from_pretrained(folder / "recommender" / content.variant)
+    if ranker.shape.long_history is None:
+        long = saved_config(content.config).ranker.long_history
+        ranker.shape = ranker.shape.model_copy(update={"long_history": long})
+    return ranker
 
 
 def _writable(vectors: Embeddings) -> Embeddings:

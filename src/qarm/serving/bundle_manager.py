@@ -32,7 +32,6 @@ class LoadedBundle:
         self.folder, self.bundle, self.encoder = folder, bundle, encoder
         self.users = 0
         self._unused = asyncio.Event()
-        self.scored = bundle.scored_ids
         named = bundle.text_fields[:1]
         facts = [bundle.facts(item) for item in bundle.item_ids]
         titles = [" ".join(str(item.get(field) or "") for field in named) for item in facts]

@@ -1,14 +1,14 @@
 """Code store: codes of new items in an embedded database that only appends and survives a kill."""
 
-import asyncio
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,14 @@ from qarm.core.atomic_io import make_folder
 from qarm.errors import ArtifactError, shown
 from qarm.quantizer.code_prefix import prefix_text, text_range
 
-__all__ = ["ContentConflict", "NewCode", "Store", "StoreQueue", "content_digest"]
+__all__ = ["ContentConflict", "NewCode", "Store", "StoreError", "content_digest"]
 
 FILE = "codes.sqlite"
 FORMAT = 1
-# Rows are only ever added; the database itself refuses anything else.
+# of no row that ever was, so that a removed one leaves its number
+LAST = "(SELECT ifnull(max(number), 0) FROM {table})"
+NEXT = f"1 + max({LAST.format(table='codes')}, {LAST.format(table='deleted')})"
+# Rows are only ever added, or removed after a line in `deleted`; the database itself refuses anything else.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS codes (
   number INTEGER PRIMARY KEY,
@@ -39,10 +42,25 @@ CREATE TABLE IF NOT EXISTS codes (
 CREATE INDEX IF NOT EXISTS by_code ON codes (bundle, code, number);
 CREATE TRIGGER IF NOT EXISTS no_update BEFORE UPDATE ON codes
   BEGIN SELECT RAISE(ABORT, 'published codes never move'); END;
-CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON codes
+CREATE TABLE IF NOT EXISTS deleted (
+  number INTEGER PRIMARY KEY,
+  item_id TEXT NOT NULL,
+  bundle TEXT NOT NULL,
+  content BLOB NOT NULL,
+  time TEXT NOT NULL
+);
+DROP TRIGGER IF EXISTS no_delete;
+CREATE TRIGGER IF NOT EXISTS no_delete_without_line BEFORE DELETE ON codes
+  WHEN NOT EXISTS (SELECT 1 FROM deleted WHERE deleted.number = OLD.number)
   BEGIN SELECT RAISE(ABORT, 'published codes never move'); END;
 """
-COLUMNS = "item_id, bundle, version, content, rq, vq, vector, facts"
+CHECKSUM = "ALTER TABLE codes ADD COLUMN checksum BLOB"  # rows of earlier versions have none
+INSERT = (
+    "INSERT INTO codes"  # noqa: S608 - constants
+    " (number, item_id, bundle, version, content, code, rq, vq, vector, facts, checksum)"
+    f" VALUES ({NEXT}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
+COLUMNS = "item_id, bundle, version, content, rq, vq, vector, facts, checksum"
 
 
 @dataclass(frozen=True)
@@ -71,6 +89,14 @@ class ContentConflict(Exception):  # noqa: N818 - a state of affairs, told as st
         self.item_ids = list(item_ids)
 
 
+class StoreError(Exception):
+    """The store cannot take or give rows; full: its disk has no space left."""
+
+    def __init__(self, detail: str, *, full: bool = False) -> None:
+        super().__init__(detail)
+        self.full = full
+
+
 class Store:
     """A SQLite file in write-ahead mode, each commit flushed to the disk before it is answered.
 
@@ -81,14 +107,20 @@ class Store:
         self.path = folder / FILE
         try:
             make_folder(folder)
+        except ArtifactError as error:
+            raise ArtifactError(f"--store {error}") from None
+        try:
             self._writer = _opened(self.path)
             self._writer.executescript(SCHEMA)
+            if "checksum" not in {row[1] for row in self._writer.execute("PRAGMA table_info(codes)")}:
+                self._writer.execute(CHECKSUM)
             (found,) = self._writer.execute("PRAGMA user_version").fetchone()
             if found not in (0, FORMAT):
                 raise ArtifactError(f"{self.path}: format {found}, need {FORMAT}; use the qarm that wrote it")
             self._writer.execute(f"PRAGMA user_version = {FORMAT}")
             self._reader = _opened(self.path)
             self._reader.execute("PRAGMA query_only = ON")
+            self._files = self._identities()
         except (sqlite3.Error, OSError) as error:
             raise ArtifactError(
                 f"{self.path}: cannot be used as a store ({error}); give another --store"
@@ -99,6 +131,26 @@ class Store:
         self._reader.close()
         self._writer.close()
 
+    def _identities(self) -> list[tuple[int, int]]:
+        """What the operating system knows the database and its log by."""
+        paths = (self.path, self.path.with_name(f"{self.path.name}-wal"))
+        return [(found.st_dev, found.st_ino) for found in (path.stat() for path in paths)]
+
+    def check_files(self) -> None:
+        """Check that the files that this object writes are still those of the store.
+
+        Raises:
+            StoreError: they were removed or replaced, so that what is written would be lost.
+        """
+        try:
+            same = self._identities() == self._files
+        except OSError:
+            same = False
+        if not same:
+            raise StoreError(
+                f"{self.path.name} was removed or replaced under the service; put it back and start again"
+            )
+
     def append(self, requests: Sequence[Sequence[NewCode]]) -> list[list[NewCode] | ContentConflict]:
         """Add the items of several requests, flushed to the disk at once.
 
@@ -107,16 +159,57 @@ class Store:
 
         Returns:
             for each request what is stored of its items, in order, or `ContentConflict`.
+
+        Raises:
+            StoreError: nothing was added: the disk is full, or the files are not writable or gone.
         """
-        with self._writer:
-            self._writer.execute("BEGIN IMMEDIATE")
-            return [self._append(rows) for rows in requests]
+        self.check_files()
+        with _writing(self._writer):
+            stored = [self._append(rows) for rows in requests]
+        self.check_files()
+        return stored
+
+    def probe(self) -> None:
+        """Write what is there already.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        self.check_files()
+        with _writing(self._writer):
+            self._writer.execute(f"PRAGMA user_version = {FORMAT}")
+
+    def delete(self, item_id: str) -> int:
+        """Number of rows of an item that were removed, each after a line in the table `deleted`.
+
+        Raises:
+            StoreError: nothing was removed.
+        """
+        self.check_files()
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        with _writing(self._writer):
+            self._writer.execute(
+                "INSERT INTO deleted (number, item_id, bundle, content, time)"
+                " SELECT number, item_id, bundle, content, ? FROM codes WHERE item_id = ?",
+                (now, item_id),
+            )
+            removed = self._writer.execute("DELETE FROM codes WHERE item_id = ?", (item_id,)).rowcount
+        self.check_files()
+        return removed
+
+    def deletions(self) -> list[tuple[str, str, str]]:
+        """Item, bundle and time of every removed row, in the order of the rows."""
+        return list(self._reader.execute("SELECT item_id, bundle, time FROM deleted ORDER BY number"))
+
+    def damaged(self) -> list[str]:
+        """Items with a row that its checksum does not fit."""
+        rows = self._reader.execute(f"SELECT {COLUMNS} FROM codes ORDER BY number")  # noqa: S608
+        return [str(row[0]) for row in rows if not _is_whole(row)]
 
     def _append(self, rows: Sequence[NewCode]) -> list[NewCode] | ContentConflict:
         self._writer.execute("SAVEPOINT request")
         self._writer.executemany(
-            "INSERT INTO codes (item_id, bundle, version, content, code, rq, vq, vector, facts)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            INSERT,
             map(_values, rows),
         )
         found = [_find(self._writer, row.item_id, row.bundle) for row in rows]
@@ -180,21 +273,53 @@ def _range(prefix: Sequence[int], bundle: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _values(row: NewCode) -> tuple[Any, ...]:
-    return (
-        row.item_id,
-        row.bundle,
-        row.version,
-        row.content,
-        prefix_text(row.rq.tolist()),
-        row.rq.astype("<i4").tobytes(),
-        None if row.vq is None else row.vq.astype("<i4").tobytes(),
-        row.vector.astype("<f4").tobytes(),
-        json.dumps(dict(row.facts)),
-    )
+    rq = row.rq.astype("<i4").tobytes()
+    vq = None if row.vq is None else row.vq.astype("<i4").tobytes()
+    rest = (rq, vq, row.vector.astype("<f4").tobytes(), json.dumps(dict(row.facts)))
+    first = (row.item_id, row.bundle, row.version, row.content)
+    return (*first, prefix_text(row.rq.tolist()), *rest, _checksum((*first, *rest)))
+
+
+def _checksum(values: tuple[Any, ...]) -> bytes:
+    """SHA-256 over a row's values, each with its length."""
+    made = hashlib.sha256()
+    for value in values:
+        part = value if isinstance(value, bytes) else repr(value).encode("utf-8", "surrogatepass")
+        made.update(b"%d:%b" % (len(part), part))
+    return made.digest()
+
+
+def _is_whole(row: tuple[Any, ...]) -> bool:
+    *values, checksum = row
+    return checksum is None or checksum == _checksum(tuple(values))
+
+
+@contextmanager
+def _writing(connection: sqlite3.Connection) -> Iterator[None]:
+    """A transaction, on the disk at its end.
+
+    Raises:
+        StoreError: it could not be written, and nothing of it was.
+    """
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        full = "full" in str(error)
+        raise StoreError("no space left" if full else f"it cannot be written ({error})", full=full) from error
+    except BaseException:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _code(row: tuple[Any, ...]) -> NewCode:
-    item_id, bundle, version, content, rq, vq, vector, facts = row
+    item_id, bundle, version, content, rq, vq, vector, facts, _ = row
+    if not _is_whole(row):
+        raise StoreError(f"the row of item {item_id!r} is damaged; restore the store from a copy")
     return NewCode(
         item_id,
         bundle,
@@ -205,82 +330,3 @@ def _code(row: tuple[Any, ...]) -> NewCode:
         np.frombuffer(vector, dtype="<f4"),
         json.loads(facts),
     )
-
-
-Made = TypeVar("Made")
-
-
-class StoreQueue:
-    """Access to a store off the event loop: appends that wait together share one flush, reads do not wait."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self._writing = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
-        self._reading = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
-        self._waiting: list[tuple[Sequence[NewCode], asyncio.Future[list[NewCode] | ContentConflict]]] = []
-        self._task: asyncio.Task[None] | None = None
-
-    async def append(self, rows: Sequence[NewCode]) -> list[NewCode]:
-        """Rows as they are stored, when they are on the disk.
-
-        Raises:
-            ContentConflict: an id is stored with other content.
-        """
-        answer: asyncio.Future[list[NewCode] | ContentConflict] = asyncio.get_running_loop().create_future()
-        self._waiting.append((rows, answer))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._flush())
-        found = await answer
-        if isinstance(found, ContentConflict):
-            raise found
-        return found
-
-    async def _flush(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            jobs, self._waiting = self._waiting, []
-            try:
-                found = await loop.run_in_executor(
-                    self._writing, self.store.append, [rows for rows, _ in jobs]
-                )
-            except Exception as error:  # noqa: BLE001 - goes to everyone who waits
-                for _, answer in jobs:
-                    if not answer.done():
-                        answer.set_exception(error)
-                continue
-            for (_, answer), one in zip(jobs, found, strict=True):
-                if not answer.done():
-                    answer.set_result(one)
-
-    async def find(self, item_id: str, bundle: str) -> NewCode | None:
-        """What is stored of an item for a bundle, else what was last stored of it."""
-        return await self._read(self._find, item_id, bundle)
-
-    async def known(self, item_ids: Sequence[str], bundle: str) -> list[NewCode | None]:
-        """What is stored of items for a bundle."""
-        return await self._read(lambda: [self.store.find(item, bundle) for item in item_ids])
-
-    async def under(
-        self, prefix: Sequence[int], bundle: str, *, first: int, count: int
-    ) -> tuple[int, list[str]]:
-        """How many items of a bundle are under a prefix, and a page of them."""
-        return await self._read(self._under, prefix, bundle, first, count)
-
-    async def close(self) -> None:
-        """Wait for what is being written, then close the store."""
-        if self._task is not None:
-            await self._task
-        await self._read(lambda: None)
-        self._writing.shutdown()
-        self._reading.shutdown()
-        self.store.close()
-
-    def _find(self, item_id: str, bundle: str) -> NewCode | None:
-        return self.store.find(item_id, bundle) or self.store.latest(item_id)
-
-    def _under(self, prefix: Sequence[int], bundle: str, first: int, count: int) -> tuple[int, list[str]]:
-        found = self.store.under(prefix, bundle, first=first, count=count) if count > 0 else []
-        return self.store.count(prefix, bundle), found
-
-    async def _read(self, function: Callable[..., Made], *given: Any) -> Made:
-        return await asyncio.get_running_loop().run_in_executor(self._reading, function, *given)

@@ -20,15 +20,19 @@ CHECKED_RATE, CHECKED_SECONDS = 16_000, 1.0
 class Limits:
     """What a request may hold; everything beyond is refused before work is done for it.
 
-    requests: in work at a time; body: bytes of one; bodies: bytes of all that are being read; body_seconds:
-    time for a body to arrive; batch: items of a request; text: characters of an item's texts together;
-    item_id: characters; pixels: of a picture; sound_seconds: length of a sound; history, candidates: items of
-    a request to score; page: items of an answer; nearest: neighbours of an answer; waiting: items that wait
-    for the encoder; together: items that it gets at a time; code_seconds: time for these, after which it is
-    started anew.
+    connections: open at a time; head_seconds: time for a request's head to arrive; requests: in work at a
+    time; tokens: strings, values and separators of a JSON body; body: bytes of one; bodies: bytes of all
+    that are being read; body_seconds: time for a body to arrive; batch: items of a request; text:
+    characters of an item's texts together; item_id: characters; pixels: of a picture; sound_seconds:
+    length of a sound; history, candidates: items of a request to score; page: items of an answer;
+    nearest: neighbours of an answer; waiting: items that wait for the encoder; together: items that it
+    gets at a time; code_seconds: time for these, after which it is started anew.
     """
 
+    connections: int = 1_000
+    head_seconds: float = 10.0
     requests: int = 1_000
+    tokens: int = 50_000
     body: int = 16 * 2**20
     bodies: int = 256 * 2**20
     body_seconds: float = 30.0

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
@@ -11,27 +10,29 @@ import numpy.typing as npt
 from qarm.errors import InputError, shown
 from qarm.quantizer.code_prefix import prefix_text
 from qarm.serving.bundle_manager import BundleManager, LoadedBundle
-from qarm.serving.code_store import ContentConflict, NewCode, StoreQueue, content_digest
+from qarm.serving.code_store import ContentConflict, NewCode, content_digest
 from qarm.serving.encoder_process import Coded
 from qarm.serving.http.problems import Problem
 from qarm.serving.http.schemas import (
     CodedItem,
     CodesAnswer,
+    Deletion,
     ItemAnswer,
     ItemList,
     Neighbour,
     NewItem,
     PrefixAnswer,
     ScoreAnswer,
-    Scored,
+    ScoreRequest,
 )
 from qarm.serving.limits import Limits
 from qarm.serving.prometheus_metrics import Metrics
+from qarm.serving.scoring import RankerQueue
+from qarm.serving.store_queue import StoreQueue
 
 __all__ = ["Service"]
 
 AT_ONCE = 20_000  # items of a bundle up to which a search is too short to be worth a thread
-SCORING = 32  # requests that wait for the ranker
 Result = TypeVar("Result")
 
 
@@ -43,14 +44,13 @@ class Service:
     ) -> None:
         self.bundles, self.store = bundles, store
         self.limits, self.metrics = limits, metrics
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ranker")
-        self._scoring = 0
+        self.ranker = RankerQueue(store, limits)
 
     async def close(self) -> None:
         """Answer what waits, and close the store."""
         await self.bundles.close()
         await self.store.close()
-        self._thread.shutdown()
+        self.ranker.close()
 
     # ---- new items --------------------------------------------------------------------------------
 
@@ -124,6 +124,29 @@ class Service:
             raise _taken(error.item_ids) from None
         self.metrics.stored.inc(len(stored))
         return stored
+
+    async def delete(self, item_id: str) -> Deletion:
+        """Remove what the store holds of an item.
+
+        Raises:
+            Problem: 404, nothing; 409, it is published, which a new bundle alone changes.
+        """
+        with self.bundles.use() as loaded:
+            if item_id in loaded.bundle:
+                detail = f"item {item_id[:100]!r} is published; leave it out of the next bundle"
+                raise Problem(409, "already-published", detail)
+            removed = await self.store.delete(item_id)
+        if not removed:
+            raise Problem(404, "no-such-item", f"got item {item_id[:100]!r}, which is not stored")
+        return Deletion(item_id=item_id, deleted=removed)
+
+    async def check_store(self) -> None:
+        """Whether the store can take rows.
+
+        Raises:
+            StoreError: it cannot.
+        """
+        await self.store.check()
 
     # ---- known items ------------------------------------------------------------------------------
 
@@ -202,38 +225,13 @@ class Service:
             next=_next(first, count, total),
         )
 
-    async def score(self, candidates: Sequence[str], history: Sequence[str]) -> ScoreAnswer:
+    async def score(self, request: ScoreRequest) -> ScoreAnswer:
         """The ranker's logits.
 
         Raises:
-            Problem: 404, the bundle has no ranker; 422, items that it does not know; 503, too many wait.
+            Problem: as of `RankerQueue.score`.
         """
-        loaded = self.bundles.current
-        if not loaded.scored:
-            raise Problem(
-                404, "no-ranker", "this bundle has no ranker; export one from a run that has trained it"
-            )
-        unknown = [item for item in dict.fromkeys((*candidates, *history)) if item not in loaded.scored]
-        if unknown:
-            raise Problem(
-                422,
-                "unknown-items",
-                f"the ranker does not know {shown(i[:100] for i in unknown)}; leave them out",
-            )
-        if self._scoring >= SCORING:
-            raise Problem(
-                503, "busy", "too many requests wait for the ranker; try again", headers={"Retry-After": "1"}
-            )
-        self._scoring += 1
-        try:
-            (scores,) = await asyncio.get_running_loop().run_in_executor(
-                self._thread, loaded.bundle.score, [list(candidates)], [list(history)]
-            )
-        finally:
-            self._scoring -= 1
-        pairs = zip(candidates, scores.tolist(), strict=True)
-        scored = [Scored(item_id=item, score=score) for item, score in pairs]
-        return ScoreAnswer(bundle=loaded.bundle.version, items=scored)
+        return await self.ranker.score(self.bundles.current, request)
 
     async def _search(self, loaded: LoadedBundle, search: Callable[[], Result]) -> Result:
         """Result of a search, which goes to a thread where the bundle is large."""

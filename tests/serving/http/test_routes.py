@@ -284,22 +284,71 @@ def test_search(client: TestClient) -> None:
 
 
 def test_scores(client: TestClient) -> None:
-    answer = client.post("/v1/score", json={"history": ["i1", "i2"], "candidates": ["i9", "i3"]}).json()
-    assert answer["items"] == [{"item_id": "i9", "score": 7.0}, {"item_id": "i3", "score": 1.0}]
+    answer = client.post("/v1/score", json={"history": ["i1", "i2"], "candidates": ["i9", "i11"]}).json()
+    assert answer["items"] == [
+        {"item_id": "i9", "score": 7.0, "cold": False},
+        {"item_id": "i11", "score": 9.0, "cold": True},  # published later: by its codes
+    ]
     assert client.post("/v1/score", json={"candidates": ["i3"]}).json()["items"][0]["score"] == 3.0
-    unknown = client.post("/v1/score", json={"history": ["i11"], "candidates": ["i1", "nobody"]})
-    assert "nobody, i11" in problem(unknown, 422, "unknown-items")["detail"]
     problem(client.post("/v1/score", json={"candidates": []}), 422, "invalid-request")
     problem(client.post("/v1/score", json={"candidates": ["i1"] * 5}), 422, "too-many-items")
-    problem(
-        client.post("/v1/score", json={"candidates": ["i1"], "history": ["i1"] * 4}), 422, "too-many-items"
-    )
     problem(client.post("/v1/score", data={"candidates": "i1"}), 415, None)
 
 
+def test_an_item_that_was_coded_a_second_ago_is_scored(client: TestClient, fakes: Fakes) -> None:
+    asked = {"history": ["kestrel", "i2"], "candidates": ["kestrel", "i3"]}
+    unknown = problem(client.post("/v1/score", json=asked), 422, "unknown-items")
+    assert (
+        "kestrel are neither published nor stored for this bundle; code them with POST" in unknown["detail"]
+    )
+    client.post("/v1/codes", json={"item_id": "kestrel", "text": {"title": "Kestrel"}})
+    found = client.post("/v1/score", json=asked).json()["items"]
+    first = int(expected("Kestrel").rq[0])
+    assert found[0] == {"item_id": "kestrel", "score": first - 2.0, "cold": True}
+    fakes.service.bundles.current.bundle.scorer.why_not_new = "it reads vectors before alignment"
+    late = problem(client.post("/v1/score", json=asked), 422, "unknown-items")
+    assert "kestrel came after training: it reads vectors before alignment; leave them out" in late["detail"]
+
+
+def test_histories_as_long_as_the_training_read_them(client: TestClient, fakes: Fakes) -> None:
+    """The request's limit is 3 here; a ranker that searches 4 events by code gets them."""
+    asked = {"candidates": ["i1"], "history": ["i1"] * 4}
+    problem(client.post("/v1/score", json=asked), 422, "too-many-items")
+    ranker = fakes.service.bundles.current.bundle.scorer.ranker
+    ranker.shape, ranker.long_history = ranker.shape.model_copy(update={"cross": 2}), 4
+    assert client.post("/v1/score", json=asked).status_code == 200
+    problem(client.post("/v1/score", json={**asked, "history": ["i1"] * 5}), 422, "too-many-items")
+
+
+def test_user_features_gaps_and_labels(client: TestClient, fakes: Fakes) -> None:
+    def scored(**more: Any) -> dict[str, Any]:
+        return client.post("/v1/score", json={"history": ["i1", "i2"], "candidates": ["i3"], **more}).json()
+
+    def pointers(**more: Any) -> list[str]:
+        return [error["pointer"] for error in scored(**more)["errors"]]
+
+    assert scored()["unknown_user_features"] == ["age", "member"]
+    assert scored(user={"age": 25, "member": True})["items"][0]["score"] == 201.0
+    assert scored(user={"age": 25, "member": True})["unknown_user_features"] == []
+    assert scored(user={"age": "26", "member": None})["unknown_user_features"] == ["age", "member"]
+    assert scored(label="liked")["items"][0]["score"] == 1001.0
+    assert pointers(user={"agee": "25"}, label="bought", gaps=[2, 1]) == ["/label", "/gaps", "/user/agee"]
+    ranker = fakes.service.bundles.current.bundle.scorer.ranker
+    ranker.shape = ranker.shape.model_copy(update={"time": True})
+    assert scored(gaps=[20, 10])["items"][0]["score"] == 31.0
+    assert scored(history=[])["items"][0]["score"] == 3.0
+    for wrong in ({}, {"gaps": [1]}, {"gaps": [1, 2]}):
+        assert pointers(**wrong) == ["/gaps"]
+    assert pointers(gaps=[5, -1]) == ["/gaps/1"]
+    read = client.get("/v1/ranker").json()
+    assert (read["gaps"], read["labels"], read["variant"]) == (True, ["liked"], "id+rq+vq")
+    assert read["user_features"][0] == {"name": "age", "values": ["18", "25"], "total": 2}
+
+
 def test_no_ranker(client: TestClient, fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fakes.service.bundles.current, "scored", frozenset())
+    monkeypatch.setattr(fakes.service.bundles.current.bundle, "scorer", None)
     problem(client.post("/v1/score", json={"candidates": ["i1"]}), 404, "no-ranker")
+    problem(client.get("/v1/ranker"), 404, "no-ranker")
 
 
 # ---- the rest -----------------------------------------------------------------------------------

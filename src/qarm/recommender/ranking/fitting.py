@@ -172,6 +172,7 @@ def build_ranker(rows: TrainingRows, items: ItemTable, settings: RankerConfig) -
         time=settings.time,
         labels=rows.events.tasks,
         users=tuple(len(known) for known in values.values()),
+        long_history=settings.long_history,
     )
     ranker = Ranker(shape, items.item_ids, values=values)
     parts = [part for part in (items.rq, items.vq) if part is not None]

@@ -21,7 +21,7 @@ from qarm.core.tables.parquet import read_parquet, write_parquet
 from qarm.data.interactions import Log
 from qarm.errors import ArtifactError, InputError, shown
 from qarm.recommender.batches import BUCKETS, Batch, batches
-from qarm.recommender.examples import Examples
+from qarm.recommender.examples import LONG, Examples
 from qarm.recommender.history_search import CodeSearch, Cross, Crossed
 from qarm.recommender.item_fields import ItemFields
 from qarm.recommender.scoring_requests import requests
@@ -92,6 +92,11 @@ class Ranker(nn.Module):
         if self.further is not None:
             nn.init.zeros_(self.further.weight)
             nn.init.zeros_(self.further.bias)
+
+    @property
+    def long_history(self) -> int:
+        """Longest history that the search by code reads."""
+        return LONG if self.shape.long_history is None else self.shape.long_history
 
     def forward(self, batch: Batch, content: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Logits [g, c] of the label."""
@@ -218,7 +223,7 @@ class Ranker(nn.Module):
 
         Args:
             item_ids: candidates of each request; histories: items of its user, oldest first; only the
-                latest `shape.history` count, or 1,000 where they are searched by code.
+                latest `shape.history` count, and the latest `long_history` where they are searched by code.
             label: a further label; by default the one that decides the ranking.
             users: feature values of each request's user by name; one that is left out or new is unknown.
             gaps: time since each event of the histories, in the log's unit, for a ranker trained with `time`.
@@ -230,7 +235,7 @@ class Ranker(nn.Module):
             item_ids,
             histories,
             self.item_ids,
-            self.shape.history,
+            (self.shape.history, self.long_history),
             users=users,
             features=list(self.values),
             gaps=gaps,

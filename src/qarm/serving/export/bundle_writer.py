@@ -9,7 +9,6 @@ import polars as pl
 
 from qarm.config import Config, ItemsTable, saved_config
 from qarm.core.atomic_io import write_json
-from qarm.core.item_index import ItemIndex
 from qarm.core.run_folder import is_fresh, read_manifest, run_lock
 from qarm.core.sealed_folder import building, seal
 from qarm.core.tables.parquet import write_parquet
@@ -19,7 +18,7 @@ from qarm.errors import ArtifactError, InputError, shown
 from qarm.quantizer.coder import Coder, outdated_stages
 from qarm.quantizer.knn_codes import NearestCodes
 from qarm.quantizer.versions.archive import VERSIONS, appended, joined
-from qarm.recommender.code_embedding import joined as side_by_side
+from qarm.recommender.ranking.item_scorer import ItemScorer
 from qarm.recommender.ranking.model import Ranker
 from qarm.schemas.base import FORMAT, Manifest, Settings
 from qarm.schemas.bundle import BundleContent, ExportedBundle, PortableReport
@@ -70,10 +69,10 @@ def export_bundle(
         for manifest in manifests.values():
             settings |= manifest.config
         config = saved_config(settings)
-        codes = _copy_learned(run, work)
+        codes, vectors = _copy_learned(run, work)
         chosen = _chosen(run, config, variant, finished="recommender" in manifests)
         if chosen is not None:
-            _copy_ranker(run, work, chosen, codes)
+            _copy_ranker(run, work, chosen, codes, vectors)
         columns = config.data.items
         facts = item_facts(run, codes.item_ids, columns=columns, tables=items, media=work if media else None)
         write_parquet(work / "items.parquet", facts)
@@ -116,7 +115,7 @@ def _finished(run: Path) -> dict[str, Manifest]:
     return manifests
 
 
-def _copy_learned(run: Path, work: Path) -> Codes:
+def _copy_learned(run: Path, work: Path) -> tuple[Codes, Embeddings]:
     """Encoder, codes and vectors; the vectors in the order of the codes, appended items among them."""
     shutil.copytree(run / "encoder", work / "encoder", ignore=shutil.ignore_patterns(*OWN, "metrics.jsonl"))
     (work / "codes").mkdir()
@@ -130,7 +129,7 @@ def _copy_learned(run: Path, work: Path) -> Codes:
     vectors = Embeddings(codes.item_ids, everything.rows(codes.item_ids))
     vectors.write(work / "embeddings" / "embeddings.parquet")
     _write_raw_neighbours(run, work / "embeddings")
-    return codes
+    return codes, vectors
 
 
 def _write_raw_neighbours(run: Path, folder: Path) -> None:
@@ -158,17 +157,12 @@ def _chosen(run: Path, config: Config, variant: str | None, *, finished: bool) -
     return variant
 
 
-def _copy_ranker(run: Path, work: Path, variant: str, codes: Codes) -> None:
+def _copy_ranker(run: Path, work: Path, variant: str, codes: Codes, vectors: Embeddings) -> None:
     """The ranker, if it was trained on the codes that the bundle holds."""
     target = work / "recommender" / variant
     shutil.copytree(run / "recommender" / variant, target)
     ranker = Ranker.from_pretrained(target)
-    levels, nearest = len(ranker.shape.widths), ranker.shape.nearest
-    rows = ItemIndex(codes.item_ids).find(ranker.item_ids)
-    unknown = (rows < 0).any()
-    now = side_by_side(codes)[rows]
-    columns = [*range(levels), *range(codes.rq.shape[1], codes.rq.shape[1] + nearest)]
-    if unknown or not np.array_equal(ranker.item.codes.numpy(), now[:, columns]):
+    if not ItemScorer(ranker, variant, codes=codes, vectors=vectors).fits_codes():
         raise ArtifactError(
             f"{run / 'recommender' / variant} was trained on other codes than {run / 'codes'} holds; "
             f"run: qarm train CONFIG --out {run}, or roll the codes back"

@@ -1,115 +1,123 @@
-"""Middleware before every route: metrics, token, body limit, and the last error handler."""
+"""Middleware before every route: metrics, protocol faults, the last error handler, limits of bodies."""
 
 import asyncio
-import hashlib
-import hmac
+import json
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from qarm.serving.http.problems import Problem, answer, hidden
+from qarm.serving.http.problems import PROBLEM_TYPE, Problem, answer, busy, document, hidden
 from qarm.serving.limits import Limits
 from qarm.serving.prometheus_metrics import Metrics
 
-__all__ = ["BodyLimitMiddleware", "ErrorMiddleware", "TokenMiddleware"]
+__all__ = ["SAFE", "BodyLimitMiddleware", "ErrorMiddleware"]
 
-GUARDED = ("/v1/", "/metrics")
+SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 class ErrorMiddleware:
-    """Outermost: counts and times requests, turns away too many, answers 500 for what nothing else caught."""
+    """Outermost: counts and times requests, answers HEAD as GET, and makes every error a problem document."""
 
-    def __init__(self, app: ASGIApp, *, limits: Limits, metrics: Metrics) -> None:
-        self.app, self.limits, self.metrics = app, limits, metrics
-        self.running = 0
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Entry point of ASGI."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 0
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        self.running += 1
+        started = time.perf_counter()
+        head = scope["method"] == "HEAD"
+        inner = {**scope, "method": "GET"} if head else scope
+        answering = _Answer(send, path=scope["path"], body=not head)
         try:
-            if self.running > self.limits.requests:
-                await answer(_busy())(scope, receive, watched)
-            else:
-                await self.app(scope, receive, watched)
+            fault = _protocol_fault(scope)
+            await (self.app if fault is None else answer(fault))(inner, receive, answering)
         except Exception as error:  # noqa: BLE001 - nothing of it may reach the other side
             response = hidden(error)
-            if status == 0:
-                await response(scope, receive, watched)
+            if answering.status == 0:
+                await response(inner, receive, answering)
         finally:
-            self.running -= 1
-            self.metrics.request(scope, status or 500, time.perf_counter() - started)
+            self.metrics.request(inner, answering.status or 500, time.perf_counter() - started)
 
 
-class TokenMiddleware:
-    """Lets requests to `/v1/` and `/metrics` pass that bring the token; all of them where there is none."""
+def _protocol_fault(scope: Scope) -> Problem | None:
+    """What is wrong with a request's head, whatever its route."""
+    names = {name for name, _ in scope["headers"]}
+    if {b"content-length", b"transfer-encoding"} <= names:  # two readers may see two requests in it
+        detail = "Content-Length and Transfer-Encoding stand in one request; send one of them"
+        return Problem(400, None, detail, headers={"Connection": "close"})
+    if any(sign < " " or sign == "\x7f" for sign in scope["path"]):
+        return Problem(400, None, "the path holds control characters, which no route and no id has")
+    return None
 
-    def __init__(self, app: ASGIApp, *, token: str | None) -> None:
-        self.app = app
-        self._digest = None if token is None else _digest(token.encode())
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Entry point of ASGI."""
-        guarded = scope["type"] == "http" and scope["path"].startswith(GUARDED)
-        if guarded and self._digest is not None and not self._brought(scope):
-            await _refuse(
-                scope,
-                receive,
-                send,
-                Problem(
-                    401,
-                    None,
-                    "need the header Authorization: Bearer TOKEN with this service's token",
-                    headers={"WWW-Authenticate": "Bearer"},
-                ),
-            )
-            return
-        await self.app(scope, receive, send)
+class _Answer:
+    """`send` of one request: keeps the status, replaces errors in plain text, leaves bodies to HEAD out."""
 
-    def _brought(self, scope: Scope) -> bool:
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        scheme, _, token = given.partition(b" ")
-        # of equal length and through hashes, so that the time tells nothing of the token
-        same = hmac.compare_digest(_digest(token.strip()), self._digest or b"")
-        return bool(scheme.lower() == b"bearer" and same)
+    def __init__(self, send: Send, *, path: str, body: bool) -> None:
+        self.send, self.path, self.body, self.status = send, path, body, 0
+        self._replaced: bytes | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = self._started(message)
+        elif message["type"] == "http.response.body" and self._replaced is not None:
+            if message.get("more_body", False):
+                return
+            message = {**message, "body": self._replaced}
+        if message["type"] == "http.response.body" and not self.body:
+            message = {**message, "body": b""}
+        await self.send(message)
+
+    def _started(self, message: Message) -> Message:
+        headers = [(name.lower(), value) for name, value in message.get("headers", [])]
+        kind = dict(headers).get(b"content-type", b"").decode("latin-1")
+        if self.status < 400 or kind.startswith(PROBLEM_TYPE):
+            return message
+        detail = f"{self.path} cannot be answered as it was asked for; see the headers"
+        self._replaced = json.dumps(document(Problem(self.status, None, detail))).encode()
+        kept = [(name, value) for name, value in headers if name not in (b"content-type", b"content-length")]
+        length = str(len(self._replaced)).encode()
+        new = [(b"content-type", PROBLEM_TYPE.encode()), (b"content-length", length)]
+        return {**message, "headers": [*kept, *new]}
 
 
 class BodyLimitMiddleware:
-    """Refuses bodies that are too large, too slow, or too many at a time."""
+    """Refuses bodies that are too large or too slow, and requests that are too many at a time.
+
+    A request counts as in work when its body has arrived, so that half-sent ones hold nobody up. Where the
+    bodies of all are too many bytes, the one is cut that has waited for its client the longest.
+    """
 
     def __init__(self, app: ASGIApp, *, limits: Limits) -> None:
         self.app, self.limits = app, limits
         self.held = 0  # bytes of all bodies that are being read or worked on
+        self.running = 0
+        self.bodies: set[_Body] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Entry point of ASGI."""
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         announced = _length(scope)
         if announced > self.limits.body:
-            await _refuse(scope, receive, send, self._too_large())
+            await answer(self.too_large())(scope, receive, send)
             return
-        if self.held + announced > self.limits.bodies:
-            await _refuse(scope, receive, send, _busy())
-            return
-        gate = _Body(self, receive)
+        body = _Body(self, receive)
         try:
-            await self.app(scope, gate, send)
+            if scope["method"] in SAFE and not announced:
+                body.begin()
+            await self.app(scope, body, send)
+        except Problem as problem:  # before the app's own handlers were reached
+            await answer(problem)(scope, receive, send)
         finally:
-            self.held -= gate.size
+            body.end()
 
-    def _too_large(self) -> Problem:
+    def too_large(self) -> Problem:
+        """Status 413."""
         return Problem(
             413,
             "body-too-large",
@@ -117,55 +125,90 @@ class BodyLimitMiddleware:
             headers={"Connection": "close"},
         )
 
+    def hold(self, body: "_Body", length: int) -> None:
+        """Count bytes of a body; cuts others that wait where there are too many.
+
+        Raises:
+            Problem: 503, all that is held is being worked on.
+        """
+        self.held += length
+        body.size += length
+        waiting = sorted((one for one in self.bodies if one is not body), key=lambda one: one.heard)
+        for one in waiting:
+            if self.held <= self.limits.bodies:
+                return
+            one.cut()
+        if self.held > self.limits.bodies:
+            raise busy()
+
 
 class _Body:
-    """`receive` of one request, counted."""
+    """`receive` of one request, counted and timed."""
 
     def __init__(self, gate: BodyLimitMiddleware, receive: Receive) -> None:
-        self.gate, self.receive, self.size, self.whole = gate, receive, 0, False
-        self.until = time.monotonic() + gate.limits.body_seconds
+        self.gate, self.receive, self.size, self.counted = gate, receive, 0, False
+        self.heard = time.monotonic()
+        self.until = self.heard + gate.limits.body_seconds
+        self._timeout: asyncio.Timeout | None = None
+
+    def begin(self) -> None:
+        """The request is in work from now on.
+
+        Raises:
+            Problem: 503, too many are.
+        """
+        self.gate.bodies.discard(self)
+        if self.gate.running >= self.gate.limits.requests:
+            raise busy()
+        self.gate.running += 1
+        self.counted = True
+
+    def end(self) -> None:
+        """The request is answered."""
+        self.gate.bodies.discard(self)
+        self.gate.running -= self.counted
+        self.gate.held -= self.size
+        self.size = 0
+
+    def cut(self) -> None:
+        """End the wait for the rest of the body; what has come no longer counts."""
+        self.gate.bodies.discard(self)
+        self.gate.held -= self.size
+        self.size, self.until = 0, 0.0
+        if self._timeout is not None:
+            self._timeout.reschedule(asyncio.get_running_loop().time())
 
     async def __call__(self) -> Message:
-        if self.whole:
+        if self.counted:
             return await self.receive()
+        self.gate.bodies.add(self)
         try:
-            async with asyncio.timeout(self.until - time.monotonic()):
+            async with asyncio.timeout(self.until - time.monotonic()) as self._timeout:
                 message = await self.receive()
         except TimeoutError:
-            raise Problem(
-                408,
-                None,
-                f"the body took more than {self.gate.limits.body_seconds:,.0f} seconds to arrive",
-                headers={"Connection": "close"},
-            ) from None
-        length = len(message.get("body", b""))
-        self.size += length
-        self.gate.held += length
-        self.whole = not message.get("more_body", False)
+            raise self._too_slow() from None
+        finally:
+            self._timeout = None
+        if self.until == 0.0:
+            raise self._too_slow()
+        self.heard = time.monotonic()
+        self.gate.hold(self, len(message.get("body", b"")))
         if self.size > self.gate.limits.body:
-            raise self.gate._too_large()
-        if self.gate.held > self.gate.limits.bodies:
-            raise _busy()
+            raise self.gate.too_large()
+        if not message.get("more_body", False):
+            self.begin()
         return message
+
+    def _too_slow(self) -> Problem:
+        return Problem(
+            408,
+            None,
+            f"the body took more than {self.gate.limits.body_seconds:,.0f} seconds to arrive, or waited "
+            "while others needed its place",
+            headers={"Connection": "close"},
+        )
 
 
 def _length(scope: Scope) -> int:
     given = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
     return int(given) if given.isdigit() else 0
-
-
-def _busy() -> Problem:
-    return Problem(
-        503,
-        "busy",
-        "the service has as much in hand as it can hold; try again",
-        headers={"Retry-After": "1", "Connection": "close"},
-    )
-
-
-async def _refuse(scope: Scope, receive: Receive, send: Send, problem: Problem) -> None:
-    await answer(problem)(scope, receive, send)
-
-
-def _digest(token: bytes) -> bytes:
-    return hashlib.sha256(token).digest()

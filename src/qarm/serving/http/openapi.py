@@ -16,7 +16,7 @@ REFS = "#/components/schemas/{model}"
 REASONS = {
     400: "The body cannot be read",
     401: "The token is missing or wrong",
-    403: "The service has no token, which this needs",
+    403: "The service has no token, which this needs; or a page of another origin asks",
     404: "There is no such thing",
     408: "The body took too long",
     409: "What is published or stored does not move",
@@ -25,6 +25,7 @@ REASONS = {
     422: "The request breaks rules",
     500: "The service is at fault",
     503: "Too much at a time; see Retry-After",
+    507: "The store's disk is full",
 }
 
 

@@ -13,7 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-__all__ = ["PROBLEM_TYPE", "Problem", "add_handlers", "answer", "hidden", "pointer"]
+from qarm.serving.code_store import StoreError
+
+__all__ = ["PROBLEM_TYPE", "Problem", "add_handlers", "answer", "busy", "document", "hidden", "pointer"]
 
 PROBLEM_TYPE = "application/problem+json"
 KIND = "urn:qarm:problem:"
@@ -45,8 +47,18 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
         self.errors, self.headers = list(errors), dict(headers or {})
 
 
-def answer(problem: Problem) -> Response:
-    """The problem as a response."""
+def busy() -> Problem:
+    """Status 503 of a service that can hold no more."""
+    return Problem(
+        503,
+        "busy",
+        "the service has as much in hand as it can hold; try again",
+        headers={"Retry-After": "1", "Connection": "close"},
+    )
+
+
+def document(problem: Problem) -> dict[str, Any]:
+    """The problem document's content."""
     phrase = HTTPStatus(problem.status).phrase
     content: dict[str, Any] = {
         "type": "about:blank" if problem.kind is None else KIND + problem.kind,
@@ -56,7 +68,13 @@ def answer(problem: Problem) -> Response:
     }
     if problem.errors:
         content["errors"] = problem.errors
-    return Response(json.dumps(content), problem.status, headers=problem.headers, media_type=PROBLEM_TYPE)
+    return content
+
+
+def answer(problem: Problem) -> Response:
+    """The problem as a response."""
+    content = json.dumps(document(problem))
+    return Response(content, problem.status, headers=problem.headers, media_type=PROBLEM_TYPE)
 
 
 def hidden(error: Exception) -> Response:
@@ -76,12 +94,20 @@ def hidden(error: Exception) -> Response:
 def add_handlers(app: FastAPI) -> None:
     """Let every error that the app knows of leave as a problem document."""
     app.add_exception_handler(Problem, _own)
+    app.add_exception_handler(StoreError, _store)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
 
 
 async def _own(request: Request, error: Exception) -> Response:
     return answer(error) if isinstance(error, Problem) else hidden(error)
+
+
+async def _store(request: Request, error: Exception) -> Response:
+    """A store that cannot be used: 507 where its disk is full, else 503; the log has the rest."""
+    LOG.error("the store cannot be used: %s", error)
+    full = isinstance(error, StoreError) and error.full
+    return answer(Problem(507 if full else 503, "store-full" if full else "store-unusable", str(error)))
 
 
 async def _http(request: Request, error: Exception) -> Response:

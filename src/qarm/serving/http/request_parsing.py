@@ -1,5 +1,6 @@
 """Request parsing: JSON and forms to checked values; no path and no address is opened."""
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -16,17 +17,21 @@ from qarm.serving.limits import Limits
 __all__ = ["read_items", "read_json_body"]
 
 JSON, FORM = "application/json", "multipart/form-data"
+WINDOW, STEPS, BACKSLASH = 2**16, 2_000, ord("\\")
 Model = TypeVar("Model", bound=BaseModel)
 
 
-async def read_json_body(request: Request, model: type[Model]) -> Model:
+async def read_json_body(request: Request, model: type[Model], *, tokens: int) -> Model:
     """The body as a model.
+
+    Args:
+        tokens: most strings, values and separators.
 
     Raises:
         Problem: 400, 415 or 422.
     """
     _media_type(request, [JSON])
-    return _model(await _json(request), model)
+    return _model(await _json(request, tokens), model)
 
 
 async def read_items(request: Request, fields: Sequence[str], limits: Limits) -> list[NewItem]:
@@ -39,35 +44,90 @@ async def read_items(request: Request, fields: Sequence[str], limits: Limits) ->
         Problem: 400, 415 or 422, with everything that is wrong.
     """
     if _media_type(request, [JSON, FORM]) == FORM:
-        items, places = [await _form_item(request, fields, limits)], [""]
+        items, pointers = [await _form_item(request, fields, limits)], [""]
     else:
-        content = await _json(request)
+        content = await _json(request, limits.tokens)
         if isinstance(content, dict) and "items" in content:
+            _check_batch(content["items"], limits)
             items = _model(content, ItemBatch).items
-            places = [f"/items/{number}" for number in range(len(items))]
+            pointers = [f"/items/{number}" for number in range(len(items))]
         else:
-            items, places = [_model(content, NewItem)], [""]
-    _check(items, places, fields, limits)
+            items, pointers = [_model(content, NewItem)], [""]
+    _check(items, pointers, fields, limits)
     return items
 
 
 def _media_type(request: Request, known: Sequence[str]) -> str:
-    found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if found not in known:
+    """The body's type; parameters that would change how it is read are refused."""
+    given = request.headers.getlist("content-type")
+    kind, *parameters = given[0].split(";") if len(given) == 1 else [""]
+    kind = kind.strip().lower()
+    names = {name.strip().lower(): value.strip('" ').lower() for name, _, value in _pairs(parameters)}
+    wrong = {*names} - {"charset", *(["boundary"] if kind == FORM else [])}
+    if kind not in known or wrong or names.get("charset", "utf-8") not in ("utf-8", "utf8"):
         raise Problem(
             415,
             None,
-            f"got Content-Type {found[:100]!r}, need {' or '.join(known)}",
-            headers={"Accept": ", ".join(known)},
+            f"got Content-Type {', '.join(given)[:100]!r}, need {' or '.join(known)}, in UTF-8",
+            headers={"Accept": ", ".join(known), "Connection": "close"},
         )
-    return found
+    return kind
 
 
-async def _json(request: Request) -> Any:
+def _pairs(parameters: Sequence[str]) -> list[tuple[str, str, str]]:
+    return [part.partition("=") for part in parameters if part.strip()]
+
+
+async def _json(request: Request, tokens: int) -> Any:
+    body = await request.body()
+    await _check_tokens(body, tokens)
     try:
-        return from_json(await request.body(), allow_inf_nan=False)
+        return from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise Problem(400, "not-json", f"the body is no JSON: {error}") from None
+
+
+async def _check_tokens(body: bytes, most: int) -> None:
+    """Refuse JSON whose parsing would take long, before it is parsed; other requests go on meanwhile.
+
+    What stands between quotation marks costs little and is passed over; everything else is counted.
+
+    Raises:
+        Problem: 422, over `most` strings, values and separators.
+    """
+    position, tokens, steps, inside = 0, 0, 0, False
+    while position < len(body):
+        quote = body.find(b'"', position, position + WINDOW)
+        end = min(position + WINDOW, len(body)) if quote < 0 else quote
+        if not inside:
+            tokens += sum(body.count(sign, position, end) for sign in (b"{", b"[", b",", b":"))
+        if quote >= 0 and not (inside and _is_escaped(body, quote)):
+            inside = not inside
+            tokens += inside
+        if tokens > most:
+            detail = f"the body has over {most:,} values; send fewer items, or several requests"
+            raise Problem(422, "too-many-values", detail)
+        position = end + (quote >= 0)
+        steps += 1
+        if steps % STEPS == 0:
+            await asyncio.sleep(0)
+
+
+def _is_escaped(body: bytes, quote: int) -> bool:
+    """Whether an odd number of backslashes stands before a quotation mark."""
+    first = quote
+    while first > 0 and body[first - 1] == BACKSLASH and quote - first < WINDOW:
+        first -= 1
+    return (quote - first) % 2 == 1
+
+
+def _check_batch(items: object, limits: Limits) -> None:
+    if isinstance(items, list) and len(items) > limits.batch:
+        raise Problem(
+            422,
+            "batch-too-large",
+            f"got {len(items):,} items, need at most {limits.batch:,}; send several requests",
+        )
 
 
 def _model(content: Any, model: type[Model]) -> Model:
@@ -112,12 +172,6 @@ def _check_form(form: FormData, fields: Collection[str]) -> None:
 
 
 def _check(items: Sequence[NewItem], places: Sequence[str], fields: Sequence[str], limits: Limits) -> None:
-    if len(items) > limits.batch:
-        raise Problem(
-            422,
-            "batch-too-large",
-            f"got {len(items):,} items, need at most {limits.batch:,}; send several requests",
-        )
     errors, seen = [], set()
     for item, place in zip(items, places, strict=True):
         errors += [
@@ -145,6 +199,8 @@ def _faults(item: NewItem, fields: Collection[str], limits: Limits) -> list[tupl
         found.append(("/text", f"{size:,} characters, need at most {limits.text:,}; shorten it"))
     if item.item_id is not None and len(item.item_id) > limits.item_id:
         found.append(("/item_id", f"{len(item.item_id):,} characters, need at most {limits.item_id:,}"))
+    if item.item_id is not None and not item.item_id.isprintable():
+        found.append(("/item_id", "line breaks or other control characters, which no address can hold"))
     if not any(text and text.strip() for text in item.text.values()) and not item.image and not item.audio:
         found.append(("", "no text, picture or sound; give at least one"))
     return found

@@ -17,15 +17,18 @@ from qarm.serving.http.schemas import (
     BundleList,
     BundleName,
     CodesAnswer,
+    Deletion,
     ItemAnswer,
     ItemList,
     Prefix,
     PrefixAnswer,
+    RankerAnswer,
     ScoreAnswer,
     ScoreRequest,
     Status,
 )
 from qarm.serving.prometheus_metrics import METRICS_TYPE
+from qarm.serving.scoring import longest_request, ranker_answer
 from qarm.serving.service import Service
 
 __all__ = ["admin_routes", "reply", "routes"]
@@ -113,6 +116,16 @@ def _item_routes(service: Service) -> APIRouter:
         """Codes, facts and nearest published items."""
         return reply(await service.item(item_id, nearest=min(nearest, limits.nearest)))
 
+    @router.delete(
+        "/v1/items/{item_id:path}",
+        tags=["items"],
+        summary="Delete what the store holds of an item",
+        responses={200: {"model": Deletion}, **problems(403, 404, 409, 422, 503, 507)},
+    )
+    async def delete_item(item_id: Annotated[str, Path(min_length=1, examples=["n00001"])]) -> Response:
+        """Codes of a new item are removed, for all bundles; the store keeps a line that says when."""
+        return reply(await service.delete(item_id))
+
     return router
 
 
@@ -127,14 +140,19 @@ def _score_routes(service: Service) -> APIRouter:
         openapi_extra=SCORE_BODY,
     )
     async def score(request: Request) -> Response:
-        """The ranker's logits of candidates for a user with a history."""
-        asked = await read_json_body(request, ScoreRequest)
-        for name, most in (("history", limits.history), ("candidates", limits.candidates)):
-            if len(getattr(asked, name)) > most:
-                raise Problem(
-                    422, "too-many-items", f"got {len(getattr(asked, name)):,} {name}, need at most {most:,}"
-                )
-        return reply(await service.score(asked.candidates, asked.history))
+        """The ranker's logits of candidates for a user with a history; later items by their codes."""
+        tokens = max(limits.tokens, 4 * longest_request(service.bundles.current, limits))
+        return reply(await service.score(await read_json_body(request, ScoreRequest, tokens=tokens)))
+
+    @router.get(
+        "/v1/ranker",
+        tags=["score"],
+        summary="What the ranker reads",
+        responses={200: {"model": RankerAnswer}, **problems(404, 503)},
+    )
+    async def ranker() -> Response:
+        """Item features, lengths of histories, user features with their values, further labels."""
+        return reply(ranker_answer(service.bundles.current))
 
     return router
 
@@ -151,7 +169,8 @@ def _health_routes(service: Service) -> APIRouter:
         "/readyz", tags=["health"], summary="Ready", responses={200: {"model": Status}, **problems(503)}
     )
     async def readyz() -> Response:
-        """A bundle is loaded and the encoder runs."""
+        """A bundle is loaded, the encoder runs, and the store can be written."""
+        await service.check_store()
         if not service.bundles.current.encoder.ready:
             raise Problem(503, "busy", "the encoder is starting; try again", headers={"Retry-After": "1"})
         return reply(Status(status="ready"))
@@ -202,7 +221,8 @@ def admin_routes(service: Service, *, token: bool) -> APIRouter:
     )
     async def swap(request: Request) -> Response:
         """Answers when the bundle is in use; what has begun ends with the old one."""
-        return await answer_with(await manager.swap_to_name((await read_json_body(request, BundleName)).name))
+        asked = await read_json_body(request, BundleName, tokens=service.limits.tokens)
+        return await answer_with(await manager.swap_to_name(asked.name))
 
     @router.post(
         "/rollback",

@@ -11,6 +11,7 @@ __all__ = [
     "BundleName",
     "CodedItem",
     "CodesAnswer",
+    "Deletion",
     "ItemAnswer",
     "ItemBatch",
     "ItemList",
@@ -20,10 +21,12 @@ __all__ = [
     "Prefix",
     "PrefixAnswer",
     "ProblemDocument",
+    "RankerAnswer",
     "ScoreAnswer",
     "ScoreRequest",
     "Scored",
     "Status",
+    "UserFeature",
 ]
 
 
@@ -99,6 +102,13 @@ class Neighbour(BaseModel):
     cosine: float
 
 
+class Deletion(BaseModel):
+    """Rows of an item that were removed from the store."""
+
+    item_id: ItemId
+    deleted: int
+
+
 class ItemAnswer(BaseModel):
     """An item: its codes and its neighbours."""
 
@@ -143,6 +153,17 @@ class ScoreRequest(_Strict):
 
     history: Annotated[list[ItemId], Field(examples=[["i00001", "i00002"]])] = []
     candidates: Annotated[list[ItemId], Field(min_length=1, examples=[["i00003", "i00004"]])]
+    gaps: Annotated[
+        list[Annotated[int, Field(ge=0, le=2**62)]] | None,
+        Field(description="time since each event of the history, for a ranker that reads it"),
+    ] = None
+    user: Annotated[
+        dict[str, str | bool | int | None],
+        Field(description="values of the user's features by name; one that is left out counts as unknown"),
+    ] = {}
+    label: Annotated[
+        str | None, Field(description="a further label to score; null: the one that decides the ranking")
+    ] = None
 
 
 class Scored(BaseModel):
@@ -150,6 +171,7 @@ class Scored(BaseModel):
 
     item_id: ItemId
     score: Annotated[float, Field(description="the ranker's logit")]
+    cold: Annotated[bool, Field(description="the ranker saw no training event of it; its codes decide")]
 
 
 class ScoreAnswer(BaseModel):
@@ -157,6 +179,31 @@ class ScoreAnswer(BaseModel):
 
     bundle: BundleVersion
     items: Annotated[list[Scored], Field(description="in the order of the candidates")]
+    unknown_user_features: Annotated[
+        list[str], Field(description="left out, or with a value that no user of the training had")
+    ] = []
+
+
+class UserFeature(BaseModel):
+    """A feature of users; total: number of its values, of which `values` has the first."""
+
+    name: str
+    values: list[str]
+    total: int
+
+
+class RankerAnswer(BaseModel):
+    """What the bundle's ranker reads of a request."""
+
+    bundle: BundleVersion
+    variant: Annotated[str, Field(description="its item features", examples=["id+rq+vq"])]
+    items: Annotated[int, Field(description="that it was trained with")]
+    new_items: Annotated[bool, Field(description="whether it scores items by codes that came later")]
+    history: Annotated[int, Field(description="latest events that attention reads")]
+    long_history: Annotated[int | None, Field(description="latest events that the search by code reads")]
+    gaps: Annotated[bool, Field(description="whether it reads, and needs, `gaps`")]
+    labels: Annotated[list[str], Field(description="further labels that may be scored")]
+    user_features: list[UserFeature]
 
 
 class BundleName(_Strict):
