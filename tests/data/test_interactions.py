@@ -223,6 +223,16 @@ def test_a_rule_makes_labels_of_stars(tmp_path: Path) -> None:
     assert "need a column of 1 and 0, or a rule: {column: stars, at_least: 4}" in problem
 
 
+def test_weights_are_positive_numbers(tmp_path: Path) -> None:
+    log = read(tmp_path, {"w": ["1", "2.5", "3", "4", "5"]}, weight="w")
+    assert log.frame.sort("row")["weight"].to_list() == [1.0, 2.5, 3.0, 4.0, 5.0]
+    assert "weight" not in read(tmp_path, {"w": [1] * 5}).frame.columns
+    (problem,) = problems(tmp_path, {"w": [1, 0, None, float("inf"), -2]}, weight="w")
+    assert "w: got 0.0, None, inf, -2.0 in rows 1, 2, 3, 4; weights are positive numbers" in problem
+    (problem,) = problems(tmp_path, {"w": ["much"] * 5}, weight="w")
+    assert "w: got String, need positive numbers as weights" in problem
+
+
 def test_conditions_on_several_columns(tmp_path: Path) -> None:
     columns = {
         "stars": [5, 4, 3, 1, 4],

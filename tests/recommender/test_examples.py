@@ -15,6 +15,7 @@ from qarm.core.tables.parquet import write_parquet
 from qarm.data.interactions import Log
 from qarm.data.splits import split_log
 from qarm.errors import InputError
+from qarm.recommender.batches import batches
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples, row_numbers
 
 MakeLog = Callable[..., Log]
@@ -172,6 +173,23 @@ def test_new_items_in_the_catalogue_change_no_training_row(make_log: MakeLog) ->
     )
     assert [small.item_ids[i] for i in small.items] == [large.item_ids[i] for i in large.items]
     assert {"0", "zzz"} < set(large.item_ids)
+
+
+def test_negatives_have_the_weight_of_their_event(make_log: MakeLog) -> None:
+    log = make_log([("u", "1", 1), ("u", "2", 2), ("v", "3", 1), ("v", "4", 2)])
+    weighted = Log(log.frame.with_columns(weight=pl.Series([1.0, 3.0, 2.0, 2.0])))
+    rows = TrainingRows(weighted, item_ids=ITEMS, explicit=False, negatives=2).epoch(0)
+    assert rows.weights is not None
+    by_row = dict(zip(log.frame["row"], [0.5, 1.5, 1.0, 1.0], strict=True))  # of mean 1
+    assert rows.weights.tolist() == [by_row[event] for event in rows.events]
+    assert rows.only(rows.labels == 1).weights is not None
+    assert len(rows) > len(log)
+    (batch,) = batches(rows, 100)
+    assert batch.weights is not None
+    assert batch.weights[batch.real].sort().values.tolist() == sorted(rows.weights.tolist())
+    plain = TrainingRows(log, item_ids=ITEMS, explicit=False, negatives=2).epoch(0)
+    assert plain.weights is None
+    assert same(plain, replace(rows, weights=None))
 
 
 def test_an_explicit_log_brings_its_own_rows(make_log: MakeLog) -> None:

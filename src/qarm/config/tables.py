@@ -145,6 +145,8 @@ class InteractionsTable(Section):
     # column of 1 (positive) and 0, or `{column: stars, at_least: 4}`; null: every event is positive
     label: Label | None = None
     labels: dict[str, Label] = {}  # columns of auxiliary labels by name; 0, 1 or null
+    # column of positive numbers: what an event counts in the ranker's loss, relative to the others; null: 1
+    weight: Annotated[str | None, Field(exclude_if=_empty)] = None
     # keep only rows whose columns have this value, one of `[4, 5]`, or are within `{at_least: 1}`
     where: dict[str, Wanted] = {}
     # largest accepted share of events on items that the catalogue lacks; these events are dropped

@@ -80,6 +80,21 @@ class EventRows:
         remedy = "labels are 0 and 1; set a rule, {column: stars, at_least: 4}, or make such a column"
         return self._unless(wrong, numbers.cast(pl.Int8, strict=False), name, f"got {values}", remedy)
 
+    def weights(self, name: str) -> pl.Series | None:
+        """Weights of a column, f64; None with a problem noted."""
+        series = self._column(name)
+        if series is None:
+            return None
+        numbers = as_numbers(series)
+        if numbers is None:
+            self._refuse(name, f"got {series.dtype}, need positive numbers as weights; cast the column")
+            return None
+        wrong = ~((numbers > 0) & numbers.is_finite()).fill_null(False)
+        fault = f"got {shown(series.filter(wrong).unique(maintain_order=True))}"
+        return self._unless(
+            wrong, numbers, name, fault, "weights are positive numbers; drop those rows by where"
+        )
+
     def _met(self, series: pl.Series, rule: Condition) -> pl.Series | None:
         """1 where a value is within a rule's bounds, else 0; null where there is none."""
         met = meets(series, _bounds(rule))

@@ -16,6 +16,7 @@ from qarm.errors import InputError, Problems, shown
 
 __all__ = ["Log", "read_log"]
 
+WEIGHT = "weight"  # column of the log, where weights are read
 AUXILIARY = "label_"  # prefix of the column of an auxiliary label
 
 
@@ -25,9 +26,10 @@ class Log:
 
     frame: user_id str, item_id str, time i64, label i8 (1 positive, 0 negative) and row i64 (position
     in the file, from 0), sorted by user_id, time, row; a column `label_<name>` i8 for each auxiliary label,
-    null where unknown. unknown: events dropped because the catalogue lacks their item. unit: of `time` where
-    the file had dates (always "us"), else None. about: features of its users, None where there are none.
-    times: how they were read, such as `seconds since 1970, by their size`.
+    null where unknown; `weight` f64 where weights are read. unknown: events dropped because the catalogue
+    lacks their item. unit: of `time` where the file had dates (always "us"), else None. about: features of
+    its users, None where there are none. times: how they were read, such as `seconds since 1970, by their
+    size`.
     """
 
     frame: pl.DataFrame
@@ -166,6 +168,7 @@ def read_log(
     where: Mapping[str, Wanted | Mapping[str, object]] | None = None,
     known_items: Iterable[str] | None = None,
     max_unknown: float = 0.05,
+    weight: str | None = None,
 ) -> Log:
     """Interaction log from a file (Parquet, CSV or JSON Lines) or a frame.
 
@@ -183,6 +186,7 @@ def read_log(
         known_items: item ids of the catalogue; events on other items are dropped and counted in
             `Log.unknown`.
         max_unknown: largest accepted share of dropped events.
+        weight: column of positive numbers, what an event counts in the ranker's loss.
 
     Raises:
         InputError: all problems, with the numbers of the rows (from 0).
@@ -192,13 +196,15 @@ def read_log(
     rules = settings_with(InteractionsTable(), chosen, problems=problems)
     marks = {AUXILIARY + name: rule for name, rule in rules.labels.items()}
     labelled = [column_of(rule) for rule in (rules.label, *marks.values()) if rule is not None]
-    wanted = [user, item, when, *rules.where, *labelled]
+    wanted = [user, item, when, *rules.where, *labelled, *([weight] if weight else [])]
     rows = EventRows.of(read_table(table, wanted, text=(user, item)), rules.where, problems)
     columns = {"user_id": rows.ids(user), "item_id": rows.ids(item)}
     times = rows.times(when, time_format)
     columns["time"] = None if times is None else times.values
     columns["label"] = rows.labels(rules.label)
     columns |= {name: rows.labels(rule, unknown=True) for name, rule in marks.items()}
+    if weight is not None:
+        columns[WEIGHT] = rows.weights(weight)
     known = _known(columns["item_id"], known_items, max_unknown, table=rows.table, problems=problems)
     problems.raise_any()
     assert times is not None  # noqa: S101 - else there was a problem

@@ -27,7 +27,7 @@ class Batch:
     [g, c, 3], what search by code found (see `Matches`), None without a search;
     further: float32 [g, c, tasks], further labels, -1 where unknown; gaps: int64 [g, t], buckets of the time
     since each event of the history; user: int64 [g, features], the values of the user's features; each None
-    for rankers that do not read it.
+    for rankers that do not read it; weights: float32 [g, c], of the events in the loss, None where alike.
     """
 
     items: Tensor
@@ -42,6 +42,7 @@ class Batch:
     further: Tensor | None = None
     gaps: Tensor | None = None
     user: Tensor | None = None
+    weights: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on a device."""
@@ -121,10 +122,12 @@ def _batch(
 def _more(
     examples: Examples, rows: npt.NDArray[np.int64], newest: npt.NDArray[np.int64]
 ) -> dict[str, Tensor]:
-    """What only some rankers read: further labels, gaps of time, features of users."""
+    """What only some rankers read: further labels, weights, gaps of time, features of users."""
     found, first = {}, rows[:, 0]
     if examples.further is not None:
         found["further"] = torch.from_numpy(examples.further[rows].astype(np.float32))
+    if examples.weights is not None:
+        found["weights"] = torch.from_numpy(examples.weights[rows])
     if examples.timed and examples.clock is not None:
         clock = examples.clock[newest] if len(examples.clock) else np.zeros_like(newest)
         found["gaps"] = torch.from_numpy(gap_buckets(examples.times[first][:, None] - clock))

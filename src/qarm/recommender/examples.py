@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from qarm.data.interactions import AUXILIARY, Log
+from qarm.data.interactions import AUXILIARY, WEIGHT, Log
 from qarm.data.users import Users
 from qarm.errors import InputError, Problems, shown
 from qarm.recommender.negative_sampling import Untouched, draw, draw_popular
@@ -21,6 +22,7 @@ LONG = 1000  # events that are searched by code
 UNKNOWN = -1  # a further label that nobody gave
 PLAIN = ("user_id", "item_id", "time", "label", "row")  # columns that every log has
 OF_ROWS = ("users", "items", "labels", "times", "events", "cold", "start", "end", "begin")
+OF_SOME_ROWS = ("further", "weights")  # where there are any
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Examples:
     tasks: names of the further labels; further: int8 [n, tasks], -1 where unknown, as for every drawn
     negative, which is no event that could have been liked or not; clock: int64 [m], times of the history's
     events; about: features of users, None where there are none. `Ranker.reading` sets what a batch is to hold
-    of them: timed, whether gaps of time; user_codes: int64 [users, features].
+    of them: timed, whether gaps of time; user_codes: int64 [users, features]. weights: float32 [n], of each
+    row's event in the loss, None where all count alike.
     """
 
     user_ids: list[str]
@@ -85,14 +88,19 @@ class Examples:
     about: Users | None = None
     timed: bool = False
     user_codes: Ints | None = None
+    weights: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
 
     def only(self, rows: npt.NDArray[np.bool_]) -> "Examples":
         """Some of the rows, bool [n], in their order."""
-        further = None if self.further is None else self.further[rows]
-        return replace(self, **{name: getattr(self, name)[rows] for name in OF_ROWS}, further=further)
+        return replace(self, **self._of(rows))
+
+    def _of(self, rows: npt.NDArray[Any]) -> dict[str, Any]:
+        """What is held for each row, for some of the rows, by a mask or their numbers."""
+        there = [*OF_ROWS, *(name for name in OF_SOME_ROWS if getattr(self, name) is not None)]
+        return {name: getattr(self, name)[rows] for name in there}
 
     def of_label(self, name: str) -> "Examples":
         """The rows whose further label of that name is known, with it as their label."""
@@ -241,8 +249,8 @@ def read_examples(
 
 
 def _plain(log: Log) -> pl.DataFrame:
-    further = [AUXILIARY + name for name in log.auxiliary]
-    columns = ["user_id", "item_id", "label", "time", *further]
+    more = [AUXILIARY + name for name in log.auxiliary] + [WEIGHT] * (WEIGHT in log.frame.columns)
+    columns = ["user_id", "item_id", "label", "time", *more]
     return log.frame.select(*columns, pl.col("row").alias("event"), pl.lit(False).alias("cold"))
 
 
@@ -278,7 +286,14 @@ def _attach(
         further=np.stack(further, axis=1) if further else None,
         clock=past.times,
         about=about,
+        weights=_mean_one(rows[WEIGHT]) if WEIGHT in rows.columns else None,
     )
+
+
+def _mean_one(weights: pl.Series) -> npt.NDArray[np.float32]:
+    """Weights with mean 1, so that they do not change the step size."""
+    values = weights.to_numpy()
+    return (values / values.mean()).astype(np.float32) if len(values) else values.astype(np.float32)
 
 
 def _with_negatives(
@@ -297,11 +312,9 @@ def _with_negatives(
     is_negative[first] = False
     items = events.items[row]
     items[is_negative] = drawn[keep]
-    further = None if events.further is None else events.further[row]
-    if further is not None:
-        further[is_negative] = UNKNOWN
-    rows = {name: getattr(events, name)[row] for name in OF_ROWS}
-    rows |= {"items": items, "labels": (~is_negative).astype(np.int8), "further": further}
+    rows = events._of(row) | {"items": items, "labels": (~is_negative).astype(np.int8)}
+    if "further" in rows:
+        rows["further"][is_negative] = UNKNOWN
     return replace(events, **rows)
 
 

@@ -242,6 +242,18 @@ def test_parts_of_a_batch_hold_each_event_once(toy: Toy) -> None:
     assert batch.part(50, 60).items.shape == (0, batch.items.shape[1])
 
 
+def test_a_weight_of_an_event_is_one_of_its_loss(toy: Toy) -> None:
+    """Weights of 1 change no byte; an event of weight 2 counts twice."""
+    rows, valid, table = inputs(toy[0], toy[1])
+    ranker = build_ranker(rows, table, SHARED)
+    trainer = RankerTrainer(ranker, rows, valid, SHARED, seed=0, processes=Processes())
+    batch = next(batches(ranker.reading(rows.epoch(0)), 100, search=trainer.search))
+    losses, _ = trainer._losses(batch)
+    for weight in (1.0, 2.0):
+        weighted, _ = trainer._losses(replace(batch, weights=torch.full(batch.items.shape, weight)))
+        assert torch.equal(weighted, losses * weight)
+
+
 def calls(work: Callable[[], Any]) -> int:
     """Of functions, Python's own and others, on this thread."""
     count = 0

@@ -4,6 +4,7 @@ Alone a process takes whole batches. Under torchrun every process goes through t
 share of each one's events, and adds its gradients to the others', so that all hold the same weights.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -160,12 +161,12 @@ class RankerTrainer:
         """
         counts = None if batch.further is None else _known(whole or batch).sum((0, 1)).clamp(min=1)
         batch = batch.to(self.device)
-        entropy = functional.binary_cross_entropy_with_logits
+        entropy = partial(functional.binary_cross_entropy_with_logits, reduction="none")
         if batch.further is None or counts is None:
-            return entropy(self.ranker(batch), batch.labels, reduction="none")[batch.real], None
+            return entropy(self.ranker(batch), batch.labels, weight=batch.weights)[batch.real], None
         logits = self.ranker.all_labels(batch)
-        losses = entropy(logits[..., 0], batch.labels, reduction="none")[batch.real]
-        further = entropy(logits[..., 1:], batch.further.clamp(min=0), reduction="none")
+        losses = entropy(logits[..., 0], batch.labels, weight=batch.weights)[batch.real]
+        further = entropy(logits[..., 1:], batch.further.clamp(min=0))
         return losses, ((further * _known(batch)).sum((0, 1)) / counts.to(self.device)).sum()
 
     def _dropout_seed(self, step: int) -> int:
