@@ -216,7 +216,7 @@ async def _serve(
         backlog=BACKLOG,
         host=host,
         port=port,
-        log_level="warning",
+        log_level="error",  # a line for each request that is no HTTP would fill the disk
         access_log=False,
         server_header=False,
         lifespan="off",
