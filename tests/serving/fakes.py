@@ -25,7 +25,7 @@ from qarm.serving.service import Service
 from qarm.serving.store_queue import StoreQueue
 
 TOKEN = "a-token-for-the-tests"  # noqa: S105
-HOSTS = ("testserver", "test")  # that the test clients name
+HOSTS = ("testserver", "test", "127.0.0.1")  # that the test clients name
 DIM, LEVELS = 4, 3
 
 

@@ -95,7 +95,11 @@ class _Transport:
             self._transport.close()
             return
         self.lingering = True
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:  # the client is gone already
+            self._transport.abort()
+            return
         self._transport.resume_reading()
         self._received.loop.call_later(LINGER_SECONDS, self._transport.abort)
 

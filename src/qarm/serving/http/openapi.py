@@ -22,6 +22,7 @@ REASONS = {
     409: "What is published or stored does not move",
     413: "The body is too large",
     415: "The body is of another type",
+    421: "The request names another host than this service's",
     422: "The request breaks rules",
     500: "The service is at fault",
     503: "Too much at a time; see Retry-After",
@@ -33,7 +34,9 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """`responses` of a route: the problem documents that it may answer."""
     schema = {"$ref": REFS.format(model=ProblemDocument.__name__)}
     content = {PROBLEM_TYPE: {"schema": schema}}
-    return {status: {"description": REASONS[status], "content": content} for status in (401, *statuses, 500)}
+    return {
+        status: {"description": REASONS[status], "content": content} for status in (401, *statuses, 421, 500)
+    }
 
 
 def body_of(model: type[BaseModel], **examples: Any) -> dict[str, Any]:
