@@ -19,7 +19,7 @@ ROWS, STORED = 3, 4  # rows of each append to the store, and appends
 
 @dataclass(frozen=True)
 class Command:
-    """A command line with `{place}`, `{config}`, `{new}`, or work that is none; and what it starts from."""
+    """A command line with `{place}`, `{config}` and so on, or work that is none; and what it starts from."""
 
     name: str
     after: str | None
@@ -51,7 +51,7 @@ COMMANDS = (
     Command("rollback", "refit", f"quantize {{config}} {CODES} --rollback 1"),
     Command("compare", "run", f"compare {{config}} {CODES}"),
     Command("encode", "run", f"encode {{new}} --run {RUN} --out {{place}}/out/new.parquet"),
-    Command("export", "run", f"export {RUN} --out {{place}}/out/bundle --media"),
+    Command("export", "run", f"export {RUN} --items {{items}} --media --out {{place}}/out/bundle"),
     Command("export-codes", "refit", f"export-codes {RUN} --to parquet {TABLES}"),
     Command("export-codes jsonl", "refit", f"export-codes {RUN} --to jsonl --since 1 {TABLES}"),
     Command("export-codes redis", "refit", f"export-codes {RUN} --to redis {TABLES}"),
@@ -89,7 +89,8 @@ class Bench:
                 raise RuntimeError(f"{command.name}, undisturbed, ended with {ended.code}:\n{ended.output}")
             files = snapshot(self.root)
             shutil.copytree(self.root, self.left / command.name, symlinks=True)
-            lost = unflushed(tracer.seen, {*files, "."})
+            kept = {name for name in files if name.partition("/")[0] != "tmp"}
+            lost = unflushed(tracer.seen, {*kept, "."})
             self.references[command.name] = Reference(tracer.seen, seconds, files, lost)
         return self.references[command.name]
 
@@ -114,10 +115,15 @@ class Bench:
             if callable(command.line):
                 command.line(self.root)
                 return
-            words = command.line.split()
-            main([word.format(place=self.root, config=self.config, new=self.new) for word in words])
+            main(self.words(command))
 
         return done
+
+    def words(self, command: Command) -> list[str]:
+        """Arguments of a command line."""
+        given = {"place": self.root, "config": self.config, "new": self.new}
+        items = self.config.with_name("world") / "items.parquet"
+        return str(command.line).format(**given, items=items).split()
 
     def finish(self, command: Command) -> Ended:
         """The command, undisturbed."""

@@ -101,13 +101,12 @@ def kill_at_random(bench: Bench, command: Command, count: int, tally: Tally, *, 
 def kill_processes(bench: Bench, command: Command, count: int, tally: Tally, *, seed: int = 1) -> None:
     """The same with `python -m qarm` in a process of its own, in place of a fork."""
     draw = random.Random(seed)
-    words = str(command.line).format(place=bench.root, config=bench.config, new=bench.new).split()
     environment = os.environ | {"TMPDIR": str(bench.root / "tmp")}
     for _ in range(count):
         bench.clear(command)
         moment = draw.uniform(0.25, 1) * 2 * bench.reference(command).seconds
         process = subprocess.Popen(
-            [sys.executable, "-m", "qarm", *words],
+            [sys.executable, "-m", "qarm", *bench.words(command)],
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -196,8 +196,9 @@ def stage_folder(
     clear_partial(run / stage, keep=work)
     _refuse_link(work)
     make_folder(work)
-    for unfinished in sorted(work.rglob(".*")):  # what libraries leave too: no output has a hidden name
-        remove(unfinished)
+    for path in sorted(work.rglob("*")):
+        if path.name.startswith(".") or path.is_symlink() or not (path.is_file() or path.is_dir()):
+            remove(path)  # unfinished, also what libraries leave; or links and pipes, which no stage writes
     rows: dict[str, Figure] = {}
     started, clock = time.time(), time.perf_counter()
     yield work, rows

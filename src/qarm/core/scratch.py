@@ -100,8 +100,8 @@ def _is_ours(folder: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Removal of a file, of a folder with what is in it, or of a link, but not of what the link leads to."""
-    if path.is_symlink() or path.is_file():
-        path.unlink(missing_ok=True)
-    else:
+    """Removal of a file, a pipe, a folder with what is in it, or a link, but not of what the link leads to."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
