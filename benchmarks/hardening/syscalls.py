@@ -156,12 +156,12 @@ class Tracer:
     at: int | None = None
     error: int | None = None
     seen: list[Event] = field(default_factory=list)
-    calls: dict[int, Call] = field(init=False)
+    calls: dict[int, str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.root = os.path.realpath(self.folder)
         numbers = NUMBERS[platform.machine()]
-        self.calls = {number: NAMES[name] for name, number in numbers.items()}
+        self.calls = {number: name for name, number in numbers.items()}
 
     def run(self, work: Callable[[], None], output: Path) -> Ended:
         """How a forked child ended that did `work` under the filter."""
@@ -210,10 +210,10 @@ class Tracer:
             with suppress(OSError):
                 fcntl.ioctl(listener, SEND, bytearray(response))
 
-    def _answer(self, thread: int, call: Call, arguments: list[int], child: int) -> int | None:
+    def _answer(self, thread: int, name: str, arguments: list[int], child: int) -> int | None:
         """The errno to fail with, 0 to pass the call on, None where the process was killed."""
         try:
-            event = self._event(thread, call, arguments)
+            event = self._event(thread, NAMES[name], arguments)
         except OSError:
             return 0  # a wrong descriptor or address: the call fails by itself
         if event is None:
@@ -223,8 +223,8 @@ class Tracer:
             return 0
         if self.error is not None:
             return self.error
-        if call == NAMES["write"]:
-            _half_written(thread, arguments)
+        if name in ("write", "pwrite64"):
+            _half_written(thread, arguments, appends=name == "write")
         os.killpg(child, signal.SIGKILL)
         return None
 
@@ -267,8 +267,8 @@ def _path(thread: int, arguments: list[int], place: int, *, at: bool) -> str:
     return os.path.join(os.path.realpath(head), tail)  # noqa: PTH118
 
 
-def _half_written(thread: int, arguments: list[int]) -> None:
-    """First half of a `write` that is never made."""
+def _half_written(thread: int, arguments: list[int], *, appends: bool) -> None:
+    """First half of a `write`, or a `pwrite64`, that is never made."""
     descriptor, address, size = arguments[:3]
     with suppress(OSError):
         with open(f"/proc/{thread}/mem", "rb", buffering=0) as memory:  # noqa: PTH123
@@ -276,7 +276,7 @@ def _half_written(thread: int, arguments: list[int]) -> None:
             content = memory.read(size // 2)
         target = os.open(f"/proc/{thread}/fd/{_signed(descriptor)}", os.O_WRONLY)
         lines = Path(f"/proc/{thread}/fdinfo/{_signed(descriptor)}").read_text().split()
-        os.pwrite(target, content, int(lines[1]))
+        os.pwrite(target, content, int(lines[1]) if appends else arguments[3])
         os.close(target)
 
 

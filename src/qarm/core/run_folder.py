@@ -63,7 +63,7 @@ def run_lock(run: Path) -> Iterator[None]:
             make_folder(run)
             busy = f"{run} is in use by another qarm process; wait for it"
             stack.enter_context(locked(run / ".lock", busy=busy))
-        _refuse_link(run / PARTIAL)
+        _require_folder(run / PARTIAL)
         sweep_scratch()
         sweep_scratch(run, below=True)
         yield
@@ -194,7 +194,7 @@ def stage_folder(
     """
     work = working_folder(run, stage, inputs=inputs, config=config)
     clear_partial(run / stage, keep=work)
-    _refuse_link(work)
+    _require_folder(work)
     make_folder(work)
     for path in sorted(work.rglob("*")):
         if path.name.startswith(".") or path.is_symlink() or not (path.is_file() or path.is_dir()):
@@ -232,20 +232,22 @@ def seal_stage(
     write_json(work / MANIFEST, Manifest.model_validate(sealed | {SEAL: digest(sealed)}))
 
 
-def _refuse_link(folder: Path) -> None:
-    """Refusal of a link at the name of a working folder: what it leads to would be written into, or removed.
+def _require_folder(folder: Path) -> None:
+    """Refusal of a link or a file at the name of a working folder: it would be written through, or removed.
 
     Raises:
         ArtifactError: there is one.
     """
     if folder.is_symlink():
         raise ArtifactError(f"{folder} is a symbolic link, need a folder; remove the link")
+    if folder.exists() and not folder.is_dir():
+        raise ArtifactError(f"{folder} is a file, need a folder; move it away")
 
 
 def clear_partial(folder: Path, *, keep: Path | None = None) -> None:
     """Remove the working folders that killed processes left of a stage; `keep` stays."""
     partial = folder.parent / PARTIAL
-    _refuse_link(partial)
+    _require_folder(partial)
     for stale in (*partial.glob(f"{folder.name}-*"), partial / f"old.{folder.name}"):
         if stale != keep:
             remove(stale)
@@ -260,7 +262,7 @@ def finish_swap(folder: Path) -> None:
     working folder; it is known by its time, which is before that of its successor.
     """
     partial = folder.parent / PARTIAL
-    _refuse_link(partial)
+    _require_folder(partial)
     for work in partial.glob(f"{folder.name}-*"):
         if work.is_symlink() or not (work / MANIFEST).is_file():
             continue

@@ -100,7 +100,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Removal of a file, a pipe, a folder with what is in it, or a link, but not of what the link leads to."""
+    """Removal of a file, a pipe, a folder with all in it, or a link, but not of what the link leads to."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -10,6 +10,7 @@ import polars as pl
 
 from qarm.core.frames import Frame, as_frame
 from qarm.core.tables.location import Part, escaped, located_parts
+from qarm.core.tables.parquet_size import check_parquet_size, check_values_size
 from qarm.errors import InputError, Problems, shown
 
 __all__ = ["Table", "TableColumns", "column", "read_table", "table_name"]
@@ -148,8 +149,13 @@ def _rows(part: Part, columns: list[str] | None, text: Sequence[str]) -> tuple[p
     if part.kind == "arrow":
         return _read_arrow(part, columns)
     table = pl.scan_parquet(part.place, glob=False, hive_partitioning=False)
+    if not part.remote:
+        check_parquet_size(part.place, columns)
     schema = table.collect_schema()
-    return _chosen(table, schema, columns).collect(), schema.names()
+    rows = _chosen(table, schema, columns).collect()
+    if not part.remote:
+        check_values_size(part.place, rows)
+    return rows, schema.names()
 
 
 def _chosen(table: pl.LazyFrame, schema: pl.Schema, columns: list[str] | None) -> pl.LazyFrame:
