@@ -214,8 +214,8 @@ class Store:
             INSERT,
             map(_values, rows),
         )
-        now = [_find(self._writer, row.item_id, row.bundle) for row in rows]
-        stored = [row for row in now if row is not None]
+        current = [_find(self._writer, row.item_id, row.bundle) for row in rows]
+        stored = [row for row in current if row is not None]
         taken = [now.item_id for row, now in zip(rows, stored, strict=True) if now.content != row.content]
         if taken:
             self._writer.execute("ROLLBACK TO request")
