@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hardening.fuzz_tables import damaged
-from qarm.data.media import load_audio, load_image
+from qarm.data.media_decoding import load_audio, load_image
 from qarm.errors import InputError
 
 __all__ = ["check_picture", "check_sound", "pictures", "sounds"]

@@ -1,7 +1,11 @@
 """Pictures and sounds as cameras, phones and scanners leave them."""
 
 import io
+import os
+import socket
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +15,8 @@ import soundfile
 from PIL import Image
 
 from qarm.data.catalog import Catalog
-from qarm.data.media import check_media, load_audio, load_image
+from qarm.data.media import check_media
+from qarm.data.media_decoding import load_audio, load_image
 from qarm.errors import InputError
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -50,9 +55,94 @@ def test_sixteen_bits_keep_their_shades() -> None:
     assert found[0, :, 0].tolist() == [0, 1, 100, 255]
 
 
-def test_float_pictures_span_their_range() -> None:
-    found = np.asarray(load_image(saved(Image.fromarray(np.array([[0, 0.5, 1]], dtype=np.float32)), "TIFF")))
-    assert found[0, :, 1].tolist() == [0, 128, 255]
+@pytest.mark.parametrize(
+    ("levels", "kind", "shades"),
+    [
+        ([0, 0.5, 1], np.float32, [0, 128, 255]),
+        ([0, 0.5, 1.05], np.float32, [0, 128, 255]),  # resampling overshoots
+        ([0, 0.5, np.nan, 1], np.float32, [0, 128, 0, 255]),
+        ([-np.inf, 0.5, np.inf, 1], np.float32, [0, 128, 255, 255]),
+        ([np.nan, np.nan], np.float32, [0, 0]),
+        ([0, 100, np.nan, 255], np.float32, [0, 100, 0, 255]),
+        ([0, 25_700, 65_535], np.float32, [0, 100, 255]),
+        ([0, 5e5, 1e6], np.float32, [0, 128, 255]),
+        ([-7, 0, 100, 255], np.int32, [0, 0, 100, 255]),
+        ([0, 1], np.int32, [0, 1]),
+        ([0, 25_700, 65_535], np.int32, [0, 100, 255]),
+        ([0, 2**30, 2**31 - 1], np.int32, [0, 128, 255]),
+        ([0, 100, 255], np.uint16, [0, 100, 255]),
+        ([0, 25_700, 65_535], np.uint16, [0, 100, 255]),
+        ([0, 100, 255], np.uint8, [0, 100, 255]),
+    ],
+)
+def test_grey_levels_of_any_type_keep_their_shades(
+    levels: list[float], kind: type, shades: list[int]
+) -> None:
+    found = np.asarray(load_image(saved(Image.fromarray(np.array([levels], dtype=kind)), "TIFF")))
+    assert found[0, :, 0].tolist() == found[0, :, 2].tolist() == shades
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    ends = struct.pack(">I", zlib.crc32(name + content))
+    return struct.pack(">I", len(content)) + name + content + ends
+
+
+def png(bits: int, colour: int, row: bytes, width: int, *, clear: bytes = b"") -> bytes:
+    """A PNG of one row, of sample sizes and transparent colours that Pillow does not write."""
+    header = struct.pack(">IIBBBBB", width, 1, bits, colour, 0, 0, 0)
+    transparency = chunk(b"tRNS", clear) if clear else b""
+    data = chunk(b"IDAT", zlib.compress(b"\0" + row))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + transparency + data + chunk(b"IEND", b"")
+
+
+GREY16 = np.array([0, 25_700, 65_535], dtype=">u2").tobytes()
+RGB16 = np.array([[0x1234, 0, 0], [0x3412, 0, 0], [0, 25_700, 65_535]], dtype=">u2").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "shades"),
+    [
+        (png(16, 0, GREY16, 3), [[0] * 3, [100] * 3, [255] * 3]),
+        (png(16, 0, GREY16, 3, clear=b"\0\0"), [[255] * 3, [100] * 3, [255] * 3]),
+        (png(16, 0, GREY16, 3, clear=b"\x64\x64"), [[0] * 3, [255] * 3, [255] * 3]),
+        (png(16, 2, RGB16, 3), [[0x12, 0, 0], [0x34, 0, 0], [0, 100, 255]]),
+        (png(16, 2, RGB16, 3, clear=b"\x12\x34\0\0\0\0"), [[255] * 3, [0x34, 0, 0], [0, 100, 255]]),
+        (png(16, 4, GREY16[2:4] * 2, 1), [[194] * 3]),  # 100 of 255 at an opacity of 100 of 255, on white
+        (png(8, 0, bytes([0, 100]), 2, clear=b"\0\x64"), [[0] * 3, [255] * 3]),
+        (png(4, 0, b"\x07", 2, clear=b"\0\x07"), [[0] * 3, [255] * 3]),
+        (png(2, 0, b"\x1b", 4, clear=b"\0\x01"), [[0] * 3, [255] * 3, [170] * 3, [255] * 3]),
+        (png(1, 0, b"\x40", 2), [[0] * 3, [255] * 3]),
+        (png(1, 0, b"\x40", 2, clear=b"\0\0"), [[255] * 3, [255] * 3]),
+    ],
+)
+def test_png_samples_of_any_size_and_transparency(content: bytes, shades: list[list[int]]) -> None:
+    assert np.asarray(load_image(content))[0].tolist() == shades
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
+    content = saved(Image.new("RGB", (64, 64), "red"), "JPEG", progressive=True)
+    assert near(load_image(content).getpixel((4, 4)), RED)
+    last = content.rindex(b"\xff\xda")
+    bomb = content[:last] + content[last:-2] * 30_000 + content[-2:]
+    with pytest.raises(InputError, match="scans, need at most 200"):
+        load_image(bomb)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_is_no_regular_file_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    with socket.socket(socket.AF_UNIX) as here:
+        monkeypatch.chdir(tmp_path)  # a socket's path is short
+        here.bind("socket.png")
+    (tmp_path / "null.png").symlink_to(os.devnull)
+    kinds = {"pipe": "a named pipe", "folder": "a folder", "socket": "a socket", "null": "a device"}
+    for name, kind in kinds.items():
+        with pytest.raises(InputError, match=f"{name}.png: {kind}, need a regular file"):
+            load_image(tmp_path / f"{name}.png")
+    frame = pl.DataFrame({"item_id": ["a"], "text": ["a"], "image": ["pipe.png"], "audio": [None]})
+    report = check_media(Catalog(frame.cast({"audio": pl.String}), tmp_path))
+    assert report.images == {"a": "pipe.png: a named pipe, need a regular file"}
 
 
 def test_the_first_frame_of_a_palette_animation() -> None:
@@ -138,6 +228,19 @@ def test_no_sounds_are_refused() -> None:
     ):
         with pytest.raises(InputError, match=reason):
             load_audio(content, 16_000, seconds=1.0)
+
+
+@pytest.mark.parametrize("second", [0.5, 1.5, 5.0])
+def test_check_hears_all_that_an_encoder_may_hear(tmp_path: Path, second: float) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000 * 9)
+    stream = io.BytesIO()
+    soundfile.write(stream, noise, 16_000, format="FLAC")
+    content = bytearray(stream.getvalue())
+    place = round(len(content) * second / 9)
+    content[place : place + 4_000] = bytes(4_000)
+    frame = pl.DataFrame({"item_id": ["a"], "text": ["a"], "image": [None], "audio": [bytes(content)]})
+    report = check_media(Catalog(frame.cast({"image": pl.String}), tmp_path))
+    assert "not a readable sound" in report.sounds["a"]
 
 
 def test_check_names_every_file_that_cannot_be_used(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hardening.fuzz import timely
 from qarm.config import load_config
 from qarm.core.tables import reader as tables
 from qarm.data.interactions import read_log
-from qarm.data.media import load_audio
+from qarm.data.media_decoding import load_audio
 from qarm.errors import ConfigError, InputError
 
 few = settings(

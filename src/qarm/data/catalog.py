@@ -97,6 +97,16 @@ class Catalog:
             lines = [f"{name}\0{content}\n" for name, content in zip(names, contents, strict=True)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
+    def content_digest(self) -> str:
+        """SHA-256 over ids, texts and media, in the order of the rows."""
+        found = hashlib.sha256(self.media_digest().encode())
+        for row in self.frame.iter_rows():
+            for cell in row:
+                kind = b"-" if cell is None else b"b" if isinstance(cell, bytes) else b"s"
+                content = b"" if cell is None else cell if isinstance(cell, bytes) else cell.encode()
+                found.update(kind + len(content).to_bytes(8, "big") + content)
+        return found.hexdigest()
+
     def _file_digest(self, source: str) -> str:
         path = self.path(source)
         return sha256_file(path) if os.path.isfile(path) else "missing"  # noqa: PTH113 - never raises

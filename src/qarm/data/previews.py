@@ -6,7 +6,7 @@ from io import BytesIO
 import soundfile
 from PIL import Image
 
-from qarm.data.media import load_audio, load_image
+from qarm.data.media_decoding import load_audio, load_image
 
 __all__ = ["short_sound", "small_picture", "title_of"]
 

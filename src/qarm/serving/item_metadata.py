@@ -14,7 +14,8 @@ from qarm.core.atomic_io import atomic, read_json
 from qarm.core.run_folder import read_manifest
 from qarm.core.tables import as_texts, files_hash, is_table, media_folder, read_table
 from qarm.data.catalog import MEDIA, Catalog, as_catalog
-from qarm.data.media import FORMATS, UNREADABLE, read_media
+from qarm.data.media import read_media
+from qarm.data.media_decoding import FORMATS, UNREADABLE
 from qarm.errors import InputError, shown
 
 __all__ = ["item_facts", "run_catalog"]

@@ -8,12 +8,12 @@ from typing import Any
 
 import soundfile
 
-from qarm.data.media import load_audio, load_image
+from qarm.data.media_decoding import HEARD_SECONDS, load_audio, load_image
 from qarm.errors import InputError
 
 __all__ = ["Limits", "check_media_of"]
 
-CHECKED_RATE, CHECKED_SECONDS = 16_000, 1.0
+CHECKED_RATE = 16_000
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _told(field: str, function: Any, *given: Any, **settings: Any) -> None:
 
 
 def _check_sound(content: bytes, *, most: float) -> None:
-    load_audio(content, CHECKED_RATE, seconds=CHECKED_SECONDS)
+    load_audio(content, CHECKED_RATE, seconds=HEARD_SECONDS)
     with soundfile.SoundFile(BytesIO(content)) as sound:
         seconds = sound.frames / sound.samplerate
     if seconds > most:

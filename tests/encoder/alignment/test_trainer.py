@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,48 @@ def test_progress_of_another_training_is_not_gone_on_from(
     other = FEW | {"lr": 0.02}
     resumed = align(catalog, pairs, towers=towers, cache=tmp_path, **other)
     straight = align(catalog, pairs, towers=towers, **other)
+    assert resumed.embed(catalog).vectors.tobytes() == straight.embed(catalog).vectors.tobytes()
+
+
+def filed(world: World, folder: Path) -> World:
+    """The world with its pictures in files."""
+    catalog, pairs = world
+    names = [None if content is None else f"{row}.png" for row, content in enumerate(catalog.frame["image"])]
+    for name, content in zip(names, catalog.frame["image"], strict=True):
+        if name is not None:
+            (folder / name).write_bytes(content)
+    return Catalog(catalog.frame.with_columns(image=pl.Series(names)), folder), pairs
+
+
+def corrected(world: World, what: str) -> World:
+    catalog, pairs = world
+    if what == "texts":
+        first = pl.int_range(pl.len()) == 0
+        other = pl.when(first).then(pl.col("text").reverse()).otherwise(pl.col("text")).alias("text")
+        return replace(catalog, frame=catalog.frame.with_columns(other)), pairs
+    if what == "media":
+        for path in (catalog.path(source) for source in catalog.frame["image"].drop_nulls()[:2]):
+            path.write_bytes((np.frombuffer(path.read_bytes(), dtype=np.float32) + 1).tobytes())
+        return world
+    if what == "rows":
+        return replace(catalog, frame=catalog.frame.reverse()), pairs
+    return catalog, pairs.with_columns(pl.col("target_id").shift(1, fill_value=pairs["target_id"][-1]))
+
+
+@pytest.mark.parametrize("what", ["texts", "media", "rows", "pairs"])
+def test_progress_of_other_content_under_the_same_ids_is_not_gone_on_from(
+    world: World, fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    world = filed(world, tmp_path)
+    towers = {m: fake(m) for m in ("text", "image")}
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Trainer, "_mine_hard_negatives", lambda self, state: state.step and 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            align(*world, towers=towers, cache=tmp_path / "cache", **FEW)
+    assert (tmp_path / "cache" / "training.safetensors").is_file()
+    catalog, pairs = corrected(world, what)
+    resumed = align(catalog, pairs, towers=towers, cache=tmp_path / "cache", **FEW)
+    straight = align(catalog, pairs, towers=towers, **FEW)
     assert resumed.embed(catalog).vectors.tobytes() == straight.embed(catalog).vectors.tobytes()
 
 

@@ -16,6 +16,7 @@ from qarm.core.frames import as_frame
 from qarm.core.parallel.torchrun import processes
 from qarm.core.scratch import Scratch
 from qarm.core.tables import Table
+from qarm.core.training_state import fingerprint
 from qarm.data.catalog import MODALITIES, Catalog
 from qarm.encoder.alignment.model import AlignmentModel
 from qarm.encoder.alignment.pair_dataset import read_pairs
@@ -185,15 +186,14 @@ class Work:
         source = self._source
         if isinstance(source, pl.DataFrame):
             names = [n for n in ("trigger_id", "target_id", "weight", "source") if n in source.columns]
-            content = [str(int(s.hash(seed=0).sum() or 0)) for s in source.select(names)]
+            pairs = fingerprint([source.select(names).hash_rows(seed=0).to_numpy()])
         else:
-            content = [sha256_file(source)]
-        items = pl.Series(self.catalog.item_ids).hash(seed=0).sum()
+            pairs = sha256_file(source)
         return {
             "settings": self.settings.model_dump(mode="json", exclude=NOT_LEARNED),
             "seed": self.seed,
-            "pairs": content,
-            "items": str(items),
+            "pairs": pairs,
+            "items": self.catalog.content_digest(),
             "towers": {name: tower.fingerprint for name, tower in self.towers.items()},
         }
 

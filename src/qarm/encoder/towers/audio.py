@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qarm.core.atomic_io import digest, write_json
-from qarm.data.media import load_audio
+from qarm.data.media_decoding import load_audio
 
 __all__ = ["LOGMEL", "LogMel", "mel_bands"]
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from qarm.core.atomic_io import atomic, digest, sha256_file
-from qarm.data.media import load_image
+from qarm.data.media_decoding import load_image
 from qarm.encoder.towers.tower import default_device, side_by_side, tensors_digest
 from qarm.errors import ArtifactError, InputError, MissingExtraError
 

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from qarm.data.media import load_audio, load_image
+from qarm.data.media_decoding import HEARD_SECONDS, load_audio, load_image
 from qarm.encoder.towers.checkpoint import Checkpoint
 from qarm.errors import InputError
 
 __all__ = ["ItemTower"]
 
 PARTS = ("text", "image", "audio")  # the order in a message
-SECONDS = 10.0
 RATE = 16_000
 AT_ONCE = 16
 
@@ -53,8 +52,8 @@ class ItemTower(Checkpoint):
         """Samples a second that the model hears, and for how long; more it would crop at random."""
         processor = self.model.processor
         extractor = getattr(processor, "feature_extractor", processor)
-        longest = getattr(extractor, "max_length_s", None) or SECONDS
-        return int(getattr(extractor, "sampling_rate", RATE)), min(SECONDS, float(longest))
+        longest = getattr(extractor, "max_length_s", None) or HEARD_SECONDS
+        return int(getattr(extractor, "sampling_rate", RATE)), min(HEARD_SECONDS, float(longest))
 
     def load(self, content: Mapping[str, str | bytes]) -> dict[str, Any]:
         """The item's message: text with special tokens broken up, picture and sound decoded."""
