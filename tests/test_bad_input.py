@@ -25,7 +25,7 @@ def call(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> t
     config = folder / "c.yaml"
     config.write_text(
         "data:\n  items: {path: items.parquet, text: [title], image: null, audio: null}\n"
-        "encoder: {image: null, audio: null}\n"
+        "encoder: {image: null, audio: null}\nquantizer: {width: 2, nearest: 1}\n"
     )
     try:
         main([arguments[0], str(config), "--data.root", str(folder), *arguments[1:]])

@@ -54,10 +54,10 @@ def test_help_is_printed() -> None:
 
 def test_tables_are_checked(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text("item_id,title\na,one\nb,two\n")
-    (tmp_path / "clicks.csv").write_text("user_id,item_id,timestamp\nu,a,1\nu,b,2\nv,a,1\n")
+    (tmp_path / "clicks.csv").write_text("user_id,item_id,timestamp\nu,a,1\nu,b,2\nv,a,3\nv,b,4\nw,b,5\n")
     (tmp_path / "c.yaml").write_text(
         "data:\n  items: {path: items.csv, text: [title], image: null, audio: null}\n"
-        "  interactions: {path: clicks.csv}\n"
+        "  interactions: {path: clicks.csv}\nquantizer: {width: 2, nearest: 1}\n"
     )
     out = without_posix(COMMAND, "check", tmp_path / "c.yaml", "--data.root", tmp_path, "--json")
     assert json.loads(out)["items"] == 2

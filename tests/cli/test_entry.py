@@ -83,14 +83,19 @@ def test_both_tables_problems_come_together(tmp_path: Path, capsys: pytest.Captu
 
 def test_check_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "items.csv").write_text("item_id,title\na,one\nb,two\n")
-    (tmp_path / "clicks.csv").write_text("user_id,item_id,timestamp\nu,a,1\nu,b,2\nv,a,1\n")
+    clicks = "user_id,item_id,timestamp\nu,a,1\nu,b,2\nv,a,3\nv,b,4\nw,b,5\n"
+    (tmp_path / "clicks.csv").write_text(clicks)
     config = tmp_path / "c.yaml"
     config.write_text(
         "data:\n  items: {path: items.csv, text: [title], image: null, audio: null}\n"
-        "  interactions: {path: clicks.csv}\n"
+        "  interactions: {path: clicks.csv}\nquantizer: {width: 2, nearest: 1}\n"
     )
     code, out, _ = run(capsys, "check", config, f"--data.root={tmp_path}", "--json")
     assert code == 0
     found = json.loads(out)
-    assert (found["items"], found["users"], found["interactions"]) == (2, 2, 3)
-    assert run(capsys, "check", config, f"--data.root={tmp_path}")[1].startswith("items: 2\nusers: 2\n")
+    assert (found["items"], found["users"], found["interactions"]) == (2, 3, 5)
+    assert found["log"]["parts"] == {"train": 3, "valid": 1, "test": 1}
+    told = run(capsys, "check", config, f"--data.root={tmp_path}")[1]
+    assert told.startswith("items: 2\nusers: 3\n")
+    assert "split: train 3, valid 1, test 1" in told
+    assert "warning: half of the users have 2 clicks or fewer" in told

@@ -90,20 +90,12 @@ def compare(config: ConfigFile, *, out: RunFolder, settings: Settings = None, as
 
 @app.command
 def check(config: ConfigFile, *, settings: Settings = None, as_json: Json = False) -> None:
-    """Check the config, the tables and the media; reports all problems at once."""
+    """Check config, tables, media, split and encoders: all problems at once, times, and warnings."""
+    from qarm.cli.input_report import report_lines
     from qarm.pipeline import check_input
 
-    report = check_input(load_settings(config, settings)).model_dump()
-    if as_json:
-        print(json.dumps(report))
-        return
-    for key, value in report.items():
-        if not isinstance(value, dict):
-            print(f"{key}: {value:,}")
-            continue
-        print(f"{key}: {len(value):,}")
-        for item, reason in value.items():
-            print(f"  {item}: {reason}")
+    report = check_input(load_settings(config, settings))
+    print(json.dumps(report.model_dump()) if as_json else "\n".join(report_lines(report)))
 
 
 @app.command

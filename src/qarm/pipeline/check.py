@@ -1,15 +1,27 @@
-"""Stage check: what the tables and the media hold, and what of them cannot be read."""
+"""Stage check, and `qarm check`: what the tables hold, and everything that a later stage would refuse."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 from qarm.config import Config
 from qarm.core.atomic_io import read_model, write_json
 from qarm.core.scratch import Scratch
+from qarm.data.log_profile import log_profile, thin_parts
 from qarm.data.run_inputs import Run
+from qarm.errors import InputError, Problems
+from qarm.pipeline.expected_work import expected_work
+from qarm.pipeline.requirements import (
+    code_requirements,
+    encoder_requirements,
+    missing_extras,
+    pair_requirements,
+    unmet,
+)
 from qarm.schemas.base import Check, Figure
+from qarm.schemas.check import InputReport
 
-__all__ = ["check_input", "check_tables"]
+__all__ = ["check_input", "check_tables", "unmet_requirements"]
 
 
 def check_tables(run: Run, work: Path) -> Mapping[str, Figure]:
@@ -31,12 +43,55 @@ def check_tables(run: Run, work: Path) -> Mapping[str, Figure]:
     return report.model_dump(exclude={"bad_images", "bad_sounds"}) | counts
 
 
-def check_input(config: Config) -> Check:
-    """Report on the tables and the media, without a run folder; the content of `check.json`.
+def check_input(config: Config) -> InputReport:
+    """Report on the tables, the media, the split and the encoders, without a run folder.
 
     Raises:
-        InputError: every problem of both tables.
+        InputError: everything that this or a later stage would refuse.
     """
+    problems, timings = Problems(), dict[str, float]()
+    for problem in missing_extras(config):
+        problems.add(problem)
     with Scratch() as scratch:
-        check_tables(Run(config, scratch.path), scratch.path)
-        return read_model(scratch.path / "check.json", Check)
+        run = Run(config, scratch.path)
+        try:
+            (scratch.path / "check").mkdir()
+            check_tables(run, scratch.path / "check")
+        except InputError as error:
+            problems.extend(error)
+        else:
+            for problem in unmet_requirements(run, {"mine", "align", "quantize"}, timings=timings):
+                problems.add(problem)
+        problems.raise_any()
+        check = read_model(scratch.path / "check" / "check.json", Check)
+        profile = log_profile(run.tables[1], run.split)
+        return InputReport(
+            **dict(check),
+            log=profile,
+            expected=expected_work(run, sum(timings.values())),
+            warnings=list(thin_parts(profile, run.split)),
+        )
+
+
+def unmet_requirements(
+    run: Run, stages: Collection[str], *, timings: dict[str, float] | None = None
+) -> list[str]:
+    """What the stages would refuse, found before the first of them starts; needs a finished check.
+
+    Args:
+        run: the run.
+        stages: the names of those that will be made.
+        timings: gets the seconds for one item by encoder, which loads it; None: it is not loaded.
+    """
+    try:
+        known, split = run.known, run.split
+    except InputError as error:
+        return error.problems
+    requirements: list[Iterator[Callable[[], object]]] = []
+    if "mine" in stages:
+        requirements.append(pair_requirements(run.config, split))
+    if "align" in stages:
+        requirements.append(encoder_requirements(run.config, known, timings=timings))
+    if "quantize" in stages:
+        requirements.append(code_requirements(run.config, len(known)))
+    return unmet(chain.from_iterable(requirements))

@@ -1,18 +1,20 @@
 """Run of the stages in order, up to a last one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 
 from qarm.config import Config
 from qarm.core.parallel.engine import EngineName
-from qarm.core.run_folder import is_fresh, run_lock
+from qarm.core.run_folder import run_lock
 from qarm.core.scratch import sweep_scratch
 from qarm.data.run_inputs import Run
-from qarm.errors import ArtifactError, MissingExtraError
-from qarm.pipeline.stage_run import Done, purpose_of, run_stage
-from qarm.pipeline.stages import STAGES
+from qarm.errors import InputError
+from qarm.pipeline.check import unmet_requirements
+from qarm.pipeline.requirements import missing_extras
+from qarm.pipeline.stage_run import Done, run_stage
+from qarm.pipeline.stages import STAGES, Stage
 from qarm.pipeline.torchrun_stages import share_stage, torchrun_processes
 
 __all__ = ["run_stages"]
@@ -30,40 +32,30 @@ def run_stages(
         InputError: the input is wrong; what earlier runs left in the folder is untouched.
         ArtifactError: the folder is in use, or a finished file in it was changed by hand.
     """
-    _require_extras(last)
+    missing = missing_extras(config, last=last)
+    if missing:
+        raise InputError(missing)
     names, here = [stage.name for stage in STAGES], torchrun_processes()
     sweep_scratch()
     with run_lock(folder) if here is None or here.rank == 0 else nullcontext():
         run = Run(config, folder, engine=engine)
         run.tables  # noqa: B018 - bad tables are refused before anything is hashed or written
-        _check_appended(run)
         if here is not None:
             here.agree("the run", {"last stage": last, **run.given()})
-        for stage in STAGES[: names.index(last) + 1]:
-            yield run_stage(run, stage) if here is None else share_stage(run, stage, here)
+        stages = STAGES[: names.index(last) + 1]
+        made = False
+        for number, stage in enumerate(stages):
+            if here is not None:
+                yield share_stage(run, stage, here)
+                continue
+            later = () if made or stage.name == "check" else stages[number:]
+            done = run_stage(run, stage, before=partial(_require, run, later))
+            made |= bool(later) and not done.fresh
+            yield done
 
 
-def _check_appended(run: Run) -> None:
-    """Refusal of a run that would make the encoder anew and leave appended items without a code."""
-    from qarm.quantizer.versions.fit import check_appended
-
-    if (run.folder / "codes" / "appended.parquet").is_file():
-        check_appended(run, lambda: _changing(run))
-
-
-def _changing(run: Run) -> str | None:
-    """The first stage up to the vectors that is finished and no longer fresh."""
-    for stage in STAGES[: [stage.name for stage in STAGES].index("quantize")]:
-        try:
-            if not is_fresh(run.folder / stage.folder, **purpose_of(run, stage)):
-                return stage.name
-        except ArtifactError:  # unfinished or damaged, which the stage itself says
-            return None
-    return None
-
-
-def _require_extras(last: str) -> None:
-    if last == "report":
-        for package in ("jinja2", "plotly"):
-            if find_spec(package) is None:
-                raise MissingExtraError(package, "report")
+def _require(run: Run, stages: Sequence[Stage]) -> None:
+    """Refusal, before the first of the stages is made, of what a later one of them would refuse."""
+    problems = unmet_requirements(run, {stage.name for stage in stages}) if stages else []
+    if problems:
+        raise InputError(problems)

@@ -1,7 +1,7 @@
 """Run of one stage: skipped where it is fresh, made in a working folder where it is not."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,15 +24,16 @@ class Done:
     seconds: float
 
 
-def run_stage(run: Run, stage: Stage) -> Done:
-    """The stage, skipped where it is fresh."""
+def run_stage(run: Run, stage: Stage, *, before: Callable[[], None]) -> Done:
+    """The stage, skipped where it is fresh; `before` is called before it is made."""
     started = time.perf_counter()
-    fresh = is_fresh(run.folder / stage.folder, **purpose_of(run, stage))
-    if fresh:
+    skipped = is_fresh(run.folder / stage.folder, **purpose_of(run, stage))
+    if skipped:
         clear_partial(run.folder / stage.folder)
     else:
+        before()
         make(run, stage)
-    return finished(run, stage, fresh, started)
+    return finished(run, stage, skipped, started)
 
 
 def purpose_of(run: Run, stage: Stage) -> Purpose:
@@ -48,8 +49,8 @@ def make(run: Run, stage: Stage) -> None:
         rows.update(stage.work(run, work))
 
 
-def finished(run: Run, stage: Stage, fresh: bool, started: float) -> Done:
+def finished(run: Run, stage: Stage, skipped: bool, started: float) -> Done:
     """What the manifest of a finished stage says."""
     manifest = read_manifest(run.folder / stage.folder)
     rows = {} if manifest is None else manifest.rows
-    return Done(stage.name, run.folder / stage.main, rows, fresh, time.perf_counter() - started)
+    return Done(stage.name, run.folder / stage.main, rows, skipped, time.perf_counter() - started)

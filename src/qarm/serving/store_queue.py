@@ -35,10 +35,10 @@ class StoreQueue:
         self._waiting.append((rows, answer))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._flush())
-        stored = await answer
-        if isinstance(stored, ContentConflict):
-            raise stored
-        return stored
+        found = await answer
+        if isinstance(found, ContentConflict):
+            raise found
+        return found
 
     async def _flush(self) -> None:
         loop = asyncio.get_running_loop()

@@ -29,7 +29,7 @@ from qarm.encoder.towers.tower import Tower, default_device, reads
 from qarm.errors import InputError
 from qarm.schemas.encoder import AlignStep, AlignSummary
 
-__all__ = ["Work", "align", "no_features"]
+__all__ = ["Work", "align", "no_features", "towers_for"]
 
 PROGRESS = "training.safetensors"
 NOT_LEARNED = {
@@ -75,7 +75,7 @@ def align(
     """
     chosen = _settings(settings)
     cache = None if cache is None else Path(cache)
-    used = _towers(catalog, chosen, towers)
+    used = towers_for(catalog, chosen, towers)
     caches = open_feature_caches(used, cache)
     with Scratch() as scratch:
         known = Path(pairs) if isinstance(pairs, Path | str) else as_frame(pairs)
@@ -203,7 +203,7 @@ def no_features(catalog: Catalog) -> Features:
     return Features(catalog.item_ids, {}, {})
 
 
-def _towers(
+def towers_for(
     catalog: Catalog, settings: EncoderConfig, given: Mapping[str, Tower] | None
 ) -> Mapping[str, Tower]:
     """Encoders of the modalities that some item has; the others are not even opened."""

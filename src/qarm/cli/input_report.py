@@ -1,0 +1,36 @@
+"""Lines that `qarm check` prints of its report."""
+
+from collections.abc import Iterator
+
+from qarm.schemas.check import InputReport
+
+__all__ = ["report_lines"]
+
+MINUTE, HOUR = 60.0, 3600.0
+
+
+def report_lines(report: InputReport) -> Iterator[str]:
+    """Counts, unreadable media with their reason, the split, expected times, and warnings."""
+    for name in ("items", "users", "interactions", "unknown_interactions"):
+        yield f"{name}: {getattr(report, name):,}"
+    for name in ("bad_images", "bad_sounds"):
+        bad: dict[str, str] = getattr(report, name)
+        yield f"{name}: {len(bad):,}"
+        yield from (f"  {item}: {reason}" for item, reason in bad.items())
+    log = report.log
+    yield f"times: {log.first} to {log.last}"
+    yield "split: " + ", ".join(f"{name} {count:,}" for name, count in log.parts.items())
+    yield f"cold: {log.cold_items:,} items of the test part, {log.cold_share:.1%} of its events"
+    for name in ("user", "item"):
+        low, median, high = getattr(log, f"clicks_per_{name}")
+        yield f"clicks per {name}: {low:,.0f} / {median:,.0f} / {high:,.0f} (10th percentile, median, 90th)"
+    times = ", ".join(f"{stage} {_duration(taken)}" for stage, taken in report.expected.seconds.items())
+    yield f"expected on 2 cores, roughly: {times}; {report.expected.memory_gb:g} GB of memory"
+    yield from (f"warning: {warning}" for warning in report.warnings)
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("h", HOUR), ("min", MINUTE)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{max(seconds, 1):.0f} s"

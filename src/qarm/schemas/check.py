@@ -1,0 +1,37 @@
+"""Report of `qarm check`: the content of `check.json`, the log in figures, expected times, warnings."""
+
+from qarm.schemas.base import Check, Count, Schema, Share
+
+__all__ = ["Expected", "InputReport", "LogProfile"]
+
+
+class LogProfile(Schema):
+    """Figures of the log and its split.
+
+    first, last: the range of its times, as dates where the column has dates; parts: events of training,
+    validation and test; cold_items: items of the test part without a training event, cold_share: the share
+    of the test events on them; clicks_per_user, clicks_per_item: 10th percentile, median and 90th.
+    """
+
+    first: str
+    last: str
+    parts: dict[str, Count]
+    cold_items: Count
+    cold_share: Share
+    clicks_per_user: list[float]
+    clicks_per_item: list[float]
+
+
+class Expected(Schema):
+    """Seconds of each stage as the sample and the constants of docs/sizing.md tell, and memory in GB."""
+
+    seconds: dict[str, float]
+    memory_gb: float
+
+
+class InputReport(Check):
+    """What `qarm check` prints."""
+
+    log: LogProfile
+    expected: Expected
+    warnings: list[str]
