@@ -37,7 +37,7 @@ class RetrieverConfig(Section):
     shrinkage: Annotated[float, Field(ge=0.0)] = 0.0  # s: an id embedding counts clicks / (clicks + s)
     batch: Count = 2048  # events per step
     epochs: Count = 8  # passes over the users, each repeated where that makes fewer than `min_steps`
-    min_steps: Count = 800  # fewest steps of all epochs
+    min_steps: Count = 400  # fewest steps of all epochs
     patience: Count = 3  # epochs without a better validation NDCG@10 before training stops
     lr: Positive = 4e-3  # step size of AdamW, with cosine decay
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01  # of AdamW
