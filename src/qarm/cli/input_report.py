@@ -7,6 +7,7 @@ from qarm.schemas.check import InputReport
 __all__ = ["report_lines"]
 
 MINUTE, HOUR = 60.0, 3600.0
+LONGEST = 160  # characters of a text that are shown
 
 
 def report_lines(report: InputReport) -> Iterator[str]:
@@ -17,8 +18,10 @@ def report_lines(report: InputReport) -> Iterator[str]:
         bad: dict[str, str] = getattr(report, name)
         yield f"{name}: {len(bad):,}"
         yield from (f"  {item}: {reason}" for item, reason in bad.items())
+    yield "texts, as the encoder reads them:"
+    yield from (f"  {item}: {_line(text)}" for item, text in report.texts.items())
     log = report.log
-    yield f"times: {log.first} to {log.last}"
+    yield f"times: {log.first} to {log.last} ({log.read_as})"
     yield "split: " + ", ".join(f"{name} {count:,}" for name, count in log.parts.items())
     yield f"cold: {log.cold_items:,} items of the test part, {log.cold_share:.1%} of its events"
     for name in ("user", "item"):
@@ -27,6 +30,12 @@ def report_lines(report: InputReport) -> Iterator[str]:
     times = ", ".join(f"{stage} {_duration(taken)}" for stage, taken in report.expected.seconds.items())
     yield f"expected on 2 cores, roughly: {times}; {report.expected.memory_gb:g} GB of memory"
     yield from (f"warning: {warning}" for warning in report.warnings)
+
+
+def _line(text: str | None) -> str:
+    """A text on one line, cut where it is long."""
+    whole = "no text" if text is None else " | ".join(text.splitlines())
+    return whole if len(whole) <= LONGEST else f"{whole[:LONGEST]}..."
 
 
 def _duration(seconds: float) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from qarm.core.tables.times import guessed_unit, instant
 from qarm.data.interactions import Log
 from qarm.data.splits import Split
 from qarm.schemas.check import LogProfile
@@ -17,11 +16,14 @@ QUANTILES = (0.1, 0.5, 0.9)
 
 def log_profile(log: Log, split: Split) -> LogProfile:
     """Figures of the log and its split."""
+    times = log.frame["time"]
+    first, last = log.period or (str(times.min()), str(times.max()))
     known = set(split.train.items)
     cold = ~split.test.frame["item_id"].is_in(list(known))
     return LogProfile(
-        first=_moment(log, log.frame["time"].min()),
-        last=_moment(log, log.frame["time"].max()),
+        first=first,
+        last=last,
+        read_as=log.times,
         parts={"train": len(split.train), "valid": len(split.valid), "test": len(split.test)},
         cold_items=split.test.frame.filter(cold)["item_id"].n_unique(),
         cold_share=float(cold.sum() / max(len(cold), 1)),
@@ -52,10 +54,3 @@ def thin_parts(profile: LogProfile, split: Split) -> Iterator[str]:
 def _quantiles(log: Log, column: str) -> list[float]:
     counts = log.frame.group_by(column).agg(pl.len())["len"]
     return [float(counts.quantile(q, interpolation="nearest") or 0) for q in QUANTILES]
-
-
-def _moment(log: Log, time: object) -> str:
-    """A time of the log as text: a date where the column had dates, or its numbers can only be dates."""
-    assert isinstance(time, int)  # noqa: S101 - the column is i64, and a log that was split is not empty
-    unit = log.unit or guessed_unit(int(log.frame["time"].max() or 0))  # type: ignore[arg-type] # a number
-    return str(time) if unit is None else instant(time, unit)

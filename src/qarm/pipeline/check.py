@@ -67,6 +67,7 @@ def check_input(config: Config) -> InputReport:
         profile = log_profile(run.tables[1], run.split)
         return InputReport(
             **dict(check),
+            texts=run.tables[0].sample(),
             log=profile,
             expected=expected_work(run, sum(timings.values())),
             warnings=list(thin_parts(profile, run.split)),

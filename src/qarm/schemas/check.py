@@ -8,13 +8,15 @@ __all__ = ["Expected", "InputReport", "LogProfile"]
 class LogProfile(Schema):
     """Figures of the log and its split.
 
-    first, last: the range of its times, as dates where the column has dates; parts: events of training,
+    first, last: the range of its times, as dates where they are dates; read_as: how the column of times was
+    read; parts: events of training,
     validation and test; cold_items: items of the test part without a training event, cold_share: the share
     of the test events on them; clicks_per_user, clicks_per_item: 10th percentile, median and 90th.
     """
 
     first: str
     last: str
+    read_as: str
     parts: dict[str, Count]
     cold_items: Count
     cold_share: Share
@@ -30,8 +32,9 @@ class Expected(Schema):
 
 
 class InputReport(Check):
-    """What `qarm check` prints."""
+    """What `qarm check` prints; texts: of the first items, as the encoder reads them."""
 
+    texts: dict[str, str | None]
     log: LogProfile
     expected: Expected
     warnings: list[str]
