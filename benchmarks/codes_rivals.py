@@ -29,9 +29,10 @@ from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import read_log
 from qarm.data.splits import Split, split_log
 from qarm.quantizer.evaluation.quality import code_quality
+from qarm.quantizer.factory import auto_width
 from qarm.quantizer.fsq import ResidualKMeansFSQ
 from qarm.quantizer.opq import ResidualKMeansOPQ
-from qarm.quantizer.residual_kmeans import ResidualKMeans, auto_width
+from qarm.quantizer.residual_kmeans import ResidualKMeans
 from qarm.quantizer.rqvae import RQVAE
 from qarm.recommender.ranking.variants import run_variants
 from qarm.report.seed_summary import summarize

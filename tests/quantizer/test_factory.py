@@ -9,7 +9,7 @@ from qarm.config import QuantizerConfig, load_config
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, ConfigError, InputError
-from qarm.quantizer.factory import all_codes, load_quantizer, new_quantizer
+from qarm.quantizer.factory import all_codes, auto_width, load_quantizer, new_quantizer
 from qarm.quantizer.knn_codes import NearestCodes
 from qarm.quantizer.versions.refit import append
 
@@ -97,3 +97,27 @@ def test_settings_that_do_not_go_together() -> None:
     nearest = NearestCodes(5).fit(everything)
     with pytest.raises(InputError, match="got collisions='merge', need one of keep, suffix, reassign"):
         all_codes(everything, everything.item_ids, quantizer, nearest, collisions="merge")
+
+
+@pytest.mark.parametrize(
+    ("items", "levels", "width"),
+    [
+        (192, 3, 8),
+        (600, 3, 32),
+        (1800, 3, 64),
+        (4159, 3, 256),
+        (12086, 3, 512),
+        (10**9, 3, 8192),
+        (3, 3, 3),
+        (1, 1, 1),
+        (600, 1, 128),  # one level: 32 codes would be fewer than items, and 4 items per code remain
+        (300, 2, 32),
+    ],
+)
+def test_auto_width(items: int, levels: int, width: int) -> None:
+    assert auto_width(items, levels) == width
+
+
+def test_auto_width_needs_items() -> None:
+    with pytest.raises(InputError, match="got n_items=0"):
+        auto_width(0, 3)

@@ -9,7 +9,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError
-from qarm.quantizer.residual_kmeans import ResidualKMeans, auto_width
+from qarm.quantizer.residual_kmeans import ResidualKMeans
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(400, 12)).astype(np.float32)
@@ -180,27 +180,3 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         ResidualKMeans.from_pretrained(tmp_path)
     with pytest.raises(InputError, match="no config.json"):
         ResidualKMeans.from_pretrained(tmp_path / "nothing")
-
-
-@pytest.mark.parametrize(
-    ("items", "levels", "width"),
-    [
-        (192, 3, 8),
-        (600, 3, 32),
-        (1800, 3, 64),
-        (4159, 3, 256),
-        (12086, 3, 512),
-        (10**9, 3, 8192),
-        (3, 3, 3),
-        (1, 1, 1),
-        (600, 1, 128),  # one level: 32 codes would be fewer than items, and 4 items per code remain
-        (300, 2, 32),
-    ],
-)
-def test_auto_width(items: int, levels: int, width: int) -> None:
-    assert auto_width(items, levels) == width
-
-
-def test_auto_width_needs_items() -> None:
-    with pytest.raises(InputError, match="got n_items=0"):
-        auto_width(0, 3)

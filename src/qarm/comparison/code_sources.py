@@ -21,9 +21,8 @@ from qarm.encoder.encoder import Encoder
 from qarm.pairs.matrix_factorization import factorized
 from qarm.pairs.mining import mine_pairs
 from qarm.quantizer.base import Quantizer
-from qarm.quantizer.factory import all_codes, new_quantizer
+from qarm.quantizer.factory import all_codes, auto_width, new_quantizer
 from qarm.quantizer.knn_codes import NearestCodes
-from qarm.quantizer.residual_kmeans import auto_width
 from qarm.quantizer.rqvae import RQVAE
 from qarm.recommender.examples import row_numbers
 

@@ -18,14 +18,38 @@ from qarm.quantizer.collisions import reassign, suffixes
 from qarm.quantizer.fsq import ResidualKMeansFSQ
 from qarm.quantizer.knn_codes import NearestCodes
 from qarm.quantizer.opq import ResidualKMeansOPQ
-from qarm.quantizer.residual_kmeans import ResidualKMeans, auto_width
+from qarm.quantizer.residual_kmeans import ResidualKMeans
 
-__all__ = ["all_codes", "load_quantizer", "new_quantizer"]
+__all__ = ["all_codes", "auto_width", "load_quantizer", "new_quantizer"]
 
 Policy = Literal["keep", "suffix", "reassign"]
 KINDS: dict[str, type[Quantizer]] = {
     kind.__name__: kind for kind in (ResidualKMeans, ResidualKMeansFSQ, ResidualKMeansOPQ)
 }
+_ITEMS_PER_CODE, _NARROWEST, _WIDEST = 16, 4, 8192
+
+
+def auto_width(n_items: int, levels: int) -> int:
+    """Codes per level for that many training items: `quantizer.width: auto`.
+
+    The largest power of two that leaves every code 16 items or more on average, between 4 and 8,192. Every
+    level assigns all items, so this holds on each level: 16 is where a code's embedding has several
+    items' clicks to learn from, and where its centroid is a mean and not a copy of one item. Where the
+    codes would then be fewer than the items even if all were used (width ** levels < n_items, one level
+    mostly), the width is doubled as long as 4 items per code remain. docs/codes.md has the measurements.
+
+    Args:
+        n_items: rows that the quantiser is fitted on, at least 1.
+        levels: number of levels, at least 1.
+    """
+    if n_items < 1 or levels < 1:
+        raise InputError(f"got n_items={n_items} and levels={levels}, need at least 1 of each")
+    width = _NARROWEST
+    while width * 2 * _ITEMS_PER_CODE <= n_items and width < _WIDEST:
+        width *= 2
+    while width**levels < n_items and width * 2 * 4 <= n_items and width < _WIDEST:
+        width *= 2
+    return min(width, n_items)
 
 
 def new_quantizer(settings: QuantizerConfig, items: int, *, seed: int = 0) -> Quantizer:

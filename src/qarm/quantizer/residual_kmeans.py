@@ -23,42 +23,18 @@ from qarm.quantizer.model_io import complete, numbered, numbered_tensors, read_m
 from qarm.quantizer.vectors import (
     ResidualRows,
     Vectors,
+    augmented,
+    augmented_rows,
     checked_rows,
-    lifted,
-    padded,
     subtract_centroids,
 )
 
-__all__ = ["ResidualKMeans", "auto_width", "of_codebooks"]
+__all__ = ["ResidualKMeans", "of_codebooks"]
 
 _BALANCES = (None, "none", "last", "all", "last-approximate", "all-approximate")
 _COMPARED = 1000
-_ITEMS_PER_CODE, _NARROWEST, _WIDEST = 16, 4, 8192
 
 Centroids = Sequence[npt.ArrayLike] | npt.NDArray[np.float32]
-
-
-def auto_width(n_items: int, levels: int) -> int:
-    """Codes per level for that many training items: `quantizer.width: auto`.
-
-    The largest power of two that leaves every code 16 items or more on average, between 4 and 8,192. Every
-    level assigns all items, so this holds on each level: 16 is where a code's embedding has several
-    items' clicks to learn from, and where its centroid is a mean and not a copy of one item. Where the
-    codes would then be fewer than the items even if all were used (width ** levels < n_items, one level
-    mostly), the width is doubled as long as 4 items per code remain. docs/codes.md has the measurements.
-
-    Args:
-        n_items: rows that the quantiser is fitted on, at least 1.
-        levels: number of levels, at least 1.
-    """
-    if n_items < 1 or levels < 1:
-        raise InputError(f"got n_items={n_items} and levels={levels}, need at least 1 of each")
-    width = _NARROWEST
-    while width * 2 * _ITEMS_PER_CODE <= n_items and width < _WIDEST:
-        width *= 2
-    while width**levels < n_items and width * 2 * 4 <= n_items and width < _WIDEST:
-        width *= 2
-    return min(width, n_items)
 
 
 class ResidualKMeans(Quantizer):
@@ -73,7 +49,7 @@ class ResidualKMeans(Quantizer):
         width: codes per level; one number, or one per level.
         iterations: Lloyd iterations per level, at most; fewer when no row moves any more.
         seed: of the starting centroids.
-        init: "k-means++" (pulled toward the mean where that helps, see `plusplus`), or starting
+        init: "k-means++" (pulled toward the mean where that helps, see `kmeans_plusplus`), or starting
             centroids, [width, d] for each level.
         balance: None (or "none"): codes are the nearest centroids. "last" or "all": on the last level, or on
             all, codes get exactly floor or ceil n / width training rows (OneRec, arXiv 2502.18965, balances
@@ -139,14 +115,14 @@ class ResidualKMeans(Quantizer):
             return code_on_gpu(values, self.codebooks_, device)
         codes = np.empty((len(values), len(self.codebooks_)), dtype=np.int32)
         levels = list(zip(self.codebooks_, self.lifts_, strict=True))
-        books = [prepared(book if lift is None else lifted(book, lift)) for book, lift in levels]
+        books = [prepared(book if lift is None else augmented(book, lift)) for book, lift in levels]
 
         def work(_: None, start: int, stop: int) -> None:
             residual = np.array(values[start:stop], dtype=np.float32, order="C")
             for level, (centroids, lift) in enumerate(levels):
-                tile = residual if lift is None else padded(residual)
-                codes[start:stop, level] = found = tile_codes(tile, books[level])
-                subtract_centroids(residual, centroids, found)
+                tile = residual if lift is None else augmented_rows(residual)
+                codes[start:stop, level] = nearest = tile_codes(tile, books[level])
+                subtract_centroids(residual, centroids, nearest)
 
         over_tiles(len(values), min(book.tile_rows for book in books), lambda: None, work)
         return codes
@@ -234,12 +210,12 @@ class ResidualKMeans(Quantizer):
                 start = (
                     starting_centroids(rows, width, rng=self._rng(level)) if starts is None else starts[level]
                 )
-                found, lift = self._level(rows, start, level, after_each=progress.update)
+                clustering, lift = self._level(rows, start, level, after_each=progress.update)
                 lifts.append(lift)
-                codes[:, level] = found.codes
-                codebooks.append(found.centroids)
-                energies.append(found.energy)
-                iterations.append(found.iterations)
+                codes[:, level] = clustering.codes
+                codebooks.append(clustering.centroids)
+                energies.append(clustering.energy)
+                iterations.append(clustering.iterations)
         self.codebooks_, self.widths_, self.lifts_ = codebooks, widths, lifts
         self.energies_, self.n_iter_ = energies, iterations
 

@@ -19,15 +19,15 @@ from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError, Problems, shown
 
 __all__ = [
-    "LiftedRows",
+    "AugmentedRows",
     "ResidualRows",
     "Vectors",
     "VectorsError",
+    "augmented",
+    "augmented_rows",
     "checked_ids",
     "checked_item_ids",
     "checked_rows",
-    "lifted",
-    "padded",
     "parquet_ids",
     "parquet_rows",
     "subtract_centroids",
@@ -192,7 +192,7 @@ def _extreme(values: npt.NDArray[Any]) -> float:
     return max(abs(float(values.min())), abs(float(values.max())))
 
 
-class LiftedRows(ResidualRows):
+class AugmentedRows(ResidualRows):
     """Residuals with one more coordinate, zero, beside centroids that have one too (see `balance`)."""
 
     @property
@@ -202,17 +202,17 @@ class LiftedRows(ResidualRows):
 
     def take(self, rows: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Rows [n, d + 1], with a last coordinate of zero."""
-        return padded(super().take(rows))
+        return augmented_rows(super().take(rows))
 
 
-def padded(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def augmented_rows(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Rows [n, d] with a last coordinate of zero, float32 [n, d + 1]."""
     wider = np.zeros((rows.shape[0], rows.shape[1] + 1), dtype=np.float32)
     wider[:, :-1] = rows
     return wider
 
 
-def lifted(centroids: npt.NDArray[np.float32], lift: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def augmented(centroids: npt.NDArray[np.float32], lift: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Centroids [width, d] with a last coordinate `lift` [width], whose square adds to every distance."""
     return np.concatenate([centroids, lift[:, None]], axis=1)
 

@@ -7,7 +7,7 @@ from sklearn.cluster import KMeans
 
 from qarm.quantizer.kmeans.assignment import Products, nearest_centroids, prepared, squared_distances
 from qarm.quantizer.kmeans.exact_sums import FixedPointSums
-from qarm.quantizer.kmeans.init import plusplus, starting_centroids
+from qarm.quantizer.kmeans.init import kmeans_plusplus, starting_centroids
 from qarm.quantizer.kmeans.lloyd import lloyd
 from qarm.quantizer.vectors import ResidualRows
 
@@ -45,7 +45,9 @@ def test_many_codes_without_rows_all_find_some() -> None:
     start = np.concatenate([x[:1], np.full((19, 16), 1e4, dtype=np.float32)])
     found = lloyd(ResidualRows(x), start, iterations=20)
     assert len(np.unique(found.codes)) == 20
-    good = lloyd(ResidualRows(x), plusplus(ResidualRows(x), 20, rng=np.random.default_rng(0)), iterations=20)
+    good = lloyd(
+        ResidualRows(x), kmeans_plusplus(ResidualRows(x), 20, rng=np.random.default_rng(0)), iterations=20
+    )
     assert found.energy < 1.1 * good.energy
 
 
@@ -99,7 +101,7 @@ def test_one_dimension_far_larger_than_the_others(products: Products) -> None:
 
 def test_every_iteration_agrees_with_scikit_learn_and_faiss() -> None:
     x = blobs()
-    centroids = plusplus(ResidualRows(x), 20, rng=np.random.default_rng(1))
+    centroids = kmeans_plusplus(ResidualRows(x), 20, rng=np.random.default_rng(1))
     for _ in range(8):
         ours = lloyd(ResidualRows(x), centroids, iterations=1)
         theirs = KMeans(20, init=centroids, n_init=1, max_iter=1, algorithm="lloyd").fit(x)
@@ -110,7 +112,7 @@ def test_every_iteration_agrees_with_scikit_learn_and_faiss() -> None:
 
 def test_twenty_iterations_reach_the_same_energy() -> None:
     x = blobs(seed=3)
-    start = plusplus(ResidualRows(x), 20, rng=np.random.default_rng(1))
+    start = kmeans_plusplus(ResidualRows(x), 20, rng=np.random.default_rng(1))
     ours = lloyd(ResidualRows(x), start, iterations=20)
     theirs = faiss_kmeans(x, start, iterations=20)
     energy = ((x - theirs[brute_force(x, theirs)]).astype(np.float64) ** 2).sum()
@@ -150,7 +152,9 @@ def test_plusplus_follows_the_squared_distances() -> None:
     # from 0 the squared distances are 1, 9 and 0: the second seed is 3 with probability 9/10; from 1 it is
     # 3 with 4/5, from 3 it is 0 with 9/13. Over 900 draws each share is within 4 standard errors.
     x = np.array([[0.0], [1.0], [3.0]], dtype=np.float32)
-    pairs = [plusplus(ResidualRows(x), 2, rng=np.random.default_rng(s))[:, 0].tolist() for s in range(900)]
+    pairs = [
+        kmeans_plusplus(ResidualRows(x), 2, rng=np.random.default_rng(s))[:, 0].tolist() for s in range(900)
+    ]
     for first, second, chance in [(0, 3, 9 / 10), (1, 3, 4 / 5), (3, 0, 9 / 13)]:
         hits = [b == second for a, b in pairs if a == first]
         assert np.mean(hits) == pytest.approx(chance, abs=4 * np.sqrt(chance * (1 - chance) / len(hits)))
@@ -159,9 +163,9 @@ def test_plusplus_follows_the_squared_distances() -> None:
 def test_plusplus_finds_every_separated_group_and_never_the_same_row_twice() -> None:
     centres = np.arange(40, dtype=np.float32)[:, None] * 1000
     x = np.concatenate([centres, centres + 0.25, centres - 0.25])
-    seeds = plusplus(ResidualRows(x), 40, rng=np.random.default_rng(0))
+    seeds = kmeans_plusplus(ResidualRows(x), 40, rng=np.random.default_rng(0))
     assert sorted(np.round(seeds[:, 0] / 1000).tolist()) == list(range(40))
-    assert len(np.unique(plusplus(ResidualRows(x), 120, rng=np.random.default_rng(0)))) == 120
+    assert len(np.unique(kmeans_plusplus(ResidualRows(x), 120, rng=np.random.default_rng(0)))) == 120
 
 
 def test_noise_in_many_dimensions_does_not_collapse() -> None:
@@ -173,7 +177,7 @@ def test_noise_in_many_dimensions_does_not_collapse() -> None:
         found = lloyd(ResidualRows(x), start, iterations=10)
         return int(np.bincount(found.codes).max()), found.energy
 
-    plain, plain_energy = clustering(plusplus(ResidualRows(x), 100, rng=np.random.default_rng(1)))
+    plain, plain_energy = clustering(kmeans_plusplus(ResidualRows(x), 100, rng=np.random.default_rng(1)))
     pulled, energy = clustering(starting_centroids(ResidualRows(x), 100, rng=np.random.default_rng(1)))
     assert plain > 200
     assert pulled < 100
@@ -196,7 +200,7 @@ def test_a_sample_is_enough_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_fewer_distinct_rows_than_codes() -> None:
     x = np.repeat(np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32), 10, axis=0)
-    start = plusplus(ResidualRows(x), 5, rng=np.random.default_rng(0))
+    start = kmeans_plusplus(ResidualRows(x), 5, rng=np.random.default_rng(0))
     found = lloyd(ResidualRows(x), start, iterations=10)
     assert found.energy == 0.0
     assert len(set(found.codes.tolist())) == 2

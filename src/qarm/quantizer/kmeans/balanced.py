@@ -28,7 +28,7 @@ from qarm.quantizer.kmeans.optimal_transport import (
     reach_sizes,
 )
 from qarm.quantizer.kmeans.top_k import keep_smallest
-from qarm.quantizer.vectors import LiftedRows, ResidualRows, lifted
+from qarm.quantizer.vectors import AugmentedRows, ResidualRows, augmented
 
 __all__ = ["Balanced", "balanced", "nearly_balanced"]
 
@@ -112,7 +112,7 @@ def nearly_balanced(
         after_each: called after every iteration, for progress.
     """
     width = len(centroids)
-    wider = LiftedRows(rows.values, rows.codebooks, rows.codes)
+    wider = AugmentedRows(rows.values, rows.codebooks, rows.codes)
     sample = _sample(rows, _SAMPLE * width, rng)
     codes = np.full(len(rows), -1, dtype=np.int32)
     sums = FixedPointSums.empty(width, wider.dim, rows=len(rows), largest=rows.largest)
@@ -120,8 +120,8 @@ def nearly_balanced(
     for _ in range(iterations):
         prices = fair_prices(*_candidates(sample, centroids, prices), prices)
         prices = _shrunk(sample, centroids, prices)
-        assign_rows(wider, prepared(lifted(centroids, _lift_of(prices))), codes, sums)
-        centroids = sums.means(lifted(centroids, np.zeros(width, dtype=np.float32)))[:, :-1].copy()
+        assign_rows(wider, prepared(augmented(centroids, _lift_of(prices))), codes, sums)
+        centroids = sums.means(augmented(centroids, np.zeros(width, dtype=np.float32)))[:, :-1].copy()
         if after_each is not None:
             after_each()
     lift = _settled(wider, sample, centroids, prices, codes, sums)
@@ -131,28 +131,28 @@ def nearly_balanced(
 
 
 def _settled(
-    wider: LiftedRows,
+    wider: AugmentedRows,
     sample: ResidualRows,
     centroids: FloatRows,
     prices: Floats,
     codes: npt.NDArray[np.int32],
     sums: FixedPointSums,
 ) -> FloatRows:
-    """The lift that gives the smallest fullest code found; brings codes [n] and sums up to date."""
+    """The lift that gives the smallest fullest code; brings codes [n] and sums up to date."""
     share = len(wider) / len(centroids)
     places, costs = _candidates(sample, centroids, prices)
     prices = _shrunk(sample, centroids, fair_prices(places, costs, prices))
     step = _FEEDBACK * mean_gap(places, costs)
     best, least = prices, np.inf
     for _ in range(_PASSES):
-        assign_rows(wider, prepared(lifted(centroids, _lift_of(prices))), codes, sums)
+        assign_rows(wider, prepared(augmented(centroids, _lift_of(prices))), codes, sums)
         fullest = float(sums.counts.max()) / share
         if fullest < least:
             best, least = prices, fullest
         if fullest <= _FULLEST:
             break
         prices = prices + step * np.log(np.clip(sums.counts / share, 0.5, 2.0))
-    assign_rows(wider, prepared(lifted(centroids, _lift_of(best))), codes, sums)
+    assign_rows(wider, prepared(augmented(centroids, _lift_of(best))), codes, sums)
     return _lift_of(best)
 
 
@@ -278,12 +278,12 @@ def _candidates(
             places[start:stop] = np.arange(width)
         else:
             values = np.full((len(tile), kept), np.inf, dtype=np.float32)
-            found = np.full((len(tile), kept), -1, dtype=np.int64)
+            nearest = np.full((len(tile), kept), -1, dtype=np.int64)
             scores = torch.addmm(
                 constant, torch.from_numpy(tile - mean), torch.from_numpy(centred.T), alpha=-2.0
             )
-            keep_smallest(scores.numpy(), 0, np.full(len(tile), -1, dtype=np.int64), values, found)
-            places[start:stop] = np.sort(found, axis=1)
+            keep_smallest(scores.numpy(), 0, np.full(len(tile), -1, dtype=np.int64), values, nearest)
+            places[start:stop] = np.sort(nearest, axis=1)
         _measure(tile, centroids, places[start:stop], costs[start:stop])
 
     over_tiles(n, _TILE, lambda: None, work)
@@ -301,16 +301,16 @@ def _misassigned(
     rows: ResidualRows, centroids: FloatRows, prices: Floats, codes: npt.NDArray[np.int32]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
     """Rows that prices assign to another code than `codes` [n], and that code."""
-    wider = LiftedRows(rows.values, rows.codebooks, rows.codes)
-    book = prepared(lifted(centroids, _lift_of(prices)))
-    found = np.empty(len(rows), dtype=np.int32)
+    wider = AugmentedRows(rows.values, rows.codebooks, rows.codes)
+    book = prepared(augmented(centroids, _lift_of(prices)))
+    assigned = np.empty(len(rows), dtype=np.int32)
 
     def work(_: None, start: int, stop: int) -> None:
-        found[start:stop] = tile_codes(wider.tile(start, stop), book)
+        assigned[start:stop] = tile_codes(wider.tile(start, stop), book)
 
     over_tiles(len(rows), book.tile_rows, lambda: None, work)
-    lost = np.flatnonzero(found != codes)
-    return lost, found[lost]
+    lost = np.flatnonzero(assigned != codes)
+    return lost, assigned[lost]
 
 
 def _add_candidates(

@@ -22,7 +22,7 @@ from qarm.quantizer.kmeans.assignment_kernels import squared_distance
 from qarm.quantizer.kmeans.lloyd import lloyd
 from qarm.quantizer.vectors import ResidualRows
 
-__all__ = ["plusplus", "starting_centroids"]
+__all__ = ["kmeans_plusplus", "starting_centroids"]
 
 _ROWS_PER_SEED, _FEWEST_ROWS = 32, 16384
 _FIRST_BATCH, _LARGEST_BATCH = 16, 1024
@@ -39,7 +39,7 @@ def starting_centroids(
     centroid (and 16,384), all this happens on a uniform sample of that many.
     """
     sample = ResidualRows(_sample(rows, max(_ROWS_PER_SEED * width, _FEWEST_ROWS), rng))
-    seeds = plusplus(sample, width, rng=rng)
+    seeds = kmeans_plusplus(sample, width, rng=rng)
     mean = seeds.astype(np.float64).mean(axis=0)
     starts = [(mean + share * (seeds - mean)).astype(np.float32) for share in _SHARES]
     with alone():
@@ -47,7 +47,7 @@ def starting_centroids(
     return min(tried, key=lambda found: found.energy).centroids
 
 
-def plusplus(rows: ResidualRows, width: int, *, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def kmeans_plusplus(rows: ResidualRows, width: int, *, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """Seeds, float32 [width, d], drawn from the rows by k-means++.
 
     Where rows have fewer than `width` distinct values, the remaining seeds repeat the first: their codes stay
