@@ -114,6 +114,28 @@ def test_a_damaged_cache_file_is_named(catalog: Catalog, fake: Any, tmp_path: Pa
         tower_features(catalog, {"text": fake("text")}, cache=cache)
 
 
+def test_every_flipped_bit_of_a_cache_file_is_named_or_harmless(
+    catalog: Catalog, fake: Any, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    expected = tower_features(catalog, {"text": fake("text")}, cache=cache).values["text"]
+    path = parts(cache)[0]
+    content, named = path.read_bytes(), 0
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        try:
+            found = tower_features(catalog, {"text": fake("text")}, cache=cache).values["text"]
+        except ArtifactError as error:
+            assert str(path) in str(error)  # noqa: PT017 - not all of them are errors
+            named += 1
+        else:
+            np.testing.assert_array_equal(found, expected)
+        for other in parts(cache):
+            if other != path:
+                other.unlink()
+    assert named > len(expected) * 4
+
+
 def test_shards_need_not_be_kept(catalog: Catalog, fake: Any) -> None:
     tower = fake("text")
     caches = open_feature_caches({"text": tower}, None)

@@ -89,6 +89,24 @@ def encode(
     print_figures("encode", out, {"items": len(codes), "levels": codes.rq.shape[1]}, as_json=as_json)
 
 
+@app.command
+def verify(
+    folder: Annotated[Path, Parameter(help="A run folder, or what export or export-codes wrote.")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Compare every file with the hash that was written with it; exits with 1 where one is damaged."""
+    from qarm.data.verification import damaged_files
+
+    damaged = damaged_files(folder)
+    if as_json:
+        print(json.dumps({"path": str(folder), "damaged": damaged}))
+    if damaged:
+        fail("\n".join(["damaged or missing:", *damaged]), 1)
+    if not as_json:
+        print(f"{folder}: every file is as it was written")
+
+
 @app.command(name="export-codes")
 def export_codes(
     run: Annotated[Path, Parameter(help="A finished run folder.")],

@@ -109,7 +109,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing; run the stage that writes it again") from None
     except ValueError as error:
-        raise ArtifactError(f"{path} is not JSON ({error}); delete its folder and rerun") from None
+        raise ArtifactError(f"{path} is not JSON ({error}); restore it from a copy") from None
 
 
 def read_model(path: Path, schema: type[Model]) -> Model:
@@ -124,7 +124,7 @@ def read_model(path: Path, schema: type[Model]) -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise ArtifactError(f"{path}: {place}: {first['msg']}; delete its folder and rerun") from None
+        raise ArtifactError(f"{path}: {place}: {first['msg']}; restore it from a copy") from None
 
 
 def sha256_file(path: Path) -> str:

@@ -96,7 +96,7 @@ def run_of(folder: Path) -> Path:
 def _changed(folder: Path, names: list[str]) -> ArtifactError:
     return ArtifactError(
         f"{folder}: {shown(names)} changed since the stage wrote it; restore it from a copy; "
-        f"`qarm verify {run_of(folder)}` says what else is damaged and what --repair can do"
+        f"qarm verify {run_of(folder)} lists all that is damaged"
     )
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from qarm.core.atomic_io import atomic
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 SHARD = 256
+HASH = "sha256"  # of a file's keys and values, in its metadata
 Array = npt.NDArray[np.floating[Any]]
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -77,8 +79,9 @@ class FeatureCache:
             self._parts[name] = values
         else:
             table = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), -1)
+            parts = {"keys": table, "values": np.ascontiguousarray(values)}
             with atomic(self.folder / f"{name}.safetensors") as temporary:
-                save_file({"keys": table, "values": np.ascontiguousarray(values)}, temporary)
+                save_file(parts, temporary, metadata={HASH: _content_hash(parts)})
         self._enter(name, keys)
 
     def take(self, keys: Sequence[bytes]) -> Array:
@@ -93,14 +96,36 @@ class FeatureCache:
     def _load_part(self, name: str) -> Array:
         if self.folder is None:
             return self._parts[name]
-        return np.asarray(load_file(self.folder / f"{name}.safetensors")["values"])
+        path = self.folder / f"{name}.safetensors"
+        with _readable(path), safe_open(path, framework="numpy") as part:
+            parts = {name: part.get_tensor(name) for name in ("keys", "values")}
+            expected = (part.metadata() or {}).get(HASH)  # none in what an earlier qarm wrote
+        if expected is not None and expected != _content_hash(parts):
+            raise ArtifactError(f"{path}: damaged cache file (its hash differs); delete it")
+        return np.asarray(parts["values"])
 
     def _keys(self, path: Path) -> list[bytes]:
-        try:
-            with safe_open(path, framework="numpy") as part:
-                return [row.tobytes() for row in part.get_tensor("keys")]
-        except (OSError, SafetensorError) as error:
-            raise ArtifactError(f"{path}: damaged cache file ({error}); delete it") from None
+        with _readable(path), safe_open(path, framework="numpy") as part:
+            return [row.tobytes() for row in part.get_tensor("keys")]
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What goes wrong while the file is read is its damage; the features can be computed again."""
+    try:
+        yield
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ArtifactError(f"{path}: damaged cache file ({error}); delete it") from None
+
+
+def _content_hash(parts: Mapping[str, npt.NDArray[Any]]) -> str:
+    """SHA-256 over names, types, shapes and values."""
+    found = hashlib.sha256()
+    for name in sorted(parts):
+        values = np.ascontiguousarray(parts[name])
+        found.update(f"{name} {values.dtype.str} {values.shape}\n".encode())
+        found.update(values.tobytes())
+    return found.hexdigest()
 
 
 def open_feature_caches(towers: Mapping[str, Tower], cache: Path | None) -> dict[str, FeatureCache]:

@@ -160,7 +160,7 @@ class CodeEmbedding(nn.Module):
             widths = [len(level["counts"]) for level in read_json(codes / "profile.json")["levels"]]
             pool = 0 if table.vq is None else read_json(codes / "nearest" / "config.json")["pool_size"]
         except (KeyError, TypeError, pl.exceptions.PolarsError) as error:
-            raise ArtifactError(f"{codes} is damaged ({error}); delete it and run quantize again") from error
+            raise ArtifactError(f"{codes} is damaged ({error}); restore it from a copy") from error
         entries = 0 if table.vq is None or not weighted else table.vq.shape[1]
         module = cls(widths, pool=pool, dim=dim, nearest=entries, prefixes=prefixes)
         if start == "codebooks":

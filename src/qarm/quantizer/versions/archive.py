@@ -55,7 +55,7 @@ def current_version(folder: Path) -> int:
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ArtifactError(
-            f"{path}: not readable ({reason}); `qarm verify` of the run says what can be repaired"
+            f"{path}: not readable ({reason}); restore it from a copy, or go back to an earlier version"
         ) from error
     if version.n_unique() != 1:
         raise ArtifactError(f"{path}: rows are of versions {shown(version.unique().sort())}, need one")
