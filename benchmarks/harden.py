@@ -1,4 +1,4 @@
-"""Hardening: kills, bad disks and clocks, edited files, random input; with counts (`make harden`)."""
+"""Hardening: kills, bad disks and clocks, edited and planted files, random input; with counts."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from hardening import faults, fuzz, kills
+from hardening import faults, flips, fuzz, kills, planted
 from hardening.commands import COMMANDS, Bench
 from hardening.forks import load_everything
 from hardening.kills import Tally
@@ -21,7 +21,7 @@ from hardening.tiny import make_world
 
 KILLS = 50  # of each command at system calls
 AT_RANDOM, WHOLE = 20, 4
-REFUSED, EXAMPLES = 24, 2_000
+REFUSED, EXAMPLES, FLIPS, PLANTED = 24, 2_000, 105, 20
 SIZES = (64, 200, 400, 700)  # KiB of a disk that is too small
 RUN = COMMANDS[0]
 
@@ -43,11 +43,26 @@ def run_faults(bench: Bench, tally: Tally, *, points: int | None) -> None:
     faults.changed_by_hand(bench, RUN, tally, every=1 if points is None else 12)
 
 
+def run_flips(bench: Bench, tally: Tally, *, points: int | None) -> None:
+    flips.flip_bits(bench, FLIPS if points is None else points, tally)
+
+
+def run_planted(bench: Bench, tally: Tally, *, points: int | None) -> None:
+    for command in COMMANDS:
+        planted.plant_at_names(bench, command, PLANTED if points is None else points, tally)
+
+
 def run_fuzz(bench: Bench, tally: Tally, *, points: int | None) -> None:
     fuzz.fuzz(bench.root.parent, EXAMPLES if points is None else points, tally)
 
 
-PARTS: dict[str, Callable[..., None]] = {"kills": run_kills, "faults": run_faults, "fuzz": run_fuzz}
+PARTS: dict[str, Callable[..., None]] = {
+    "kills": run_kills,
+    "faults": run_faults,
+    "flips": run_flips,
+    "planted": run_planted,
+    "fuzz": run_fuzz,
+}
 
 
 def main() -> None:

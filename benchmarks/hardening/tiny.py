@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["CONFIG", "make_world"]
+__all__ = ["CONFIG", "make_world", "save_bert"]
 
 CONFIG = """\
 data: {{root: {folder}/world}}
@@ -38,11 +38,11 @@ def _build(folder: Path) -> None:
     media = [pl.format("world/{}", name).alias(name) for name in ("image_path", "audio_path")]
     new = new.with_columns(pl.format("new-{}", "item_id").alias("item_id"), *media)
     new.write_parquet(folder / "new.parquet")
-    _save_bert(folder / "bert", sorted(words - {""}))
+    save_bert(folder / "bert", sorted(words - {""}))
     (folder / "config.yaml").write_text(CONFIG.format(folder=folder))
 
 
-def _save_bert(folder: Path, words: list[str]) -> None:
+def save_bert(folder: Path, words: list[str]) -> None:
     """A random BERT of one layer that knows the world's words."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
@@ -51,14 +51,14 @@ def _save_bert(folder: Path, words: list[str]) -> None:
     logging.disable_progress_bar()
     folder.mkdir()
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary))
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "max_position_embeddings": 64}
     config = BertConfig(
         vocab_size=len(vocabulary), num_hidden_layers=1, num_attention_heads=2, initializer_range=0.5, **sizes
     )
     BertModel(config).save_pretrained(folder)
-    BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
+    numbers = {word: number for number, word in enumerate(vocabulary)}
+    BertTokenizerFast(vocab=numbers).save_pretrained(folder)
 
 
 if __name__ == "__main__":

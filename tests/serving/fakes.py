@@ -47,7 +47,7 @@ class FakeBundle:
     def __contains__(self, item_id: str) -> bool:
         return item_id in self.item_ids
 
-    def place(self, item_id: str) -> int:
+    def row(self, item_id: str) -> int:
         return self.item_ids.index(item_id)
 
     def facts(self, item_id: str) -> dict[str, str | None]:

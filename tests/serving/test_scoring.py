@@ -112,7 +112,7 @@ def test_a_stored_item_is_scored_by_its_codes(
     known = scorer.ranker.item.known
     item = bundle.item_ids[5]
     known[scorer.ranker.item_ids.index(item)] = 0  # as if the training had no event of it
-    row, fakes = bundle.place(item), Fakes(tmp_path, load=lambda folder: bundle)
+    row, fakes = bundle.row(item), Fakes(tmp_path, load=lambda folder: bundle)
     new = NewCode(
         "n1", bundle.version, 1, b"content", bundle.codes.rq[row], bundle.codes.vq[row],
         bundle.vectors.vectors[row], {},

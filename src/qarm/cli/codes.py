@@ -2,22 +2,29 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from qarm.cli.arguments import ConfigFile, Json, RunFolder, Settings, load_settings
+from qarm.cli.arguments import FinishedRun, Json, RunFolder, Settings, load_settings
 from qarm.cli.output import fail, figure, print_figures, show_stages
 from qarm.errors import InputError
+
+if TYPE_CHECKING:
+    from qarm.config import Config
+    from qarm.schemas.base import Schema
 
 __all__ = ["app"]
 
 app = App()
+DRIFTED = 3  # exit code of `monitor`
 
 
 @app.command
 def quantize(
-    config: ConfigFile,
+    config: Annotated[
+        Path | None, Parameter(help="YAML file; not needed with --append, --refit and --rollback.")
+    ] = None,
     *,
     out: RunFolder,
     append: Annotated[
@@ -30,45 +37,85 @@ def quantize(
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Residual k-means and nearest-rows codes of every item. Runs the stages before it too."""
+    """Residual k-means and nearest-rows codes of every item. Runs the stages before it too.
+
+    --append, --refit and --rollback go on with the run's own settings, and run no other stage; other settings
+    than those are refused.
+    """
     from qarm.pipeline import run_stages
     from qarm.quantizer.versions.lifecycle import append_items, refit_codes, roll_back
 
-    actions = [
-        name for name, given in (("--append", append), ("--refit", refit), ("--rollback", rollback)) if given
-    ]
-    if len(actions) > 1:
-        raise InputError(f"got {' and '.join(actions)}, need at most one of them; run one after the other")
-    show_stages(run_stages(load_settings(config, settings), out, last="quantize"), as_json=as_json)
+    named = {"--append": append, "--refit": refit or None, "--rollback": rollback}
+    tasks = [name for name, value in named.items() if value is not None]
+    if len(tasks) > 1:
+        raise InputError(f"got {' and '.join(tasks)}, need at most one of them; run one after the other")
+    if not tasks:
+        if config is None:
+            raise InputError(f"no config; give one: qarm quantize CONFIG --out {out}")
+        show_stages(run_stages(load_settings(config, settings), out, last="quantize"), as_json=as_json)
+        return
+    given = _checked_settings(config, settings, out, task=tasks[0])
+    result: Schema
     if append is not None:
-        print_figures("append", out / "codes", append_items(out, append).content(), as_json=as_json)
-    if refit:
-        print_figures("refit", out / "codes", refit_codes(out).content(), as_json=as_json)
-    if rollback is not None:
-        print_figures("rollback", out / "codes", roll_back(out, rollback).content(), as_json=as_json)
+        result = append_items(out, append)
+    elif rollback is not None:
+        result = roll_back(out, rollback)
+    else:
+        result = refit_codes(out, config=given)
+    print_figures(tasks[0].removeprefix("--"), out / "codes", result.content(), as_json=as_json)
+
+
+def _checked_settings(
+    config: Path | None, settings: list[str] | None, run: Path, *, task: str
+) -> "Config | None":
+    """The settings given, after a check that they are those of the run; None where none were given."""
+    from qarm.data.saved_settings import check_settings
+
+    if config is None and not settings:
+        return None
+    given = load_settings(config, settings)
+    only = None if config is not None else [setting.partition("=")[0] for setting in settings or []]
+    check_settings(run, given, only=only, task=task)
+    return given
+
+
+LEGEND = """\
+stability_excess  how much the shares of the codes have shifted, beyond what chance does; 0 is no shift
+energy_ratio      energy that the codes leave, over that at fit time; above 1 they fit worse
+hottest_ratio     share of the code with most new items, over the highest that chance gives
+limits            {limits}; {items:,} new items, {items_at_fit:,} at fit time"""
 
 
 @app.command
 def monitor(
     items: Annotated[Path, Parameter(help="Table of new items, columns as in the run's config.")],
     *,
-    run: Annotated[Path, Parameter(help="A finished run folder.")],
+    run: FinishedRun,
+    stability_excess: Annotated[float, Parameter(help="Highest that passes.")] = 0.25,
+    energy_ratio: Annotated[float, Parameter(help="Highest that passes.")] = 1.25,
+    hottest_ratio: Annotated[float, Parameter(help="Highest that passes.")] = 3.0,
     as_json: Json = False,
 ) -> None:
-    """Compare new items with fit time; exits with 1 where they have drifted too far."""
+    """Compare new items with fit time; exits with 3 where they have drifted too far."""
     from qarm.quantizer.versions.lifecycle import drift
 
-    report = drift(run, items)
+    limits = {
+        "stability_excess": stability_excess,
+        "energy_ratio": energy_ratio,
+        "hottest_ratio": hottest_ratio,
+    }
+    report = drift(run, items, thresholds=limits)
     if as_json:
         print(json.dumps(report.content()))
     else:
         for level in report.levels:
-            shown = ("stability_index", "stability_excess", "energy_ratio", "hottest", "hottest_ratio")
             print(
-                f"level {level.level}  {'  '.join(f'{key}={figure(getattr(level, key))}' for key in shown)}"
+                f"level {level.level}  {'  '.join(f'{key}={figure(getattr(level, key))}' for key in limits)}"
             )
+        shown = ", ".join(f"{name} {limit:g}" for name, limit in limits.items())
+        print(LEGEND.format(limits=shown, items=report.items, items_at_fit=report.items_at_fit))
     if report.exceeded:
-        fail("\n".join(report.exceeded), 1)
+        fail("\n".join(report.exceeded), DRIFTED)
 
 
 @app.command

@@ -6,7 +6,6 @@ from typing import Any
 
 from qarm.core.atomic_io import write_json
 from qarm.core.tables.parquet import read_parquet, write_parquet
-from qarm.data.embeddings import Embeddings
 from qarm.data.run_inputs import Run
 from qarm.schemas.base import Figure
 
@@ -94,25 +93,6 @@ def embed_items(run: Run, work: Path) -> Mapping[str, Figure]:
 
 def quantize(run: Run, work: Path) -> Mapping[str, Figure]:
     """RQ and VQ codes of every item, and their quality."""
-    from qarm.quantizer.evaluation.quality import code_quality
-    from qarm.quantizer.factory import all_codes, new_quantizer
-    from qarm.quantizer.knn_codes import NearestCodes
-    from qarm.quantizer.versions.archive import archive, write_codes
+    from qarm.quantizer.versions.fit import fit_codes
 
-    settings = run.config.quantizer
-    vectors = Embeddings.read(run.folder / "embeddings" / "embeddings.parquet")
-    known_ids = run.known.item_ids
-    known = Embeddings(known_ids, vectors.rows(known_ids))
-    books = new_quantizer(settings, len(known), seed=run.config.seed).fit(known)
-    nearest = NearestCodes(
-        settings.nearest, pool=settings.pool, index=settings.index, seed=run.config.seed
-    ).fit(known)
-    earlier = (run.folder / "codes" / "codes.parquet").is_file()
-    version = archive(run.folder / "codes", work) if earlier else 1
-    codes = all_codes(vectors, known_ids, books, nearest, collisions=settings.collisions, version=version)
-    write_codes(work, codes, books, nearest, known=known)
-    pairs = read_parquet(run.folder / "pairs" / "pairs.parquet")
-    quality = code_quality(vectors, codes, books, pairs=pairs, seed=run.config.seed)
-    write_json(work / "quality.json", quality)
-    shared = quality.full_codes.collision_rate
-    return {"items": len(codes), "width": books.widths_, "collision_rate": shared}
+    return fit_codes(run, work)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from qarm.config import Config
 from qarm.core.parallel.engine import EngineName
-from qarm.core.run_folder import run_lock
+from qarm.core.run_folder import is_fresh, run_lock
 from qarm.core.scratch import sweep_scratch
 from qarm.data.run_inputs import Run
-from qarm.errors import InputError
+from qarm.errors import ArtifactError, InputError
 from qarm.pipeline.check import unmet_requirements
 from qarm.pipeline.requirements import missing_extras
-from qarm.pipeline.stage_run import Done, run_stage
+from qarm.pipeline.stage_run import Done, purpose_of, run_stage
 from qarm.pipeline.stages import STAGES, Stage
 from qarm.pipeline.torchrun_stages import share_stage, torchrun_processes
 
@@ -40,6 +40,7 @@ def run_stages(
     with run_lock(folder) if here is None or here.rank == 0 else nullcontext():
         run = Run(config, folder, engine=engine)
         run.tables  # noqa: B018 - bad tables are refused before anything is hashed or written
+        _check_appended(run)
         if here is not None:
             here.agree("the run", {"last stage": last, **run.given()})
         stages = STAGES[: names.index(last) + 1]
@@ -52,6 +53,25 @@ def run_stages(
             done = run_stage(run, stage, before=partial(_require, run, later))
             made |= bool(later) and not done.fresh
             yield done
+
+
+def _check_appended(run: Run) -> None:
+    """Refusal of a run that would make the encoder anew and leave appended items without a code."""
+    from qarm.quantizer.versions.fit import check_appended
+
+    if (run.folder / "codes" / "appended.parquet").is_file():
+        check_appended(run, lambda: _changing(run))
+
+
+def _changing(run: Run) -> str | None:
+    """The first stage up to the vectors that is finished and no longer fresh."""
+    for stage in STAGES[: [stage.name for stage in STAGES].index("quantize")]:
+        try:
+            if not is_fresh(run.folder / stage.folder, **purpose_of(run, stage)):
+                return stage.name
+        except ArtifactError:  # unfinished or damaged, which the stage itself says
+            return None
+    return None
 
 
 def _require(run: Run, stages: Sequence[Stage]) -> None:

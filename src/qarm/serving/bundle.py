@@ -173,7 +173,7 @@ class Bundle:
 
     # ---- known items ------------------------------------------------------------------------------
 
-    def place(self, item_id: str) -> int:
+    def row(self, item_id: str) -> int:
         """Row of an item in `codes` and `vectors`.
 
         Raises:
@@ -189,7 +189,7 @@ class Bundle:
         Raises:
             InputError: there is no such item.
         """
-        return self._facts.row(self.place(item_id), named=True)
+        return self._facts.row(self.row(item_id), named=True)
 
     def nearest(self, vectors: FloatRows, count: int) -> tuple[list[list[str]], FloatRows]:
         """The items with the largest cosines to vectors [n, d], by exact search, nearest first.
@@ -206,9 +206,9 @@ class Bundle:
             raise InputError(f"got vectors {list(rows.shape)}, need finite ones [n, {table.shape[1]}]")
         if count < 1:
             raise InputError(f"got count={count}, need 1 or more")
-        found = exact_nearest(rows, np.full(len(rows), -1), table, min(count, len(table) - 1))
-        cosines = np.einsum("nd,nkd->nk", unit_rows(rows), table[found])
-        return [[self.item_ids[row] for row in line] for line in found.tolist()], cosines
+        nearest = exact_nearest(rows, np.full(len(rows), -1), table, min(count, len(table) - 1))
+        cosines = np.einsum("nd,nkd->nk", unit_rows(rows), table[nearest])
+        return [[self.item_ids[row] for row in line] for line in nearest.tolist()], cosines
 
     def nearest_raw(self, item_id: str) -> list[str]:
         """Up to ten items that were nearest before alignment, nearest first; none for appended items.
@@ -216,7 +216,7 @@ class Bundle:
         Raises:
             InputError: there is no such item.
         """
-        self.place(item_id)
+        self.row(item_id)
         return list(self._raw.get(item_id, []))
 
     def under(self, prefix: Sequence[int]) -> list[str]:

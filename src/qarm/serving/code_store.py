@@ -114,9 +114,11 @@ class Store:
             self._writer.executescript(SCHEMA)
             if "checksum" not in {row[1] for row in self._writer.execute("PRAGMA table_info(codes)")}:
                 self._writer.execute(CHECKSUM)
-            (found,) = self._writer.execute("PRAGMA user_version").fetchone()
-            if found not in (0, FORMAT):
-                raise ArtifactError(f"{self.path}: format {found}, need {FORMAT}; use the qarm that wrote it")
+            (version,) = self._writer.execute("PRAGMA user_version").fetchone()
+            if version not in (0, FORMAT):
+                raise ArtifactError(
+                    f"{self.path}: format {version}, need {FORMAT}; use the qarm that wrote it"
+                )
             self._writer.execute(f"PRAGMA user_version = {FORMAT}")
             self._reader = _opened(self.path)
             self._reader.execute("PRAGMA query_only = ON")
@@ -212,8 +214,8 @@ class Store:
             INSERT,
             map(_values, rows),
         )
-        found = [_find(self._writer, row.item_id, row.bundle) for row in rows]
-        stored = [row for row in found if row is not None]
+        current = [_find(self._writer, row.item_id, row.bundle) for row in rows]
+        stored = [row for row in current if row is not None]
         taken = [now.item_id for row, now in zip(rows, stored, strict=True) if now.content != row.content]
         if taken:
             self._writer.execute("ROLLBACK TO request")
@@ -240,8 +242,8 @@ class Store:
         """Number of items of a bundle whose RQ code begins with a prefix."""
         where, values = _range(prefix, bundle)
         query = f"SELECT count(*) FROM codes WHERE {where}"  # noqa: S608 - `where` holds no value
-        (found,) = self._reader.execute(query, values).fetchone()
-        return int(found)
+        (items,) = self._reader.execute(query, values).fetchone()
+        return int(items)
 
 
 def content_digest(texts: Mapping[str, str | None], image: bytes | None, audio: bytes | None) -> bytes:

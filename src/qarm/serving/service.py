@@ -159,7 +159,7 @@ class Service:
         loaded = self.bundles.current
         bundle = loaded.bundle
         if item_id in bundle:
-            row = bundle.place(item_id)
+            row = bundle.row(item_id)
             vector, facts = bundle.vectors.vectors[row], bundle.facts(item_id)
             vq = None if bundle.codes.vq is None else bundle.codes.vq[row]
             made: Coded | NewCode = Coded(vector, bundle.codes.rq[row], vq, bundle.codes.version)

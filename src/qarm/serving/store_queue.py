@@ -35,10 +35,10 @@ class StoreQueue:
         self._waiting.append((rows, answer))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._flush())
-        found = await answer
-        if isinstance(found, ContentConflict):
-            raise found
-        return found
+        stored = await answer
+        if isinstance(stored, ContentConflict):
+            raise stored
+        return stored
 
     async def _flush(self) -> None:
         loop = asyncio.get_running_loop()

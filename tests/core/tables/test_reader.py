@@ -1,6 +1,7 @@
 """Tables are read whatever their kind, only the columns that are asked for, and every fault is named."""
 
 import gzip
+import os
 from pathlib import Path
 
 import polars as pl
@@ -204,3 +205,11 @@ def test_a_missing_column_names_those_there_are() -> None:
     assert table.column("id", problems=problems) is None
     assert problems.messages[1] == "frame: no column 'id'; it has item_id, price"
     assert column(FRAME, "price", table="items", problems=problems) is not None
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl", "arrow"])
+def test_a_name_that_is_not_utf8_is_refused(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9." + ending.encode())
+    path.write_bytes(b"item_id\na\n")
+    with pytest.raises(InputError, match=r"caf\\udce9.*: the name is not UTF-8; rename the file"):
+        read_table(path)

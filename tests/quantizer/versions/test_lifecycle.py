@@ -2,47 +2,79 @@
 
 import hashlib
 import json
+import random
 import shutil
+import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
+import torch
 
+from hardening.tiny import save_bert
 from qarm.cli import main
 from qarm.config import load_config
 from qarm.core.atomic_io import digest, read_json, write_json
 from qarm.data.run_inputs import Run
-from qarm.demo import WorldSpec, build_world
 from qarm.errors import ArtifactError, InputError
 from qarm.pipeline import run_stages
+from qarm.quantizer.coder import encode
 from qarm.quantizer.versions.archive import valid_since
 from qarm.quantizer.versions.lifecycle import append_items, drift, refit_codes, roll_back
 from qarm.schemas import SCHEMAS
 
 SMALL = {
-    "pairs.user2item.epochs": "2",
+    "encoder.text": "bert",
+    "encoder.image": "null",
+    "encoder.audio": "null",
+    "data.items.image": "null",
+    "data.items.audio": "null",
+    "pairs.user2item.epochs": "1",
+    "pairs.user2item.dim": "8",
     "encoder.epochs": "2",
     "encoder.min_steps": "1",
-    "encoder.dim": "32",
+    "encoder.dim": "16",
+    "encoder.hidden": "16",
     "quantizer.width": "8",
     "quantizer.nearest": "5",
 }
+TOPICS = [[f"word{topic}{letter}" for letter in "abcdefgh"] for topic in range(6)]
+WORDS = [word for topic in TOPICS for word in topic]
+
+
+def make_shop(folder: Path) -> None:
+    """100 items of six topics, 60 users who keep to one each; `new.parquet` has 20 items more."""
+    draw = random.Random(5)  # noqa: S311 - not for secrets
+    items = [
+        {
+            "item_id": f"i{number:03d}",
+            "title": " ".join(draw.sample(TOPICS[number % 6], 4)),
+            "description": " ".join(draw.sample(WORDS, 2)),
+        }
+        for number in range(120)
+    ]
+    events = [
+        {"user_id": f"u{user}", "item_id": f"i{item:03d}", "timestamp": 100 * step + user}
+        for user in range(60)
+        for step, item in enumerate(draw.sample(range(user % 6, 100, 6), 14))
+    ]
+    folder.mkdir()
+    pl.DataFrame(items[:100]).write_parquet(folder / "items.parquet")
+    pl.DataFrame(items[100:]).write_parquet(folder / "new.parquet")
+    pl.DataFrame(events).write_parquet(folder / "interactions.parquet")
+    with torch.random.fork_rng(devices=[]):
+        save_bert(folder / "bert", WORDS)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the first 100 items of a world; `new.parquet` beside its tables has the other 20."""
-    folder = tmp_path_factory.mktemp("upkeep")
-    world = folder / "world"
-    build_world(world, seed=5, spec=WorldSpec(items=120, users=60, events_per_user=30))
-    items, log = pl.read_parquet(world / "items.parquet"), pl.read_parquet(world / "interactions.parquet")
-    items.tail(20).write_parquet(world / "new.parquet")
-    items.head(100).write_parquet(world / "items.parquet")
-    log.filter(pl.col("item_id").is_in(items["item_id"].head(100).implode())).write_parquet(
-        world / "interactions.parquet"
-    )
-    config = load_config(flags={"data.root": str(world), **SMALL}, environment={})
+    """A run on the shop's 100 items, beside it."""
+    folder = tmp_path_factory.mktemp("lifecycle")
+    make_shop(folder / "world")
+    SMALL["encoder.text"] = str(folder / "world" / "bert")
+    config = load_config(flags={"data.root": str(folder / "world"), **SMALL}, environment={})
     list(run_stages(config, folder / "run", last="quantize"))
     return folder
 
@@ -194,7 +226,9 @@ def test_an_append_keeps_the_manifests_of_earlier_versions(run: Path, new: Path,
     assert all(done.fresh for done in run_stages(config, run, last="quantize"))
 
 
-def test_drift_tells_new_from_strange(run: Path, new: Path, tmp_path: Path) -> None:
+def test_drift_tells_new_from_strange(
+    run: Path, new: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert drift(run, new).items == 20
     one = pl.read_parquet(new).head(1)
     copies = pl.concat([one.with_columns(item_id=pl.lit(f"copy-{n}")) for n in range(300)])
@@ -203,24 +237,64 @@ def test_drift_tells_new_from_strange(run: Path, new: Path, tmp_path: Path) -> N
     assert any("hottest_ratio" in sentence for sentence in drift(run, strange).exceeded)
     with pytest.raises(SystemExit) as stopped:
         main(["monitor", str(strange), "--run", str(run)])
+    assert stopped.value.code == 3
+    shown = capsys.readouterr()
+    assert "limits            stability_excess 0.25, energy_ratio 1.25, hottest_ratio 3; 300 new" in shown.out
+    assert "hottest_ratio" in shown.err
+    limits = [f"--{name}=1e9" for name in ("stability-excess", "energy-ratio", "hottest-ratio")]
+    main(["monitor", str(strange), "--run", str(run), *limits])
+    (run / "codes" / "profile.json").write_text("{}")
+    with pytest.raises(SystemExit) as stopped:
+        main(["monitor", str(strange), "--run", str(run)])
     assert stopped.value.code == 1
 
 
-def test_commands(run: Path, new: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = {"data.root": str(finished / "world"), **SMALL}
-    config = run.parent / "c.yaml"
-    config.write_text("{}")
-    call = ["quantize", str(config), "--out", str(run), "--json"]
-    call += [part for key, value in flags.items() for part in (f"--{key}", value)]
-    main([*call, "--append", str(new)])
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["appended"] == 20
-    main([*call, "--refit"])
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["version"] == 2
-    main([*call, "--rollback", "1"])
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["versions"] == [1, 2]
-    with pytest.raises(SystemExit) as stopped:
-        main([*call, "--refit", "--rollback", "1"])
-    assert stopped.value.code == 2
+def test_drift_is_the_same_before_and_after_its_items_were_appended(run: Path, new: Path) -> None:
+    before = drift(run, new)
+    append_items(run, new)
+    assert drift(run, new) == before
+    refit_codes(run)
+    assert drift(run, new).items_at_fit == before.items_at_fit + 20
+
+
+def test_commands_go_on_with_the_settings_of_the_run(
+    run: Path, new: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """RUN alone is enough; a config or a flag must say the same, and no other stage runs."""
+
+    def call(*arguments: str) -> dict[str, object]:
+        main(["quantize", *arguments, "--out", str(run), "--json"])
+        line, *more = capsys.readouterr().out.splitlines()
+        assert not more
+        return json.loads(line)
+
+    def refused(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            main(["quantize", *arguments, "--out", str(run)])
+        assert stopped.value.code == 2
+        return capsys.readouterr().err
+
+    (empty := run.parent / "empty.yaml").write_text("{}")
+    flags = [part for key, value in SMALL.items() for part in (f"--{key}", value)]
+    before = hashes(run)
+    message = refused(str(empty), "--append", str(new))
+    assert "encoder.dim: the run has 16, given 128\n" in message
+    assert "quantizer.width: the run has 8, given auto\n" in message
+    assert "split" not in message
+    assert "pairs.window: the run has 50, given 9" in refused("--refit", "--pairs.window", "9")
+    assert "quantizer.levels: the run has 3, given 2" in refused("--rollback", "1", "--quantizer.levels", "2")
+    assert "no config; give one" in refused()
+    assert "got --refit and --rollback" in refused("--refit", "--rollback", "1")
+    assert hashes(run) == before
+    assert call("--append", str(new))["appended"] == 20
+    assert call(str(empty), *flags, "--refit")["version"] == 2
+    assert call("--rollback", "1", "--quantizer.width", "8")["versions"] == [1, 2]
+    after = hashes(run)
+    assert {name for name, value in before.items() if after.get(name) != value} == {
+        "codes/codes.parquet",
+        "codes/manifest.json",
+    }
+    assert call("--rollback", "1")["version"] == 1
 
 
 def test_a_changed_setting_makes_a_version_too(run: Path, finished: Path) -> None:
@@ -228,6 +302,82 @@ def test_a_changed_setting_makes_a_version_too(run: Path, finished: Path) -> Non
     list(run_stages(load_config(flags=flags, environment={}), run, last="quantize"))
     assert codes_of(run)["version"].unique().to_list() == [2]
     assert (run / "codes" / "versions" / "1" / "codes.parquet").is_file()
+
+
+def test_a_changed_setting_forgets_no_appended_item(run: Path, new: Path, finished: Path) -> None:
+    append_items(run, new)
+    before = codes_of(run)
+    flags = {"data.root": str(finished / "world"), **SMALL}
+
+    def again(**more: str) -> None:
+        changed = {key.replace("__", "."): value for key, value in more.items()}
+        list(run_stages(load_config(flags=flags | changed, environment={}), run, last="quantize"))
+
+    again(quantizer__width="4")
+    after = codes_of(run)
+    assert after["item_id"].to_list() == before["item_id"].to_list()
+    assert after["version"].unique().to_list() == [2]
+    assert after["rq"].to_numpy().max() < 4
+    assert append_items(run, new).content() == {"items": 120, "appended": 20, "repeated": True}
+    assert refit_codes(run).items == 120
+    files = hashes(run)
+    for change in ({"encoder__epochs": "1"}, {"pairs__window": "9"}, {"split__test": "0.3"}):
+        with pytest.raises(InputError, match=r"codes of 20 appended items .* add them to that table"):
+            again(**change)
+    assert hashes(run) == files
+
+
+def test_appended_items_that_the_catalogue_has_by_now_are_its_own(
+    finished: Path, new: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(finished / "run", tmp_path / "run"))
+    world = Path(shutil.copytree(finished / "world", tmp_path / "world"))
+    append_items(run, new)
+    pl.concat([pl.read_parquet(world / "items.parquet"), pl.read_parquet(new)]).write_parquet(
+        world / "items.parquet"
+    )
+    config = load_config(flags={"data.root": str(world), **SMALL}, environment={})
+    list(run_stages(config, run, last="quantize"))
+    assert codes_of(run).height == 120
+    assert not (run / "codes" / "appended.parquet").exists()
+
+
+def test_codes_of_an_earlier_encoder_are_not_gone_on_with(run: Path, new: Path, finished: Path) -> None:
+    """As after a run that was killed between align and quantize."""
+    flags = {"data.root": str(finished / "world"), **SMALL, "encoder.epochs": "1"}
+    list(run_stages(load_config(flags=flags, environment={}), run, last="align"))
+    for work in (append_items, encode, drift):
+        with pytest.raises(ArtifactError, match="embeddings were made from earlier files; finish what was"):
+            work(run, new)
+    with pytest.raises(ArtifactError, match="made from earlier files"):
+        refit_codes(run)
+
+
+def test_readers_beside_rollbacks_see_one_version(run: Path, new: Path) -> None:
+    """A version's codes belong to its codebooks, however often they change under the readers."""
+    append_items(run, new)
+    refit_codes(run)
+    expected = {2: encode(run, new)}
+    roll_back(run, 1)
+    expected[1] = encode(run, new)
+    assert not np.array_equal(expected[1].rq, expected[2].rq)
+    done = threading.Event()
+
+    def write() -> None:
+        for turn in range(40):
+            roll_back(run, 2 - turn % 2)
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = []
+    while not done.is_set():
+        found = encode(run, new)
+        np.testing.assert_array_equal(found.rq, expected[found.version].rq)
+        np.testing.assert_array_equal(found.vq, expected[found.version].vq)
+        seen.append(found.version)
+    writer.join()
+    assert len(seen) > 1
 
 
 def test_faults_leave_the_codes(run: Path, new: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Requests that break rules of the protocol or try to cost much: a problem document, and quickly."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,12 +86,18 @@ def test_head_is_answered_as_get_without_a_body(client: TestClient) -> None:
 def test_errors_in_plain_text_become_problems(fakes: Fakes, client: TestClient) -> None:
     media = fakes.bundles / "one" / "media"
     media.mkdir()
-    (media / "a.png").write_bytes(b"x" * 10)
+    name = f"{hashlib.sha256(b'x' * 10).hexdigest()}.png"
+    (media / name).write_bytes(b"x" * 10)
     fakes.service.bundles.current.bundle.folder = fakes.bundles / "one"
     for wrong, status in (("bytes=20-30", 416), ("bytes=x-y", 400)):
-        refused = client.get("/explorer/media/a.png", headers={"Range": wrong})
+        refused = client.get(f"/explorer/media/{name}", headers={"Range": wrong})
         problem(refused, status, None)
-    assert client.get("/explorer/media/a.png", headers={"Range": "bytes=0-3"}).content == b"xxxx"
+    assert client.get(f"/explorer/media/{name}", headers={"Range": "bytes=0-3"}).content == b"xxxx"
+    (media / name).write_bytes(b"y" * 10)
+    problem(client.get(f"/explorer/media/{name}"), 503, "media-damaged")
+    (media / name).unlink()
+    (media / name).symlink_to("/etc/hostname")
+    problem(client.get(f"/explorer/media/{name}"), 503, "media-damaged")
 
 
 def test_the_pages_work_offline(client: TestClient) -> None:

@@ -127,6 +127,8 @@ def _joined(parts: list[_PartRows], table: Path | str) -> tuple[pl.DataFrame, li
 
 
 def _read_part(part: Part, columns: list[str] | None, text: Sequence[str]) -> _PartRows:
+    if any("\ud800" <= letter <= "\udfff" for letter in part.place):
+        raise InputError(f"{part.place!r}: the name is not UTF-8; rename the file or folder")
     try:
         if not part.remote and os.stat(part.place).st_size == 0:  # noqa: PTH116
             return _PartRows(part.place, pl.DataFrame(), [], sparse=True)

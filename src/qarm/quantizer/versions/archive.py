@@ -22,8 +22,10 @@ from qarm.quantizer.knn_codes import NearestCodes
 from qarm.quantizer.versions.drift import fit_profile
 
 __all__ = [
+    "CODES",
     "VERSIONS",
     "appended",
+    "appended_ids",
     "archive",
     "current_version",
     "fitted",
@@ -106,6 +108,12 @@ def appended(folder: Path) -> Embeddings:
     """Vectors of the items that were appended to the codes in `folder`; none where nothing was."""
     path = folder / APPENDED
     return Embeddings.read(path) if path.is_file() else Embeddings([], np.empty((0, 0), dtype=np.float32))
+
+
+def appended_ids(folder: Path) -> list[str]:
+    """Items that were appended to the codes in `folder`."""
+    path = folder / APPENDED
+    return read_parquet(path, columns=["item_id"])["item_id"].to_list() if path.is_file() else []
 
 
 def requests(folder: Path) -> dict[str, str]:

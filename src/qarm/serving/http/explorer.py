@@ -9,12 +9,14 @@ from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel
 from starlette.responses import FileResponse, RedirectResponse, Response
 
+from qarm.core.atomic_io import sha256_file
 from qarm.data.codes import Codes
 from qarm.data.previews import title_of
 from qarm.quantizer.code_prefix import parse_prefix, prefix_text
 from qarm.quantizer.code_tree import CodeTree
 from qarm.report.explorer import ASSETS, explorer_asset
 from qarm.serving.http.openapi import problems
+from qarm.serving.http.problems import Problem
 
 __all__ = ["ExplorerBundle", "explorer_routes"]
 
@@ -54,7 +56,7 @@ class ExplorerBundle(Protocol):
 
     def __contains__(self, item_id: str) -> bool: ...
 
-    def place(self, item_id: str) -> int:
+    def row(self, item_id: str) -> int:
         """Row of the item."""
 
     def facts(self, item_id: str) -> Mapping[str, str | None]:
@@ -242,15 +244,25 @@ def _media(known: Mapping[str, Path], name: str) -> Response:
     path = known.get(name)
     if path is None:
         raise HTTPException(404, "no such picture or sound")
+    if not _is_whole(path):
+        raise Problem(503, "media-damaged", f"{name} is not what the bundle was made with; export it again")
     kind = KINDS.get(path.suffix[1:], "application/octet-stream")
     return FileResponse(path, media_type=kind, headers=MEDIA_HEADERS)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file still has the content that its name is the hash of, and is no link to another."""
+    try:
+        return not path.is_symlink() and sha256_file(path) == path.stem
+    except OSError:
+        return False
 
 
 def _card(bundle: ExplorerBundle, item: str) -> Card:
     if item not in bundle:
         return Card(item=item, title=None, picture=None, sound=None, codes=None, suffix=None)
     facts = bundle.facts(item)
-    codes, row = bundle.codes, bundle.place(item)
+    codes, row = bundle.codes, bundle.row(item)
     texts = (facts.get(name) for name in bundle.text_fields)
     return Card(
         item=item,
