@@ -21,7 +21,8 @@ def _read_bundle(place: Path) -> None:
     try:
         Bundle.load(place / "out" / "bundle")
     except QarmError as error:
-        raise SystemExit(f"qarm: {error}") from None
+        print(f"qarm: {error}")
+        raise SystemExit(1) from None
 
 
 def _read_store(place: Path) -> None:
@@ -33,7 +34,8 @@ def _read_store(place: Path) -> None:
         rows = [store.latest(f"n{turn}-{row}") for turn in range(4) for row in range(3)]
         store.close()
     except QarmError as error:
-        raise SystemExit(f"qarm: {error}") from None
+        print(f"qarm: {error}")
+        raise SystemExit(1) from None
     (place / "read.txt").write_text("\n".join(map(repr, rows)))
 
 
