@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qarm.config import EncoderConfig
 from qarm.encoder.feature_cache import Features
 from qarm.errors import InputError
 
 __all__ = ["Batch", "Fusion", "Heads", "as_batch", "flat"]
 
 Fusion = Literal["concat", "attention", "none"]
+FUSION: Fusion = EncoderConfig().fusion
+ANCHOR: float = EncoderConfig().anchor
 ATTENTION_HEADS = 4
 CHANNELS = 64
 FRAMES = 4
@@ -76,8 +79,8 @@ class Heads(nn.Module):
         dim: int,
         hidden: int,
         dropout: float,
-        fusion: Fusion = "concat",
-        anchor: float = 0.0,
+        fusion: Fusion = FUSION,
+        anchor: float = ANCHOR,
     ) -> None:
         super().__init__()
         if fusion not in get_args(Fusion):

@@ -10,6 +10,7 @@ import polars as pl
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from qarm.config import QuantizerConfig
 from qarm.core.atomic_io import sha256_file
 from qarm.core.tables.parquet import read_parquet, write_parquet
 from qarm.data.embeddings import Embeddings
@@ -21,6 +22,8 @@ from qarm.quantizer.vectors import VectorsError, checked_item_ids, checked_rows
 __all__ = ["EXACT_UP_TO", "NearestCodes"]
 
 EXACT_UP_TO = 100_000  # items in the pool; docs/codes.md has the measurement
+NEAREST: int = QuantizerConfig().nearest  # entries of a VQ code
+INDEX: str = QuantizerConfig().index
 POOL = "pool.parquet"
 _INDEXES = ("auto", "exact", "ivf")
 _SETTINGS = ("k", "metric", "pool", "index", "seed")
@@ -60,11 +63,11 @@ class NearestCodes(BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        k: int = 25,
+        k: int = NEAREST,
         *,
         pool: int | None = None,
         metric: str = "cosine",
-        index: str = "auto",
+        index: str = INDEX,
         seed: int = 0,
     ) -> None:
         self.k = k

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from qarm.config import Negatives, RankerConfig
 from qarm.data.interactions import AUXILIARY, WEIGHT, Log
 from qarm.data.users import Users
 from qarm.errors import InputError, Problems, shown
@@ -17,7 +18,9 @@ __all__ = ["Examples", "TrainingRows", "UserEvents", "evaluation_rows", "read_ex
 
 Ints = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int32]
-LONG = 1000  # events that are searched by code
+LONG: int = RankerConfig().long_history  # events that are searched by code
+TRAIN_NEGATIVES: int = Negatives().train
+EVAL_NEGATIVES: int = Negatives().eval
 
 UNKNOWN = -1  # a further label that nobody gave
 PLAIN = ("user_id", "item_id", "time", "label", "row")  # columns that every log has
@@ -132,7 +135,7 @@ class TrainingRows:
         explicit: bool,
         history: int = 50,
         long_history: int = LONG,
-        negatives: int = 4,
+        negatives: int = TRAIN_NEGATIVES,
         since: Log | None = None,
         seed: int = 0,
     ) -> None:
@@ -176,7 +179,7 @@ def evaluation_rows(
     item_ids: Sequence[str],
     trained_items: Sequence[str],
     touched: Sequence[Log] = (),
-    negatives: int = 100,
+    negatives: int = EVAL_NEGATIVES,
     popular: bool = False,
     seed: int = 0,
 ) -> pl.DataFrame:

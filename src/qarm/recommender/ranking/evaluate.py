@@ -11,7 +11,7 @@ import polars as pl
 from qarm.core.text_tables import aligned_table
 from qarm.data.interactions import Log
 from qarm.errors import InputError
-from qarm.recommender.examples import Examples, evaluation_rows, read_examples
+from qarm.recommender.examples import EVAL_NEGATIVES, Examples, evaluation_rows, read_examples
 from qarm.recommender.metrics import measure, prior_of
 from qarm.recommender.ranking.model import Ranker, score_examples
 from qarm.schemas.results import Figures
@@ -42,7 +42,7 @@ def compare(
     future: Log,
     *,
     past: Log | None = None,
-    negatives: int = 100,
+    negatives: int = EVAL_NEGATIVES,
     seed: int = 0,
 ) -> Comparison:
     """Comparison of rankers on events after their training.
