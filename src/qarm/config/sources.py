@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from qarm.config.stages import Config
+from qarm.core.paths import as_path
 from qarm.errors import ConfigError, Problems
 from qarm.schemas.base import Settings
 
@@ -27,7 +28,7 @@ MAX_SHOWN = 200  # characters of a value in a message
 
 
 def load_config(
-    path: Path | None = None,
+    path: Path | str | None = None,
     *,
     flags: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
@@ -42,7 +43,7 @@ def load_config(
     Raises:
         ConfigError: the file, a key or a value is wrong; every problem is listed.
     """
-    content = {} if path is None else _read_yaml(path)
+    content = {} if path is None else _read_yaml(as_path(path))
     variables = os.environ if environment is None else environment
     for name, text in sorted(variables.items()):
         if name.startswith(ENVIRONMENT_PREFIX):

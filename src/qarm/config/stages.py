@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from qarm.config.retriever import RetrieverConfig
-from qarm.config.tables import Count, Data, Positive, Section, Seed, Share, SplitConfig
+from qarm.config.tables import Count, Data, Place, Positive, Section, Seed, Share, SplitConfig
 
 __all__ = [
     "FEATURES",
@@ -110,7 +110,7 @@ class FilterConfig(Section):
     """`model` names a causal language model that keeps or rejects pairs; see docs/alignment.md."""
 
     model: str | None = None  # name or folder of a causal language model; null: no filter
-    prompt: Path | None = None  # text file with the question; null: the packaged one
+    prompt: Place | None = None  # text file with the question; null: the packaged one
     threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5  # pairs that score less are rejected
     batch: Count = 16  # pairs per forward pass
 
@@ -164,7 +164,7 @@ class EncoderConfig(Section):
     max_steps: Count = 2000  # most steps, whatever `epochs` is
     checkpoint_steps: Count = 100  # steps between two checkpoints in the cache
     filter: FilterConfig = FilterConfig()
-    cache: Path | None = None  # folder of tower features and checkpoints; null: `cache/` in the run
+    cache: Place | None = None  # folder of tower features and checkpoints; null: `cache/` in the run
 
     @model_validator(mode="after")
     def _something_to_train(self) -> "EncoderConfig":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -13,6 +14,8 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+
+from qarm.core.paths import as_path
 
 __all__ = [
     "Condition",
@@ -22,6 +25,7 @@ __all__ = [
     "ItemsTable",
     "Label",
     "LabelRule",
+    "Place",
     "Positive",
     "Scalar",
     "Section",
@@ -36,6 +40,7 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0.0)]
+Place = Annotated[Path, AfterValidator(as_path)]  # `~` is the home folder
 
 
 class Section(BaseModel):
@@ -118,7 +123,7 @@ Label = Annotated[str | LabelRule, BeforeValidator(_labelled)]
 class ItemsTable(Section):
     """The catalogue's table: its path and its columns."""
 
-    path: Path = Path(
+    path: Place = Path(
         "items.parquet"
     )  # Parquet, CSV, JSON Lines or Arrow; a file, folder, pattern or address
     id: str = "item_id"  # column of item ids, text or integers
@@ -135,7 +140,7 @@ class InteractionsTable(Section):
     where unknown), `{like: liked}`; the ranker has one more output layer for each.
     """
 
-    path: Path = Path("interactions.parquet")  # as `items.path`
+    path: Place = Path("interactions.parquet")  # as `items.path`
     user: str = "user_id"  # column of user ids
     item: str = "item_id"  # column of item ids, spelt as in the items' table
     time: str = "timestamp"  # column of whole numbers, dates or date-times, also as text
@@ -156,7 +161,7 @@ class InteractionsTable(Section):
 class UsersTable(Section):
     """The users' table: its path, its ids and its categorical features; by default none are read."""
 
-    path: Path = Path("users.parquet")  # as `items.path`
+    path: Place = Path("users.parquet")  # as `items.path`
     id: str = "user_id"  # column of user ids
     features: list[str] = []  # categorical columns that the ranker reads
 
@@ -164,7 +169,7 @@ class UsersTable(Section):
 class Data(Section):
     """Relative paths of tables resolve against `root`, paths of media against the folder of their table."""
 
-    root: Path = Path()  # folder of the tables; a relative one resolves against the working directory
+    root: Place = Path()  # folder of the tables; a relative one resolves against the working directory
     items: ItemsTable = ItemsTable()
     interactions: InteractionsTable = InteractionsTable()
     users: UsersTable = UsersTable()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from qarm.core.frames import Frame, as_frame
+from qarm.core.tables.frames import Frame, as_frame
 from qarm.core.tables.location import Part, escaped, located_parts
 from qarm.core.tables.parquet_size import check_parquet_size, check_values_size
 from qarm.errors import InputError, Problems, shown

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from qarm.config import EncoderConfig
 from qarm.core.atomic_io import atomic, digest, sha256_file
-from qarm.core.frames import as_frame
 from qarm.core.parallel.torchrun import processes
 from qarm.core.scratch import Scratch
 from qarm.core.tables import Table

@@ -9,7 +9,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from qarm.core.frames import as_frame
+from qarm.core.tables.frames import as_frame
 from qarm.data.catalog import read_catalog
 from qarm.data.interactions import read_log
 from qarm.data.users import read_users
