@@ -130,7 +130,5 @@ def test_an_empty_world_size_is_none(
     monkeypatch.chdir(shop)
     monkeypatch.setenv("WORLD_SIZE", size)
     monkeypatch.setenv("RANK", rank)
-    with pytest.raises(SystemExit) as end:
-        main(["mine", "shop.yaml", "--out", "run"])
-    assert end.value.code == 2  # four events hold no pair
+    main(["mine", "shop.yaml", "--out", "run"])
     assert capsys.readouterr().out.startswith("check ")
