@@ -15,6 +15,7 @@ from qarm.core.atomic_io import atomic, digest, sha256_file
 from qarm.core.parallel.torchrun import processes
 from qarm.core.scratch import Scratch
 from qarm.core.tables import Table
+from qarm.core.tables.frames import as_frame
 from qarm.core.training_state import fingerprint
 from qarm.data.catalog import MODALITIES, Catalog
 from qarm.encoder.alignment.model import AlignmentModel
