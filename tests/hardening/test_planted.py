@@ -43,7 +43,9 @@ NAMES: list[tuple[Callable[[Path], Path], str]] = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("write", "name"), NAMES, ids=[f"{w.__name__} {n}" for w, n in NAMES])
+@pytest.mark.parametrize(
+    ("write", "name"), NAMES, ids=[f"{w.__name__} {n}".replace(str(os.getpid()), "PID") for w, n in NAMES]
+)
 def test_nothing_is_written_or_removed_through_it(
     write: Callable[[Path], Path], name: str, kind: str, tmp_path: Path
 ) -> None:
