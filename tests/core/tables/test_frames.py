@@ -36,7 +36,9 @@ class Dataset:
         return self.frame
 
 
-@pytest.mark.parametrize("wrap", [lambda f: f, lambda f: f.lazy(), Arrow, Dataset], ids=str)
+@pytest.mark.parametrize(
+    "wrap", [lambda f: f, lambda f: f.lazy(), Arrow, Dataset], ids=["eager", "lazy", "arrow", "dataset"]
+)
 def test_tables_that_polars_knows_come_through_as_they_are(wrap: Any) -> None:
     frame = pl.DataFrame({"id": ["007", None], "n": [1, 2], "list": [["a"], None]})
     assert as_frame(wrap(frame)).equals(frame)
