@@ -15,7 +15,7 @@ import soundfile
 from PIL import Image
 
 from qarm.data.catalog import Catalog
-from qarm.data.media import check_media
+from qarm.data.media import MediaReport, check_media
 from qarm.data.media_decoding import load_audio, load_image
 from qarm.errors import InputError
 
@@ -241,6 +241,17 @@ def test_check_hears_all_that_an_encoder_may_hear(tmp_path: Path, second: float)
     frame = pl.DataFrame({"item_id": ["a"], "text": ["a"], "image": [None], "audio": [bytes(content)]})
     report = check_media(Catalog(frame.cast({"image": pl.String}), tmp_path))
     assert "not a readable sound" in report.sounds["a"]
+
+
+def test_more_unreadable_media_than_the_share_are_refused() -> None:
+    found = MediaReport({"a": "a.png: no such file"}, {}, image_count=19, sound_count=0)
+    found.require(most=0.05)
+    with pytest.raises(InputError, match=r"1 of 20 pictures .* = 0.04 .*a.png: no such file"):
+        found.require(most=0.04)
+    lost = MediaReport({"a": "x", "b": "y"}, {"c": "z"}, image_count=0, sound_count=9)
+    with pytest.raises(InputError, match="2 problems") as error:
+        lost.require(most=0.05)
+    assert [p.split(" cannot")[0] for p in error.value.problems] == ["2 of 2 pictures", "1 of 10 sounds"]
 
 
 def test_check_names_every_file_that_cannot_be_used(tmp_path: Path) -> None:

@@ -323,6 +323,24 @@ def test_unreadable_media_are_named_and_their_items_go_on(world: Path, tmp_path:
     assert (check.rows["bad_images"], check.rows["bad_sounds"]) == (1, 1)
 
 
+def test_lost_media_are_refused(run: Path, world: Path, tmp_path: Path) -> None:
+    """Without its media folder, a table with every item as new."""
+    from qarm.quantizer.coder import encode
+
+    lost = tmp_path / "items.parquet"
+    pl.read_parquet(world / "items.parquet").with_columns("new-" + pl.col("item_id")).write_parquet(lost)
+    before = {path: sha(path) for path in run.rglob("*") if path.is_file()}
+    for refused in (encode, append_items):
+        with pytest.raises(InputError, match=r"no such file.*--allow-unreadable"):
+            refused(run, lost)
+    assert {path: sha(path) for path in run.rglob("*") if path.is_file()} == before
+    assert len(encode(run, lost, allow_unreadable=True)) == pl.read_parquet(lost).height
+    shutil.copy(world / "interactions.parquet", tmp_path)
+    shutil.copy(world / "items.parquet", lost)
+    with pytest.raises(InputError, match=r"pictures cannot be read, need at most data.max_unreadable = 0.05"):
+        list(run_stages(config_of(tmp_path), tmp_path / "run", last="check"))
+
+
 def test_encode_needs_a_finished_run(tmp_path: Path, world: Path) -> None:
     from qarm.quantizer.coder import encode
 

@@ -10,12 +10,25 @@ from qarm.errors import InputError
 if TYPE_CHECKING:
     from qarm.config import Config
 
-__all__ = ["ConfigFile", "Engine", "FinishedRun", "Json", "RunFolder", "Settings", "load_settings"]
+__all__ = [
+    "AllowUnreadable",
+    "ConfigFile",
+    "Engine",
+    "FinishedRun",
+    "Json",
+    "RunFolder",
+    "Settings",
+    "load_settings",
+]
 
 SETTINGS_HELP = "KEY=VALUE for any config key; `--KEY VALUE` (`--data.root shop`) is short for it."
 Settings = Annotated[list[str] | None, Parameter(name="--set", help=SETTINGS_HELP, negative="")]
 ConfigFile = Annotated[Path, Parameter(help="YAML file; examples/ has some.")]
 RunFolder = Annotated[Path, Parameter(help="Run folder: a folder per stage, made if need be.")]
+AllowUnreadable = Annotated[
+    bool,
+    Parameter(help="Code items without the pictures and sounds that cannot be read.", negative=""),
+]
 FinishedRun = Annotated[Path, Parameter(help="A finished run folder.")]
 Engine = Annotated[
     Literal["local", "ray"],

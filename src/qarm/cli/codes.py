@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from qarm.cli.arguments import FinishedRun, Json, RunFolder, Settings, load_settings
+from qarm.cli.arguments import AllowUnreadable, FinishedRun, Json, RunFolder, Settings, load_settings
 from qarm.cli.output import fail, figure, print_figures, show_stages
 from qarm.errors import InputError
 
@@ -34,6 +34,7 @@ def quantize(
         bool, Parameter(help="Fit again from the old centroids: a new version.", negative="")
     ] = False,
     rollback: Annotated[int | None, Parameter(help="Make this earlier version the current one.")] = None,
+    allow_unreadable: AllowUnreadable = False,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
@@ -57,7 +58,7 @@ def quantize(
     given = _checked_settings(config, settings, out, task=tasks[0])
     result: Schema
     if append is not None:
-        result = append_items(out, append)
+        result = append_items(out, append, allow_unreadable=allow_unreadable)
     elif rollback is not None:
         result = roll_back(out, rollback)
     else:
@@ -124,6 +125,7 @@ def encode(
     *,
     run: Annotated[Path, Parameter(help="A finished run folder.")],
     out: Annotated[Path, Parameter(help="Table to write: .parquet, .csv, .tsv, .jsonl or .arrow.")],
+    allow_unreadable: AllowUnreadable = False,
     as_json: Json = False,
 ) -> None:
     """Code items that a run has never seen, with its frozen encoder and codebooks."""
@@ -131,7 +133,7 @@ def encode(
     from qarm.quantizer.coder import encode as encode_items
 
     checked_ending(out)
-    codes = encode_items(run, items)
+    codes = encode_items(run, items, allow_unreadable=allow_unreadable)
     codes.write(out)
     print_figures("encode", out, {"items": len(codes), "levels": codes.rq.shape[1]}, as_json=as_json)
 

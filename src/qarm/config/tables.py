@@ -173,6 +173,8 @@ class Data(Section):
     items: ItemsTable = ItemsTable()
     interactions: InteractionsTable = InteractionsTable()
     users: UsersTable = UsersTable()
+    # largest accepted share of pictures, and of sounds, that cannot be read; these are left out
+    max_unreadable: Share = 0.05
 
 
 class SplitConfig(Section):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qarm.data.catalog import Catalog
 from qarm.data.media_decoding import HEARD_SECONDS, load_audio, load_image, read_file
-from qarm.errors import InputError
+from qarm.errors import InputError, Problems, shown
 
 __all__ = ["MediaReport", "blame", "check_media", "read_media"]
 
@@ -40,6 +40,25 @@ class MediaReport:
     sounds: dict[str, str]
     image_count: int
     sound_count: int
+
+    def require(self, *, most: float) -> None:
+        """Refusal of media of which more than a share cannot be read.
+
+        Raises:
+            InputError: with the first of them by name, and why.
+        """
+        problems = Problems()
+        for kind, bad, good in (
+            ("pictures", self.images, self.image_count),
+            ("sounds", self.sounds, self.sound_count),
+        ):
+            if bad and len(bad) > most * (len(bad) + good):
+                named = shown([f"{item!r}: {why}" for item, why in bad.items()], first=3)
+                problems.add(
+                    f"{len(bad):,} of {len(bad) + good:,} {kind} cannot be read, need at most "
+                    f"data.max_unreadable = {most:.3g} of them: {named}; put the files back, or allow more"
+                )
+        problems.raise_any()
 
 
 def check_media(catalog: Catalog) -> MediaReport:

@@ -17,9 +17,14 @@ from qarm.schemas.base import Check, Settings
 
 __all__ = ["Run"]
 
-FOLDERS = {"data": {"root"}, "encoder": {"cache"}}
+FOLDERS = {"data": {"root", "max_unreadable"}, "encoder": {"cache"}}
 OF_RANKER = {"labels", "weight"}  # keys of the interactions that only the ranker reads
-BEFORE_RANKER: dict[str, bool | set[str]] = {"root": True, "users": True, "interactions": OF_RANKER}
+BEFORE_RANKER: dict[str, bool | set[str]] = {
+    "root": True,
+    "max_unreadable": True,
+    "users": True,
+    "interactions": OF_RANKER,
+}
 OPTIONAL = ("compare/results.json",)  # what commands beside the stages leave
 
 

@@ -30,6 +30,7 @@ def check_tables(run: Run, work: Path) -> Mapping[str, Figure]:
 
     catalog, log = run.tables
     media = check_media(catalog)
+    media.require(most=run.config.data.max_unreadable)
     report = Check(
         items=len(catalog),
         users=len(log.users),

@@ -15,7 +15,7 @@ from qarm.data.media import check_media
 from qarm.encoder.embed import embed
 from qarm.encoder.encoder import Encoder
 from qarm.encoder.towers.checkpoint import Checkpoint
-from qarm.errors import ArtifactError, shown
+from qarm.errors import ArtifactError, InputError, shown
 from qarm.quantizer.base import Quantizer
 from qarm.quantizer.factory import load_quantizer
 from qarm.quantizer.knn_codes import NearestCodes
@@ -68,19 +68,20 @@ class Coder:
         return vectors, codes
 
 
-def encode(run: Path, table: Path) -> Codes:
+def encode(run: Path, table: Path, *, allow_unreadable: bool = False) -> Codes:
     """Codes of new items (QARM, section 3.2: coded at upload, before anyone has touched them).
 
     Args:
         run: a run folder whose `quantize` stage has finished.
         table: items, with the columns that the run's config names.
+        allow_unreadable: code items without their media that cannot be read, which changes their codes.
 
     Raises:
         InputError: the table is wrong.
         ArtifactError: the run has not got so far.
     """
     manifest, coder = _read(run)
-    return coder.code(new_items(table, manifest))[1]
+    return coder.code(new_items(table, manifest, allow_unreadable=allow_unreadable))[1]
 
 
 def new_vectors(run: Path, table: Path) -> Embeddings:
@@ -91,7 +92,7 @@ def new_vectors(run: Path, table: Path) -> Embeddings:
         ArtifactError: the run has not got so far, or a file of it was changed.
     """
     manifest, coder = _read(run)
-    return embed(coder.encoder, new_items(table, manifest))
+    return embed(coder.encoder, new_items(table, manifest, allow_unreadable=True))
 
 
 def _read(run: Path) -> tuple[Manifest, Coder]:
@@ -135,16 +136,23 @@ def _hash_of(manifest: Manifest, name: str) -> str:
     return manifest.outputs[file] if file else digest(manifest.outputs)
 
 
-def new_items(table: Path, manifest: Manifest) -> Catalog:
-    """New items, by the columns that the run's config names; media that cannot be read are left out.
+def new_items(table: Path, manifest: Manifest, *, allow_unreadable: bool = False) -> Catalog:
+    """New items, by the columns that the run's config names.
 
     Args:
         manifest: of the run's codes.
+        allow_unreadable: leave media out that cannot be read.
 
     Raises:
-        InputError: the table is wrong.
+        InputError: the table is wrong, or media cannot be read.
     """
     columns = saved_config(manifest.config).data.items.model_dump(include={"id", "text", "image", "audio"})
     catalog = read_catalog(table, **columns)
     found = check_media(catalog)
+    if not allow_unreadable and (bad := found.images | found.sounds):
+        raise InputError(
+            f"{len(bad):,} of {len(catalog):,} items have media that cannot be read, and would get "
+            f"other codes without them: {shown([f'{item!r}: {why}' for item, why in bad.items()], first=5)}; "
+            "put the files back, or give --allow-unreadable"
+        )
     return catalog.without_media(images=list(found.images), sounds=list(found.sounds))

@@ -43,7 +43,7 @@ CODES, CHURN, PROFILE = "codes.parquet", "churn.json", "profile.json"
 Rows = dict[str, Figure]
 
 
-def append_items(run: Path, table: Path) -> Appended:
+def append_items(run: Path, table: Path, *, allow_unreadable: bool = False) -> Appended:
     """Codes of new items by the frozen encoder and codebooks, added to the run; no published code moves.
 
     The same call again appends nothing, and returns the same figures: a request is known by its items.
@@ -51,6 +51,7 @@ def append_items(run: Path, table: Path) -> Appended:
     Args:
         run: a run folder whose `quantize` stage has finished.
         table: items, as in `qarm encode`.
+        allow_unreadable: as of `encode`.
 
     Raises:
         InputError: the table is wrong.
@@ -58,7 +59,7 @@ def append_items(run: Path, table: Path) -> Appended:
     """
     with run_lock(run):
         manifest, codes = _finished(run), run / "codes"
-        catalog = new_items(table, manifest)
+        catalog = new_items(table, manifest, allow_unreadable=allow_unreadable)
         texts = catalog.frame.select(pl.exclude(pl.Binary)).sort("item_id").rows()
         request = digest({"append": texts})
         published = Codes.read(codes / CODES)
@@ -154,7 +155,7 @@ def drift(run: Path, table: Path, *, thresholds: Mapping[str, float] = THRESHOLD
         return manifest, Coder.read(run).loaded(), read_model(run / "codes" / PROFILE, Profile)
 
     manifest, coder, then = read_consistently(run, STAGES, read)
-    vectors, codes = coder.code(new_items(table, manifest))
+    vectors, codes = coder.code(new_items(table, manifest, allow_unreadable=True))
     return monitor(then, fit_profile(vectors, codes, coder.books), thresholds=thresholds)
 
 
