@@ -80,7 +80,7 @@ def test_ones_own_data_become_results(shop: tuple[Path, list[tuple[str, int]]]) 
         "quantize",
         "monitor",
     ]
-    assert [code for _, code in commands] == [0, 0, 0, 0, 0, 1]  # the page says why monitor complains
+    assert [code for _, code in commands] == [0, 0, 0, 0, 0, 3]  # the page says why monitor complains
     run = folder / "runs" / "shop"
     assert (run / "report" / "index.html").is_file()
     codes = Codes.read(run / "codes" / "codes.parquet")

@@ -74,10 +74,10 @@ def test_deep_and_long_configs_are_refused_by_the_rule(tmp_path: Path) -> None:
 def test_a_panic_of_polars_is_an_unreadable_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Flipped bytes in a Parquet page: "capacity overflow", which is no Exception."""
 
-    def panic(*arguments: Any) -> None:
+    def panic(*arguments: Any, **settings: Any) -> None:
         raise pl.exceptions.PanicException("capacity overflow")
 
-    monkeypatch.setitem(tables.READERS, ".parquet", panic)
+    monkeypatch.setattr(pl, "scan_parquet", panic)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match="not readable as parquet: capacity overflow"):
         tables.read_table(tmp_path / "a.parquet")

@@ -74,7 +74,7 @@ def frame(ids: list[object], vectors: list[object] | None = None, **columns: obj
     ("table", "message"),
     [
         (frame([1.5, 2.5]), "item_id: ids are Float64, need text or integers; cast them"),
-        (frame([True, False]), "item_id: ids are Boolean, need text or integers"),
+        (frame([[1], [2]]), "item_id: ids are List(Int64), need text or integers"),
         (frame(["a", None]), "item_id: null or empty ids in rows 1; remove them"),
         (frame(["a", "b", "a"]), "item ids occur more than once: a; keep one row per item"),
         (frame(["a", "b"], [[1.0, 2.0], None]), "rows 1 have no whole embedding; embed or remove them"),

@@ -236,7 +236,7 @@ def test_any_change_is_named(copy: Path) -> None:
 def test_a_killed_export_leaves_no_bundle_and_the_next_one_works(
     run: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a kill leaves is the partial neighbour; here the process dies just before the rename."""
+    """The process dies just before the rename; what an earlier version left is nobody's to delete."""
     table, out = (world / "items.parquet",), tmp_path / "bundle"
     partial = tmp_path / ".bundle.partial"
     with monkeypatch.context() as patch:
@@ -247,7 +247,8 @@ def test_a_killed_export_leaves_no_bundle_and_the_next_one_works(
     partial.mkdir()
     (partial / "half").write_text("x")
     export_bundle(run, out, items=table)
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".bundle.partial", "bundle"]
+    assert (partial / "half").read_text() == "x"
     assert Bundle.load(out).facts(Bundle.load(out).item_ids[0])["image"] is None
 
 
