@@ -127,7 +127,8 @@ class Blend:
             part = self.parts[name]
             if not isinstance(part, DenseRetriever):
                 scores = part.sparse_scores(histories)
-                total = total + scores.multiply(_scale(weight, _deviation(scores))[:, None]).tocsr()
+                _, deviation = _row_moments(scores)
+                total = total + scores.multiply(_scale(weight, deviation)[:, None]).tocsr()
         return total
 
     def scores(self, histories: Histories) -> Scores:
@@ -158,7 +159,7 @@ class Blend:
             picked = np.einsum("ud,ukd->uk", queries, part.candidates[items]).astype(np.float64)
         else:
             scores = part.sparse_scores(histories)
-            mean, deviation = np.asarray(scores.sum(axis=1)).ravel() / self.items, _deviation(scores)
+            mean, deviation = _row_moments(scores)
             rows = np.repeat(np.arange(len(items)), items.shape[1])
             picked = np.asarray(scores[rows, items.ravel()]).reshape(items.shape).astype(np.float64)
         centred: Floats = (picked - mean[:, None]) * _scale(1.0, deviation)[:, None]
@@ -179,7 +180,7 @@ class Blend:
                 mean, deviation = self._moments_of(name, part).of_scores(part.queries(histories))
             else:
                 scores = part.sparse_scores(histories)
-                mean, deviation = np.asarray(scores.sum(axis=1)).ravel() / self.items, _deviation(scores)
+                mean, deviation = _row_moments(scores)
             total += mean * _scale(weight, deviation)
         return total
 
@@ -189,13 +190,13 @@ class Blend:
         return self._moments[name]
 
 
-def _deviation(scores: csr_matrix) -> Floats:
-    """Deviation over the catalogue of each row's scores, zeros included."""
+def _row_moments(scores: csr_matrix) -> tuple[Floats, Floats]:
+    """Mean and deviation over the catalogue of each row's scores, zeros included."""
     items = scores.shape[1]
-    mean = np.asarray(scores.sum(axis=1), dtype=np.float64).ravel() / items
+    mean: Floats = np.asarray(scores.sum(axis=1), dtype=np.float64).ravel() / items
     square = np.asarray(scores.multiply(scores).sum(axis=1), dtype=np.float64).ravel() / items
     deviation: Floats = np.sqrt(np.maximum(square - mean**2, 0.0))
-    return deviation
+    return mean, deviation
 
 
 def _scale(weight: float, deviation: Floats) -> Scores:
