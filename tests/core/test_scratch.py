@@ -1,14 +1,17 @@
 """Scratch folders of living and of killed processes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
-from qarm.core.scratch import Scratch, sweep_scratch
+from qarm.core.locks import lock_file
+from qarm.core.scratch import LOCK, Scratch, sweep_scratch
 
 
 def names(folder: Path) -> list[str]:
@@ -53,3 +56,45 @@ def test_a_scratch_folder_closes_twice_and_starts_empty() -> None:
     scratch.close()
     scratch.close()
     assert not scratch.path.parent.exists()
+
+
+def test_a_folder_that_is_made_while_its_name_is_swept_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the sweep's two removals another process makes the folder anew and locks it, as locks do."""
+    left, rmtree, made = tmp_path / ".qarm-scratch-a", shutil.rmtree, []
+    left.mkdir()
+
+    def remove_and_be_late(path: Path, *, ignore_errors: bool) -> None:
+        rmtree(path, ignore_errors=ignore_errors)
+        if not made:
+            made.append(lock_file(left / LOCK))
+            made[0].acquire()
+
+    monkeypatch.setattr("qarm.core.scratch.shutil.rmtree", remove_and_be_late)
+    sweep_scratch(tmp_path)
+    assert made[0].is_locked
+    made[0].release()
+    assert names(tmp_path) == [".qarm-scratch-a", ".qarm-scratch-a/.lock"]
+
+
+def test_a_folder_that_was_swept_before_it_was_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def make_and_lose(prefix: str, dir: Path) -> str:
+        made.append(mkdtemp(prefix=prefix, dir=dir))
+        if len(made) == 1:
+            sweep_scratch(tmp_path)
+        return made[-1]
+
+    monkeypatch.setattr("qarm.core.scratch.mkdtemp", make_and_lose)
+    with Scratch(tmp_path) as scratch:
+        assert [str(scratch.path.parent)] == made[1:]
+        assert names(tmp_path) == [
+            scratch.path.parent.name,
+            f"{scratch.path.parent.name}/.lock",
+            f"{scratch.path.parent.name}/files",
+        ]
+    assert names(tmp_path) == []

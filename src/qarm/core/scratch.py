@@ -16,7 +16,7 @@ from qarm.errors import ArtifactError
 
 __all__ = ["Scratch", "remove", "sweep_scratch"]
 
-PREFIX, LOCK, FILES = "qarm-scratch-", ".lock", "files"
+PREFIX, LOCK, FILES, GONE = "qarm-scratch-", ".lock", "files", ".gone"
 HIDDEN = f".{PREFIX}"  # where it lies beside files of the user or of a run
 
 
@@ -57,18 +57,36 @@ class Scratch:
 def _new_folder(place: Path, prefix: str) -> tuple[Path, FileLock]:
     while True:
         folder = Path(mkdtemp(prefix=prefix, dir=place))
-        lock = lock_file(folder / LOCK)
-        with suppress(FileNotFoundError, TimeoutError):  # swept by another process before it was locked
-            lock.acquire()
-            if folder.is_dir():
-                return folder, lock
-            lock.release()
+        if (lock := _locked(folder)) is not None:
+            return folder, lock
+
+
+def _locked(folder: Path) -> FileLock | None:
+    """Lock of a scratch folder, acquired; None where another process has it or has taken the folder away.
+
+    Who makes a folder and who sweeps it both come here, so that one of them gets it. Acquiring a lock makes
+    missing folders anew: the folder must still be the one that it was.
+    """
+    with suppress(OSError, ArtifactError, TimeoutError):
+        before, lock = folder.stat(), lock_file(folder / LOCK)
+        lock.acquire()
+        with suppress(OSError):
+            if os.path.samestat(before, folder.stat()) and (folder / LOCK).exists():
+                return lock
+        lock.release()
+    return None
 
 
 def _remove(folder: Path, lock: FileLock) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    lock.release()
-    shutil.rmtree(folder, ignore_errors=True)  # on Windows the lock file cannot be removed while it is open
+    """Removal of a folder whose lock this process has: under another name, so that none can use it by then."""
+    gone = folder.with_name(f"{folder.name}{GONE}")
+    with suppress(OSError):  # Windows renames no folder with an open file in it
+        folder.rename(gone)
+    for _ in range(2):  # the lock file goes when it is closed where the system keeps open files
+        shutil.rmtree(gone, ignore_errors=True)
+        if os.name == "nt":
+            shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
 
 
 @lru_cache(maxsize=4096)
@@ -90,9 +108,8 @@ def sweep_scratch(folder: Path | None = None, *, below: bool = False) -> None:
         with suppress(OSError, ArtifactError):  # in use, another user's, or just removed
             if path.is_symlink() or not path.is_dir() or not _is_ours(path):
                 continue
-            lock = lock_file(path / LOCK)
-            lock.acquire()
-            _remove(path, lock)
+            if (lock := _locked(path)) is not None:
+                _remove(path, lock)
 
 
 def _is_ours(folder: Path) -> bool:
