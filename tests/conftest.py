@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -49,6 +51,21 @@ def _no_network() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", refuse)
         yield
+
+
+@pytest.fixture(scope="session")
+def torchrun() -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Runs two processes of torchrun; unless `check` is off, a fault shows what they printed."""
+
+    def run(*arguments: object, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        command = [*launcher, *map(str, arguments)]
+        settings = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | settings)
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return run
 
 
 @pytest.fixture(scope="session")

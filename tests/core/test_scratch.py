@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import pytest
 
@@ -83,8 +84,8 @@ def test_a_folder_that_was_swept_before_it_was_locked_is_made_anew(
 ) -> None:
     made: list[str] = []
 
-    def make_and_lose(prefix: str, dir: Path) -> str:
-        made.append(mkdtemp(prefix=prefix, dir=dir))
+    def make_and_lose(**names: Any) -> str:
+        made.append(mkdtemp(**names))
         if len(made) == 1:
             sweep_scratch(tmp_path)
         return made[-1]

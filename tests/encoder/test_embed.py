@@ -1,8 +1,5 @@
 """Embedding a catalogue: the same vectors from torchrun's processes, from workers, and after a kill."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -81,16 +78,15 @@ module.np.save(f"{sys.argv[3]}-{dist.get_rank()}.npy", found.vectors)
 """
 
 
-def test_processes_of_torchrun_share_the_items(made: tuple[Encoder, Catalog], tmp_path: Path) -> None:
+def test_processes_of_torchrun_share_the_items(
+    made: tuple[Encoder, Catalog], torchrun: Callable[..., Any], tmp_path: Path
+) -> None:
     encoder, catalog = made
     encoder.save_pretrained(tmp_path / "encoder")
     catalog.frame.write_parquet(tmp_path / "items.parquet")
     (tmp_path / "run.py").write_text(SCRIPT)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     arguments = [tmp_path / name for name in ("run.py", "encoder", "items.parquet", "found")]
-    subprocess.run(
-        [*launcher, *arguments], check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+    torchrun(*arguments)
     expected = encoder.embed(catalog).vectors
     for rank in range(2):
         assert np.load(tmp_path / f"found-{rank}.npy").tobytes() == expected.tobytes()

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -348,15 +350,14 @@ def test_encode_needs_a_finished_run(tmp_path: Path, world: Path) -> None:
         encode(tmp_path, world / "items.parquet")
 
 
-def test_torchrun_shares_the_train_stage(run: Path, world: Path, tmp_path: Path) -> None:
+def test_torchrun_shares_the_train_stage(
+    run: Path, world: Path, torchrun: Callable[..., Any], tmp_path: Path
+) -> None:
     """The first of two processes writes what one would, but for what dropout drew."""
     folder, config = tmp_path / "run", tmp_path / "c.yaml"
     shutil.copytree(run, folder)
     config.write_text("ranker: {variants: [id]}")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, "-m", "qarm", "train", str(config), "--out", str(folder), *arguments(world)]
-    settings = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=settings)
+    done = torchrun("-m", "qarm", "train", config, "--out", folder, *arguments(world))
     assert done.stdout.count("train  ") == 1
     results = [read_json(at / "recommender" / "results.json")["rows"] for at in (run, folder)]
     own, shared = ([r for r in rows if (r["variant"], r["slice"]) == ("id", "all")] for rows in results)
@@ -366,7 +367,9 @@ def test_torchrun_shares_the_train_stage(run: Path, world: Path, tmp_path: Path)
     assert not (folder / ".partial").exists()
 
 
-def test_torchrun_processes_with_other_settings_refuse(run: Path, world: Path, tmp_path: Path) -> None:
+def test_torchrun_processes_with_other_settings_refuse(
+    run: Path, world: Path, torchrun: Callable[..., Any], tmp_path: Path
+) -> None:
     """Each process has a config of its own; neither trains, and the run stays as it was."""
     folder, script = tmp_path / "run", tmp_path / "train.py"
     shutil.copytree(run, folder)
@@ -375,10 +378,7 @@ def test_torchrun_processes_with_other_settings_refuse(run: Path, world: Path, t
         "main([*sys.argv[1:], '--set', f'ranker.lr=0.0{1 + int(os.environ[\"RANK\"])}'])\n"
     )
     (tmp_path / "c.yaml").write_text("ranker: {variants: [id]}")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, script, "train", tmp_path / "c.yaml", "--out", folder, *arguments(world)]
-    settings = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, env=settings)
+    done = torchrun(script, "train", tmp_path / "c.yaml", "--out", folder, *arguments(world), check=False)
     assert done.returncode != 0
     assert "processes disagree on the run: ranker.lr is 0.01 on rank 0 and 0.02 on rank 1" in done.stderr
     assert "InputError" not in done.stderr  # one line; the traceback is the launcher's own

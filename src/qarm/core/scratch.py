@@ -78,7 +78,7 @@ def _locked(folder: Path) -> FileLock | None:
 
 
 def _remove(folder: Path, lock: FileLock) -> None:
-    """Removal of a folder whose lock this process has: under another name, so that none can use it by then."""
+    """Removal of a folder whose lock this process has; renamed first, so that nothing new is in it."""
     gone = folder.with_name(f"{folder.name}{GONE}")
     with suppress(OSError):  # Windows renames no folder with an open file in it
         folder.rename(gone)

@@ -307,17 +307,14 @@ print(json.dumps(encoder.embed(catalog).vectors.tolist()))
 """
 
 
-LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-
-def test_two_processes_are_one(tmp_path: Path) -> None:
+def test_two_processes_are_one(torchrun: Callable[..., Any], tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parents[3])))
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     alone = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, check=True, env=environment
     )
-    both = subprocess.run([*LAUNCHER, script], capture_output=True, text=True, check=True, env=environment)
+    both = torchrun(script)
     one = np.array(json.loads(alone.stdout.splitlines()[-1]))
     for line in both.stdout.splitlines()[-2:]:
         assert np.abs(np.array(json.loads(line)) - one).max() < 1e-4
@@ -342,11 +339,12 @@ for name, call in tries.items():
 """
 
 
-def test_processes_that_were_given_different_settings_pairs_or_items_refuse(tmp_path: Path) -> None:
+def test_processes_that_were_given_different_settings_pairs_or_items_refuse(
+    torchrun: Callable[..., Any], tmp_path: Path
+) -> None:
     script = tmp_path / "train.py"
     script.write_text((SCRIPT + DISAGREE).format(tests=str(Path(__file__).parents[3]), folder=str(tmp_path)))
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([*LAUNCHER, script], capture_output=True, check=True, env=environment)
+    torchrun(script)
     for rank in "01":
         batch, pairs, items = (
             (tmp_path / f"{name}-{rank}").read_text() for name in ("batch", "pairs", "items")

@@ -1,7 +1,5 @@
 """Training: killed or shared among processes it ends as one that was not; its cost in calls of Python."""
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -179,19 +177,11 @@ write_json(folder / "epochs.json", [epoch.content() for epoch in fitted.epochs])
 """
 
 
-def test_two_processes_are_one(toy: Toy, tmp_path: Path) -> None:
+def test_two_processes_are_one(toy: Toy, torchrun: Callable[..., Any], tmp_path: Path) -> None:
     toy[0].frame.write_parquet(tmp_path / "log.parquet")
     toy[1].write(tmp_path / "codes.parquet")
     (tmp_path / "fit.py").write_text(SCRIPT)
-    root = str(Path(__file__).parents[3])
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, str(tmp_path / "fit.py"), root, str(tmp_path)]
-    subprocess.run(
-        command,
-        check=True,
-        capture_output=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-    )
+    torchrun(tmp_path / "fit.py", Path(__file__).parents[3], tmp_path)
     alone = fit(toy, settings=SHARED)
     both = [Ranker.from_pretrained(tmp_path / rank) for rank in "01"]
     files = [(tmp_path / rank / "model.safetensors").read_bytes() for rank in "01"]
@@ -217,14 +207,13 @@ except InputError as error:
 """
 
 
-def test_processes_that_were_given_different_seeds_refuse(toy: Toy, tmp_path: Path) -> None:
+def test_processes_that_were_given_different_seeds_refuse(
+    toy: Toy, torchrun: Callable[..., Any], tmp_path: Path
+) -> None:
     toy[0].frame.write_parquet(tmp_path / "log.parquet")
     toy[1].write(tmp_path / "codes.parquet")
     (tmp_path / "fit.py").write_text(SCRIPT.split("fitted =")[0] + DISAGREE)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, str(tmp_path / "fit.py"), str(Path(__file__).parents[3]), str(tmp_path)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run(command, check=True, capture_output=True, env=environment)
+    torchrun(tmp_path / "fit.py", Path(__file__).parents[3], tmp_path)
     for rank in "01":
         message = (tmp_path / f"error-{rank}").read_text()
         assert message.startswith(
