@@ -24,6 +24,7 @@ from qarm.encoder.alignment.hard_negatives import mine_hard_negatives
 from qarm.encoder.alignment.loss import Positives, contrastive_loss
 from qarm.encoder.alignment.model import AlignmentModel, Chunk
 from qarm.encoder.alignment.pair_dataset import Shuffle, TrainingPairs
+from qarm.encoder.alignment.schedule import rate_share
 from qarm.encoder.feature_cache import ahead
 from qarm.errors import InputError
 from qarm.schemas.encoder import AlignStep
@@ -161,14 +162,10 @@ class Trainer:
         return torch.from_numpy(logs.astype(np.float32)).to(self.model.device)
 
     def _share_of_rate(self, step: int) -> float:
-        """Share of the learning rate: a linear warm-up, then the schedule."""
-        warm = max(1, round(self.settings.warm_up * self.steps))
-        if step < warm:
-            return (step + 1) / warm
-        left = (step - warm) / max(1, self.steps - warm)
-        if self.settings.schedule == "cosine":
-            return 0.5 * (1 + math.cos(math.pi * left))
-        return 1 - left if self.settings.schedule == "linear" else 1.0
+        """Share of the learning rate at a step."""
+        settings = self.settings
+        warm_up = max(1, round(settings.warm_up * self.steps))
+        return rate_share(step, self.steps, warm_up=warm_up, schedule=settings.schedule)
 
     @property
     def temperature(self) -> Tensor:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from qarm.core.parallel.numba_jit import compiled
 from qarm.recommender.retrieval.blend import Blend, DenseRetriever, SparseRetriever
-from qarm.recommender.retrieval.evaluation import first_items, ndcg_of, recall_of
+from qarm.recommender.retrieval.evaluation import first_items, ndcg_of, rank_rows, recall_of
 from qarm.recommender.retrieval.histories import Histories
 
 __all__ = ["fit_blend"]
@@ -21,23 +20,6 @@ ROUNDS = 4  # of the search, each over all parts
 CANDIDATES = 100  # of each retriever, for each user
 USERS = 4000  # of validation, whose lists the search reads
 TOP = 10
-
-
-@compiled()
-def _count_above(
-    scores: Floats,
-    first: npt.NDArray[np.int64],
-    targets: npt.NDArray[np.int64],
-    offsets: npt.NDArray[np.int64],
-    ranks: npt.NDArray[np.int64],
-) -> None:
-    """Number of the user's candidates that come before each target."""
-    for user in range(len(first) - 1):
-        for place in range(offsets[user], offsets[user + 1]):
-            target, above = targets[place], 0
-            for row in range(first[user], first[user + 1]):
-                above += scores[row] > scores[target] or (scores[row] == scores[target] and row < target)
-            ranks[place] = above
 
 
 @dataclass(frozen=True)
@@ -56,11 +38,8 @@ class _Candidates:
 
     def ranks(self, weights: Floats, intercept: float = 0.0) -> npt.NDArray[np.int64]:
         """Rank of each target among its user's candidates, from 0; of equal scores the smaller row first."""
-        ranks = np.empty(len(self.targets), np.int64)
-        _count_above(
-            self.values @ weights + intercept * self.cold, self.first, self.targets, self.offsets, ranks
-        )
-        return ranks
+        scores = self.values @ weights + intercept * self.cold
+        return rank_rows(scores, self.first, self.targets, self.offsets)
 
     def ndcg(self, weights: Floats) -> float:
         """Mean NDCG at 10."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ __all__ = [
     "gini",
     "mean_ndcg",
     "ndcg_of",
+    "rank_rows",
     "rank_scores",
     "rank_targets",
     "recall_of",
@@ -27,20 +29,38 @@ Score = Callable[[Histories], npt.NDArray[np.float32]]
 
 
 @compiled()
-def _ranks(
-    scores: npt.NDArray[np.float32],
+def _count_above(
+    scores: npt.NDArray[np.floating[Any]],
     first: npt.NDArray[np.int64],
-    targets: npt.NDArray[np.int32],
+    targets: npt.NDArray[np.int64],
+    offsets: npt.NDArray[np.int64],
     ranks: npt.NDArray[np.int64],
 ) -> None:
-    """Rank of each target, from 0: items with a higher score, or an equal one and a smaller row."""
+    """Number of the user's rows with a higher score than each target's, or an equal one and a smaller row."""
     for user in range(len(first) - 1):
-        for place in range(first[user], first[user + 1]):
-            target = targets[place]
-            score, rank = scores[user, target], 0
-            for item in range(scores.shape[1]):
-                rank += scores[user, item] > score or (scores[user, item] == score and item < target)
-            ranks[place] = rank
+        for place in range(offsets[user], offsets[user + 1]):
+            target, above = targets[place], 0
+            score = scores[target]
+            for row in range(first[user], first[user + 1]):
+                above += scores[row] > score or (scores[row] == score and row < target)
+            ranks[place] = above
+
+
+def rank_rows(
+    scores: npt.NDArray[np.floating[Any]],
+    first: npt.NDArray[np.int64],
+    targets: npt.NDArray[np.int64],
+    offsets: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """Rank of each target among its user's rows of scores, from 0; of equal scores the smaller row first.
+
+    Args:
+        scores: float [m], user u's in first[u]:first[u + 1].
+        targets: rows of `scores`, user u's in offsets[u]:offsets[u + 1].
+    """
+    ranks = np.empty(len(targets), np.int64)
+    _count_above(scores, first, targets, offsets, ranks)
+    return ranks
 
 
 def rank_scores(scores: npt.NDArray[np.float32], targets: Histories) -> npt.NDArray[np.int64]:
@@ -49,9 +69,9 @@ def rank_scores(scores: npt.NDArray[np.float32], targets: Histories) -> npt.NDAr
     Args:
         scores: float32 [users, items]; targets: of the same users.
     """
-    ranks = np.empty(len(targets.items), np.int64)
-    _ranks(scores, targets.offsets, targets.items, ranks)
-    return ranks
+    users, items = scores.shape
+    rows = targets.owners() * items + targets.items
+    return rank_rows(scores.ravel(), np.arange(users + 1) * items, rows, targets.offsets)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from qarm.config.retriever import RetrieverConfig
 from qarm.core.parallel.allocator import kept_memory
+from qarm.encoder.alignment.schedule import rate_share
 from qarm.recommender.retrieval.histories import Histories
 from qarm.recommender.retrieval.models.item_vectors import ItemContent
 from qarm.recommender.retrieval.models.sampled_softmax import SampledSoftmax
@@ -99,12 +101,9 @@ class _Trainer:
         total = decay * self.passes * steps
         warm_up = min(WARM_UP, total // 4 + 1)
 
-        def factor(step: int) -> float:
-            cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
-            return cosine * min(1.0, (step + 1) / warm_up)
-
         schedule = torch.optim.lr_scheduler.LambdaLR
-        self.schedules = [schedule(optimizer, factor) for optimizer in self.optimizers]
+        share = partial(rate_share, steps=total, warm_up=warm_up)
+        self.schedules = [schedule(optimizer, share) for optimizer in self.optimizers]
 
     def epoch(self) -> float:
         """One pass over the users, or as many as make up for few users; the mean loss per step."""
