@@ -26,7 +26,7 @@ from qarm.data.catalog import Catalog, read_catalog
 from qarm.data.interactions import read_log
 from qarm.data.splits import split_log
 from qarm.demo.build import build_world
-from qarm.encoder.alignment.align import Work, no_features
+from qarm.encoder.alignment.align import AlignmentWork, no_features
 from qarm.encoder.alignment.trainer import DECODERS, Trainer
 from qarm.encoder.towers.text import TextTower
 from qarm.pairs.mining import mine_pairs
@@ -58,7 +58,7 @@ class Ours:
         settings = EncoderConfig(
             tune="full", fusion="none", image=None, audio=None, batch=batch, chunk=chunk, precision="float32"
         )
-        work = Work(catalog, pairs, {"text": TextTower(CHECKPOINT)}, settings, 0, scratch)
+        work = AlignmentWork(catalog, pairs, {"text": TextTower(CHECKPOINT)}, settings, 0, scratch)
         model = work.model(no_features(catalog), {"text": work.tuned("text")})
         self.trainer = Trainer(model, *work.datasets, settings, 0, Processes(), None)
         self.done = 0

@@ -305,10 +305,10 @@ def test_unknown_items_are_reported_beside_other_problems(tmp_path: Path) -> Non
     assert len(problems(tmp_path, {"timestamp": ["x"] * 5}, known_items=["x"])) == 2
 
 
-# ---- further labels ---------------------------------------------------------------------------
+# ---- auxiliary labels ---------------------------------------------------------------------------
 
 
-def test_further_labels_may_be_unknown(tmp_path: Path) -> None:
+def test_auxiliary_labels_may_be_unknown(tmp_path: Path) -> None:
     path = tmp_path / "log.parquet"
     frame = pl.DataFrame(
         {
@@ -328,7 +328,7 @@ def test_further_labels_may_be_unknown(tmp_path: Path) -> None:
     assert read_log(path).auxiliary == []
 
 
-def test_faults_of_further_labels_are_named_with_the_others(tmp_path: Path) -> None:
+def test_faults_of_auxiliary_labels_are_named_with_the_others(tmp_path: Path) -> None:
     path = tmp_path / "log.parquet"
     frame = pl.DataFrame(
         {"user_id": ["a"], "item_id": ["x"], "timestamp": [1], "stars": [3], "word": ["yes"]}

@@ -80,7 +80,9 @@ class FakeScorer:
         self.item_ids, self.variant = item_ids, "id+rq+vq"
         self.why_not_new: str | None = None
         self.ranker = SimpleNamespace(
-            shape=RankerShape(items=10, known=9, history=2, labels=("liked",), time=False),
+            shape=RankerShape(
+                items=10, known=9, dim=4, hidden=(4,), dropout=0, id_dropout=0, history=2, labels=("liked",)
+            ),
             values={"age": ["18", "25"], "member": ["false", "true"]},
             long_history=1000,
         )

@@ -13,7 +13,7 @@ from qarm.errors import InputError, Problems
 __all__ = ["Split", "split_log"]
 
 Kind = Literal["time", "user_tail", "last_out"]
-TRAIN, VALID, TEST, NOWHERE = 0, 1, 2, 3
+TRAIN, VALID, TEST, UNUSED = 0, 1, 2, 3
 Parts = npt.NDArray[np.int8]
 
 
@@ -70,7 +70,7 @@ def split_log(
     if cold_items:
         parts = _without_cold(log.frame, parts, cold_items, seed)
     train, held_out, tested, nowhere = (
-        replace(log, frame=log.frame.filter(parts == part)) for part in (TRAIN, VALID, TEST, NOWHERE)
+        replace(log, frame=log.frame.filter(parts == part)) for part in (TRAIN, VALID, TEST, UNUSED)
     )
     split = Split(train, held_out, tested, sorted(set(log.items) - set(train.items)), nowhere)
     _check_parts(split, kind, test, valid)
@@ -146,4 +146,4 @@ def _without_cold(frame: pl.DataFrame, parts: Parts, share: float, seed: int) ->
     edges = np.arange(drawn + 1) * len(ranked) // drawn
     places = np.random.default_rng(seed).integers(edges[:-1], edges[1:])
     cold = frame["item_id"].is_in(ranked.gather(places).implode()).to_numpy()
-    return np.where(cold & (parts != TEST), NOWHERE, parts).astype(np.int8)
+    return np.where(cold & (parts != TEST), UNUSED, parts).astype(np.int8)

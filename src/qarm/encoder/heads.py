@@ -94,10 +94,10 @@ class Heads(nn.Module):
             return
         self.project = nn.ModuleDict({m: _projection(_width(s), dim) for m, s in self.shapes.items()})
         sequences = {m: s for m, s in self.shapes.items() if len(s) == 2}
-        self.listen = nn.ModuleDict({m: Listen(s[1], dim) for m, s in sequences.items()})
+        self.listen = nn.ModuleDict({m: SequencePooling(s[1], dim) for m, s in sequences.items()})
         self.missing = nn.Parameter(torch.zeros(len(self.shapes), dim))
         if fusion == "attention":
-            self.attend = Attend(len(self.shapes), dim, hidden, dropout)
+            self.attend = ModalityAttention(len(self.shapes), dim, hidden, dropout)
             return
         width = dim * len(self.shapes)
         self.fuse = nn.Sequential(
@@ -197,7 +197,7 @@ class Heads(nn.Module):
         return functional.normalize(torch.cat(parts, dim=1), dim=1)
 
 
-class Attend(nn.Module):
+class ModalityAttention(nn.Module):
     """What a learned query finds among the towers' projected features, [n, towers, dim] to [n, dim]."""
 
     def __init__(self, towers: int, dim: int, hidden: int, dropout: float) -> None:
@@ -241,7 +241,7 @@ class Standardize(nn.Module):
         return (values - self.mean) / self.std
 
 
-class Listen(nn.Module):
+class SequencePooling(nn.Module):
     """A small network over a spectrogram's frames, [n, frames, bands] to [n, dim].
 
     Four frames, then pairs of such stretches, are read together, wherever they lie; what was heard

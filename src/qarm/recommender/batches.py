@@ -25,8 +25,8 @@ class Batch:
     history: int64 [g, t], newest first; seen: bool [g, t], False where padded;
     rows: int64 [g, c], the example of each candidate; matched, kinds: int64 [g, c, k] and counts: float32
     [g, c, 3], what search by code found (see `Matches`), None without a search;
-    further: float32 [g, c, tasks], further labels, -1 where unknown; gaps: int64 [g, t], buckets of the time
-    since each event of the history; user: int64 [g, features], the values of the user's features; each None
+    auxiliary: float32 [g, c, tasks], labels, -1 where unknown; gaps: int64 [g, t], buckets of the time since
+    each event of the history; user: int64 [g, features], the values of the user's features; each None
     for rankers that do not read it; weights: float32 [g, c], of the events in the loss, None where alike.
     """
 
@@ -39,7 +39,7 @@ class Batch:
     matched: Tensor | None = None
     kinds: Tensor | None = None
     counts: Tensor | None = None
-    further: Tensor | None = None
+    auxiliary: Tensor | None = None
     gaps: Tensor | None = None
     user: Tensor | None = None
     weights: Tensor | None = None
@@ -122,10 +122,10 @@ def _batch(
 def _more(
     examples: Examples, rows: npt.NDArray[np.int64], newest: npt.NDArray[np.int64]
 ) -> dict[str, Tensor]:
-    """What only some rankers read: further labels, weights, gaps of time, features of users."""
+    """What only some rankers read: auxiliary labels, weights, gaps of time, features of users."""
     found, first = {}, rows[:, 0]
-    if examples.further is not None:
-        found["further"] = torch.from_numpy(examples.further[rows].astype(np.float32))
+    if examples.auxiliary is not None:
+        found["auxiliary"] = torch.from_numpy(examples.auxiliary[rows].astype(np.float32))
     if examples.weights is not None:
         found["weights"] = torch.from_numpy(examples.weights[rows])
     if examples.timed and examples.clock is not None:

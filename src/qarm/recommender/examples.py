@@ -22,10 +22,10 @@ LONG: int = RankerConfig().long_history  # events that are searched by code
 TRAIN_NEGATIVES: int = Negatives().train
 EVAL_NEGATIVES: int = Negatives().eval
 
-UNKNOWN = -1  # a further label that nobody gave
+UNKNOWN = -1  # an auxiliary label that nobody gave
 PLAIN = ("user_id", "item_id", "time", "label", "row")  # columns that every log has
 OF_ROWS = ("users", "items", "labels", "times", "events", "cold", "start", "end", "begin")
-OF_SOME_ROWS = ("further", "weights")  # where there are any
+OF_SOME_ROWS = ("auxiliary", "weights")  # where there are any
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Examples:
     history: int32 [m], item rows of every user's positive events by time; row i's history is
     history[start[i]:end[i]], start and end int64 [n], oldest first; begin: int64 [n], where the user's long
     history begins, for search by code;
-    tasks: names of the further labels; further: int8 [n, tasks], -1 where unknown, as for every drawn
+    tasks: names of the auxiliary labels; auxiliary: int8 [n, tasks], -1 where unknown, as for every drawn
     negative, which is no event that could have been liked or not; clock: int64 [m], times of the history's
     events; about: features of users, None where there are none. `Ranker.reading` sets what a batch is to hold
     of them: timed, whether gaps of time; user_codes: int64 [users, features]. weights: float32 [n], of each
@@ -86,7 +86,7 @@ class Examples:
     end: Ints
     begin: Ints
     tasks: tuple[str, ...] = ()
-    further: npt.NDArray[np.int8] | None = None
+    auxiliary: npt.NDArray[np.int8] | None = None
     clock: Ints | None = None
     about: Users | None = None
     timed: bool = False
@@ -106,11 +106,11 @@ class Examples:
         return {name: getattr(self, name)[rows] for name in there}
 
     def of_label(self, name: str) -> "Examples":
-        """The rows whose further label of that name is known, with it as their label."""
-        if self.further is None or name not in self.tasks:
+        """The rows whose auxiliary label of that name is known, with it as their label."""
+        if self.auxiliary is None or name not in self.tasks:
             known = f"there are {shown(self.tasks)}" if self.tasks else "there is none"
-            raise InputError(f"no further label {name!r}; {known}")
-        values = self.further[:, self.tasks.index(name)]
+            raise InputError(f"no auxiliary label {name!r}; {known}")
+        values = self.auxiliary[:, self.tasks.index(name)]
         return replace(self.only(values >= 0), labels=values[values >= 0])
 
     def groups(self) -> Ints:
@@ -197,7 +197,7 @@ def evaluation_rows(
 
     Returns:
         part, user_id, item_id str, label i8, time, event i64 (row of the positive), cold bool; and
-        `label_<name>` i8 for each further label, null where unknown.
+        `label_<name>` i8 for each auxiliary label, null where unknown.
 
     Raises:
         InputError: an item is not in `item_ids`.
@@ -267,7 +267,7 @@ def _attach(
     about: Users | None = None,
 ) -> Examples:
     tasks = tuple(name.removeprefix(AUXILIARY) for name in rows.columns if name.startswith(AUXILIARY))
-    further = [rows[AUXILIARY + name].fill_null(UNKNOWN).to_numpy().astype(np.int8) for name in tasks]
+    auxiliary = [rows[AUXILIARY + name].fill_null(UNKNOWN).to_numpy().astype(np.int8) for name in tasks]
     users = row_numbers(rows["user_id"], user_ids)
     times = rows["time"].to_numpy()
     first, end = past.before(users, times)
@@ -286,7 +286,7 @@ def _attach(
         end=end,
         begin=begin,
         tasks=tasks,
-        further=np.stack(further, axis=1) if further else None,
+        auxiliary=np.stack(auxiliary, axis=1) if auxiliary else None,
         clock=past.times,
         about=about,
         weights=_mean_one(rows[WEIGHT]) if WEIGHT in rows.columns else None,
@@ -316,8 +316,8 @@ def _with_negatives(
     items = events.items[row]
     items[is_negative] = drawn[keep]
     rows = events._of(row) | {"items": items, "labels": (~is_negative).astype(np.int8)}
-    if "further" in rows:
-        rows["further"][is_negative] = UNKNOWN
+    if "auxiliary" in rows:
+        rows["auxiliary"][is_negative] = UNKNOWN
     return replace(events, **rows)
 
 
@@ -332,7 +332,7 @@ def _frame(part: str, rows: Examples, is_cold: npt.NDArray[np.bool_]) -> pl.Data
         "cold": is_cold[rows.items],
     }
     for number, name in enumerate(rows.tasks):
-        values = pl.Series(rows.further[:, number]) if rows.further is not None else pl.Series([])
+        values = pl.Series(rows.auxiliary[:, number]) if rows.auxiliary is not None else pl.Series([])
         columns[AUXILIARY + name] = values.set(values == UNKNOWN, None)
     return pl.DataFrame(columns)
 

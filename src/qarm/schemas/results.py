@@ -29,7 +29,7 @@ class OfVariant(Schema):
 
 
 class OfLabel(Schema):
-    """A further label."""
+    """An auxiliary label."""
 
     label: str
 
@@ -40,11 +40,11 @@ class Row(Figures, OfVariant):
 
 
 class LabelFigures(Figures, OfLabel):
-    """Figures of a further label on a slice, over the rows where it is known."""
+    """Figures of an auxiliary label on a slice, over the rows where it is known."""
 
 
 class LabelRow(Figures, OfLabel, OfVariant):
-    """Figures of a variant, seed and further label on a slice."""
+    """Figures of a variant, seed and auxiliary label on a slice."""
 
 
 class Epoch(Schema):
@@ -59,7 +59,7 @@ class Epoch(Schema):
 class Cell(Schema):
     """`recommender/cells/<variant>-<seed>.json`: one trained ranker; `best` is the epoch that was kept.
 
-    `labels`: figures of the further labels, where there are any.
+    `labels`: figures of the auxiliary labels, where there are any.
     """
 
     rows: list[Figures]
@@ -84,7 +84,7 @@ class RankerShape(Schema):
     hidden: widths of embeddings, attention units and layers; history: longest history.
     prefixes: rows of the table for codes 1 and 2 together; weighted: whether a VQ list's entries are weighed
     by rank; spare: whether the last code of each table is that of items without codes; time: whether
-    attention reads gaps of time; labels: the further labels; users: number of values of each user feature;
+    attention reads gaps of time; labels: the auxiliary labels; users: number of values of each user feature;
     long_history: longest history that the search by code reads, None where an earlier qarm did not note it.
     """
 
@@ -99,12 +99,12 @@ class RankerShape(Schema):
     vector: Count = 0
     ids: bool = True
     cross: Count = 0
-    dim: Count = 16
+    dim: Count
     attention: Count = 16
-    hidden: tuple[Count, ...] = (32,)
-    dropout: Share = 0.3
-    id_dropout: Share = 0.1
-    history: Count = 50
+    hidden: tuple[Count, ...]
+    dropout: Share
+    id_dropout: Share
+    history: Count
     prefixes: Count = 0
     weighted: bool = False
     spare: bool = False
@@ -117,7 +117,7 @@ class RankerShape(Schema):
 class Results(Schema):
     """`recommender/results.json`: a row per variant, seed and slice of the test part.
 
-    `labels`: the same by further label, where there are any.
+    `labels`: the same by auxiliary label, where there are any.
     """
 
     rows: list[Row]

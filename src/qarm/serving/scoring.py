@@ -171,7 +171,7 @@ def _label_errors(labels: Sequence[str], label: str | None) -> list[dict[str, st
     if label is None or label in labels:
         return []
     known = f"it has learned {shown(labels)}" if labels else "it has learned none"
-    return [{"pointer": "/label", "detail": f"no further label {label[:100]!r} of the ranker; {known}"}]
+    return [{"pointer": "/label", "detail": f"no auxiliary label {label[:100]!r} of the ranker; {known}"}]
 
 
 def _gap_errors(reads: bool, request: ScoreRequest) -> list[dict[str, str]]:

@@ -178,7 +178,7 @@ def train(world: World, fake: Any, **settings: Any) -> Heads:
     features = tower_features(catalog, {m: fake(m) for m in ("text", "image")})
     torch.manual_seed(0)
     heads = Heads({"text": (28,), "image": (5,)}, dim=8, hidden=8, dropout=0.0)
-    model = AlignmentModel(heads, catalog, features, {}, device="cpu")
+    model = AlignmentModel(heads, catalog, features, {}, device="cpu", chunk=64)
     model.fit_scales()
     triggers, targets = (frame[name].str.slice(1).cast(pl.Int64).to_numpy() for name in frame.columns)
     pairs = TrainingPairs(triggers, targets, np.ones(len(frame), dtype=np.float32))

@@ -39,7 +39,7 @@ def trainer(world: World, fake: Any, tmp_path: Path, **settings: Any) -> Any:
     with torch.no_grad():
         for parameter in heads.parameters():  # nothing is zero, so that every gradient counts
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    model = AlignmentModel(heads, catalog, features, {}, device="cpu")
+    model = AlignmentModel(heads, catalog, features, {}, device="cpu", chunk=64)
     model.fit_scales()
     pairs, valid = read_pairs(frame, catalog.item_ids, folder=tmp_path, seed=0)
     chosen = EncoderConfig.model_validate(FEW | settings)
@@ -363,7 +363,7 @@ def test_an_items_batch_place_is_found_by_hand(make_catalog: Callable[..., Catal
     features = tower_features(catalog, {"text": fake("text")})
     heads = Heads({"text": (2,)}, dim=4, hidden=4, dropout=0.0)
     made = training.Trainer(
-        AlignmentModel(heads, catalog, features, {}, device="cpu"),
+        AlignmentModel(heads, catalog, features, {}, device="cpu", chunk=64),
         TrainingPairs(np.array([3, 1, 3]), np.array([1, 0, 4]), np.ones(3, dtype=np.float32)),
         TrainingPairs(np.empty(0, dtype=int), np.empty(0, dtype=int), np.empty(0, dtype=np.float32)),
         EncoderConfig(),

@@ -11,14 +11,14 @@ from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.encoder.evaluation import retrieval
 from qarm.encoder.evaluation.retrieval import (
-    NOWHERE,
+    UNRANKED,
     RetrievalTask,
     Scorer,
     by_clicks,
     by_popularity,
     by_vectors,
     places,
-    trial,
+    retrieval_task,
 )
 
 ITEMS = ["a", "b", "c", "d", "e"]
@@ -46,7 +46,7 @@ def lists(asked: RetrievalTask, name: str) -> list[str]:
 
 
 def test_who_asks_with_what() -> None:
-    asked = trial(
+    asked = retrieval_task(
         clicks("u:abAC v:Bd w:ab x:ab z:bcd"), clicks("u:cde v:ac w:B x:a y:b z:dEa"), ITEMS, queries=2
     )
     # w likes nothing later, x nothing new, y has no past; c was seen by u, d chosen again by z, e disliked
@@ -54,11 +54,11 @@ def test_who_asks_with_what() -> None:
     assert lists(asked, "queries") == ["ab", "d", "cd"]
     assert lists(asked, "seen") == ["abc", "bd", "bcd"]
     assert lists(asked, "truth") == ["de", "ac", "a"]
-    assert asked.askers.tolist() == [0, 0, 1, 1, 2]
+    assert asked.user_rows.tolist() == [0, 0, 1, 1, 2]
 
 
 def test_a_repeated_item_counts_by_its_latest_click() -> None:
-    asked = trial(clicks("u:abca"), clicks("u:d"), ITEMS, queries=2)
+    asked = retrieval_task(clicks("u:abca"), clicks("u:d"), ITEMS, queries=2)
     assert lists(asked, "queries") == ["ac"]
 
 
@@ -68,21 +68,21 @@ def table(scores: list[list[float]]) -> Scorer:
 
 def test_candidates_by_hand() -> None:
     """a and b ask, each for two: a brings e, d (c is seen); b brings d, e; d's best is .9, e's .8."""
-    asked = trial(clicks("u:abC"), clicks("u:de"), ITEMS)
+    asked = retrieval_task(clicks("u:abC"), clicks("u:de"), ITEMS)
     scores = [[9.0, 9.0, 9.0, 0.7, 0.8], [9.0, 9.0, 9.0, 0.9, 0.1], *[[0.0] * 5] * 3]
     assert places(asked, table(scores), each=2).tolist() == [0, 1]
     # each for one: a brings e, b brings d
     assert places(asked, table(scores), each=1).tolist() == [0, 1]
     # e nowhere: a brings d alone, b as well
     scores[0][4] = scores[1][4] = -np.inf
-    assert places(asked, table(scores), each=2).tolist() == [0, NOWHERE]
+    assert places(asked, table(scores), each=2).tolist() == [0, UNRANKED]
 
 
 def test_equal_scores_stand_by_number_and_the_lower_number_is_brought() -> None:
-    asked = trial(clicks("u:a"), clicks("u:bcde"), ITEMS)
+    asked = retrieval_task(clicks("u:a"), clicks("u:bcde"), ITEMS)
     equal = table([[1.0] * 5] * 5)
     assert places(asked, equal, each=4).tolist() == [0, 1, 2, 3]
-    assert places(asked, equal, each=2).tolist() == [0, 1, NOWHERE, NOWHERE]
+    assert places(asked, equal, each=2).tolist() == [0, 1, UNRANKED, UNRANKED]
 
 
 def test_cosines_and_items_without_a_vector() -> None:
@@ -118,7 +118,7 @@ def twin(asked: RetrievalTask, scorer: Scorer, each: int) -> list[int]:
             for item in sorted(new, key=lambda i: (-row[i], i))[:each]:
                 best[item] = max(best.get(item, -np.inf), row[item])
         standing = sorted(best, key=lambda i: (-best[i], i))
-        found += [standing.index(item) if item in best else NOWHERE for item in mine[2]]
+        found += [standing.index(item) if item in best else UNRANKED for item in mine[2]]
     return found
 
 
@@ -139,7 +139,7 @@ def test_the_twin_agrees(each: int, small: bool, monkeypatch: pytest.MonkeyPatch
     later = random.integers(0, 40, size=(25, 6))
     future = log_of([(f"u{user}", f"i{item}", 30, 1) for user in range(25) for item in later[user]])
     ids = [f"i{item}" for item in range(40)]
-    asked = trial(past, future, ids, queries=4)
+    asked = retrieval_task(past, future, ids, queries=4)
     twins = random.normal(size=(12, 3)).astype(np.float32)[random.integers(0, 12, size=40)]
     for scorer in (by_vectors(Embeddings(ids, twins), ids), by_clicks(past, ids), by_popularity(past, ids)):
         found = places(asked, scorer, each=each).tolist()
@@ -148,6 +148,6 @@ def test_the_twin_agrees(each: int, small: bool, monkeypatch: pytest.MonkeyPatch
 
 
 def test_nobody_to_ask() -> None:
-    asked = trial(clicks("u:ab"), clicks("v:c"), ITEMS)
+    asked = retrieval_task(clicks("u:ab"), clicks("v:c"), ITEMS)
     assert asked.users == []
     assert places(asked, by_popularity(clicks("u:ab"), ITEMS)).tolist() == []

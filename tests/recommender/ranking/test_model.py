@@ -22,7 +22,7 @@ from qarm.schemas.results import RankerShape
 MakeExamples = Callable[..., Examples]
 ITEMS = [f"i{n:02d}" for n in range(10)]
 COLD = [8, 9]
-ID = RankerShape(items=10, known=8, dim=4, attention=3, hidden=(6, 5), history=8)
+ID = RankerShape(items=10, known=8, dim=4, attention=3, hidden=(6, 5), dropout=0.3, id_dropout=0.1, history=8)
 FULL = ID.model_copy(update={"widths": (4, 3), "nearest": 2, "pool": 6, "vector": 5})
 CROSSED = FULL.model_copy(update={"cross": 3, "ids": False})
 

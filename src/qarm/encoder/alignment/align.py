@@ -29,7 +29,7 @@ from qarm.encoder.towers.tower import Tower, default_device, reads
 from qarm.errors import InputError
 from qarm.schemas.encoder import AlignStep, AlignSummary
 
-__all__ = ["Work", "align", "no_features", "towers_for"]
+__all__ = ["AlignmentWork", "align", "no_features", "towers_for"]
 
 PROGRESS = "training.safetensors"
 NOT_LEARNED = {
@@ -79,7 +79,7 @@ def align(
     caches = open_feature_caches(used, cache)
     with Scratch() as scratch:
         known = Path(pairs) if isinstance(pairs, Path | str) else as_frame(pairs)
-        work = Work(catalog, known, used, chosen, seed, scratch.path)
+        work = AlignmentWork(catalog, known, used, chosen, seed, scratch.path)
         here = processes(work.device)
         if here.size > 1:
             here.agree("the alignment", work.content())
@@ -99,7 +99,7 @@ def align(
     )
 
 
-class Work:
+class AlignmentWork:
     """One alignment: what it learns from, what it trains, and what it depends on."""
 
     def __init__(

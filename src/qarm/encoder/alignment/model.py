@@ -63,7 +63,7 @@ class AlignmentModel:
         *,
         device: str,
         precision: Precision = "auto",
-        chunk: int = 64,
+        chunk: int,
     ) -> None:
         self.heads, self.catalog, self.device = heads, catalog, device
         self.tuned = dict(tuned)

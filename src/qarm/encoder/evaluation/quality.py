@@ -25,7 +25,7 @@ from qarm.encoder.evaluation.retrieval import (
     by_popularity,
     by_vectors,
     places,
-    trial,
+    retrieval_task,
 )
 from qarm.schemas.encoder import EmbeddingQuality, Geometry, PairRecall, Slice
 
@@ -73,7 +73,7 @@ def embedding_quality(
         method, alignment over those pairs and uniformity over all items.
     """
     past, later = joined(split.train, split.valid), joined(split.valid, split.test)
-    asked = trial(past, split.test, item_ids)
+    asked = retrieval_task(past, split.test, item_ids)
     shown = held_out_pairs(later, pairs, item_ids, seed=seed)
     answers = pair_retrieval_task(shown, item_ids)
     cutoffs = cutoffs_of(len(item_ids))
@@ -82,7 +82,7 @@ def embedding_quality(
     ranks[POPULARITY] = places(asked, by_popularity(split.train, item_ids), each=max(cutoffs.values()))
     rates = hit_rates(
         ranks,
-        asked.askers,
+        asked.user_rows,
         slices=slices_of(asked, split.train),
         cutoffs=cutoffs,
         draws=draws,

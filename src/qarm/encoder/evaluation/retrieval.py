@@ -19,8 +19,8 @@ from qarm.data.interactions import Log
 
 __all__ = [
     "EACH",
-    "NOWHERE",
     "QUERIES",
+    "UNRANKED",
     "RetrievalTask",
     "Scorer",
     "best_items",
@@ -28,11 +28,11 @@ __all__ = [
     "by_popularity",
     "by_vectors",
     "places",
-    "trial",
+    "retrieval_task",
 ]
 
 QUERIES, EACH = 10, 50
-NOWHERE = 2**62
+UNRANKED = 2**62
 TABLE_BYTES = 256 * 2**20
 CHUNK_BYTES = 64 * 2**20
 
@@ -45,7 +45,7 @@ Scorer = Callable[[Ints], Tensor]
 class RetrievalTask:
     """Who asks with what, and what follows.
 
-    item_ids: n strings, an item's number is its place; users: the askers' ids. A list for each asker:
+    item_ids: n strings, an item's number is its place; users: their ids. A list for each user:
     queries: items to search from; seen: items that are no candidates; truth: items that followed.
     """
 
@@ -56,12 +56,14 @@ class RetrievalTask:
     truth: Lists
 
     @property
-    def askers(self) -> Ints:
-        """Which asker each entry of `truth.values` belongs to."""
+    def user_rows(self) -> Ints:
+        """Which user each entry of `truth.values` belongs to."""
         return np.repeat(np.arange(len(self.truth)), self.truth.sizes)
 
 
-def trial(past: Log, future: Log, item_ids: Sequence[str], *, queries: int = QUERIES) -> RetrievalTask:
+def retrieval_task(
+    past: Log, future: Log, item_ids: Sequence[str], *, queries: int = QUERIES
+) -> RetrievalTask:
     """Users who have positives in the past and later choose items that are new to them.
 
     A user's queries are the `queries` items of the latest distinct positives of the past. Seen is every
@@ -152,9 +154,9 @@ def places(asked: RetrievalTask, scorer: Scorer, *, each: int = EACH) -> Ints:
 
     Every query brings the `each` best items that the user has not seen; a candidate that several
     queries bring has its best score. Candidates stand by score, ties by number. What nobody brings
-    stands `NOWHERE`, behind every cut-off. Exact; memory is bounded but for the scorer.
+    stands `UNRANKED`, behind every cut-off. Exact; memory is bounded but for the scorer.
     """
-    found = np.full(len(asked.truth.values), NOWHERE, dtype=np.int64)
+    found = np.full(len(asked.truth.values), UNRANKED, dtype=np.int64)
     for users, width in _blocks(asked, each):
         starts = asked.queries.starts
         entries = np.concatenate([np.arange(starts[user], starts[user + 1]) for user in users])

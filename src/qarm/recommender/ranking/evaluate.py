@@ -97,7 +97,7 @@ def evaluate_ranker(
 ) -> list[Figures]:
     """Figures of a ranker by slice.
 
-    label: a further label, judged on the rows where it is known, none of which was drawn.
+    label: an auxiliary label, judged on the rows where it is known, none of which was drawn.
 
     drawn: the rows hold drawn negatives, perhaps more of them per positive than in training; logits
     then move by the difference of the log-odds, which changes the logloss and no ranking.

@@ -226,7 +226,7 @@ def _content(
 ) -> dict[str, object]:
     """Everything that the weights depend on."""
     names = ["users", "items", "labels", "times", "events", "start", "end", "begin", "history"]
-    names += ["further", "clock", "user_codes"] + ["weights"] * (rows.events.weights is not None)
+    names += ["auxiliary", "clock", "user_codes"] + ["weights"] * (rows.events.weights is not None)
     read = [ranker.reading(part) for part in (rows.epoch(0), valid)]
     examples = [getattr(part, name) for part in read for name in names]
     arrays = fingerprint([*examples, rows.trained, items.rq, items.vq, items.vectors, items.pool])

@@ -41,9 +41,9 @@ def catalogue_rows(
     begins = future.frame.group_by("user_id").agg(time=pl.col("time").min())
     wanted = future.positives().frame.select("user_id", "item_id").unique()
     wanted = wanted.join(known, on="item_id", how="semi").join(seen, on=["user_id", "item_id"], how="anti")
-    askers = wanted["user_id"].unique().sort()
-    chosen = np.random.default_rng([seed, 13]).permutation(len(askers))[:users]
-    some = pl.DataFrame({"user_id": askers.gather(np.sort(chosen))}).with_row_index("event")
+    eligible = wanted["user_id"].unique().sort()
+    chosen = np.random.default_rng([seed, 13]).permutation(len(eligible))[:users]
+    some = pl.DataFrame({"user_id": eligible.gather(np.sort(chosen))}).with_row_index("event")
     asked = some.join(begins, on="user_id").join(known, how="cross")
     asked = asked.join(seen, on=["user_id", "item_id"], how="anti")
     labelled = wanted.with_columns(label=pl.lit(1, dtype=pl.Int8))

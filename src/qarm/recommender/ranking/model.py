@@ -49,7 +49,7 @@ class Ranker(nn.Module):
     A logit is the sum of a network over [candidate, attended history, their product, products by
     field], a weighted sum of the products by field, and the candidate's biases. With `shape.cross` what
     search by code found in a longer history stands beside the attended one (QARM, section 3.3), and so do
-    the user's features with their scalar products with the candidate. Each further label has a last layer
+    the user's features with their scalar products with the candidate. Each auxiliary label has a last layer
     of its own on the network; it learns from events and not from drawn negatives, and so says how likely
     the label is where the event happens.
 
@@ -224,7 +224,7 @@ class Ranker(nn.Module):
         Args:
             item_ids: candidates of each request; histories: items of its user, oldest first; only the
                 latest `shape.history` count, and the latest `long_history` where they are searched by code.
-            label: a further label; by default the one that decides the ranking.
+            label: an auxiliary label; by default the one that decides the ranking.
             users: feature values of each request's user by name; one that is left out or new is unknown.
             gaps: time since each event of the histories, in the log's unit, for a ranker trained with `time`.
 
@@ -295,7 +295,7 @@ def score_examples(
 ) -> npt.NDArray[np.float32]:
     """Logits float32 [n] of all examples, in batches of about `rows`; leaves the ranker's mode as it was.
 
-    label: a further label; by default the one that decides the ranking.
+    label: an auxiliary label; by default the one that decides the ranking.
     search: `ranker.search(examples.history)`, for who scores by the same histories again and again.
     """
     logits_of, examples = _head(ranker, label), ranker.reading(examples)
@@ -318,7 +318,7 @@ def _head(ranker: Ranker, label: str | None) -> Callable[[Batch, Any], Tensor]:
         return ranker
     if label not in ranker.shape.labels:
         known = f"it knows {shown(ranker.shape.labels)}" if ranker.shape.labels else "it has learned none"
-        raise InputError(f"the ranker has no further label {label!r}; {known}")
+        raise InputError(f"the ranker has no auxiliary label {label!r}; {known}")
     place = 1 + ranker.shape.labels.index(label)
     return lambda batch, content: ranker.all_labels(batch, content)[..., place]
 

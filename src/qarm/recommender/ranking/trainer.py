@@ -137,16 +137,16 @@ class RankerTrainer:
         """One update; the sum of this process's losses."""
         self.optimizer.zero_grad(set_to_none=True)
         if self.processes.size == 1:
-            losses, further = self._losses(batch)
-            loss = losses.mean() if further is None else losses.mean() + further
+            losses, auxiliary = self._losses(batch)
+            loss = losses.mean() if auxiliary is None else losses.mean() + auxiliary
             loss.backward()  # type: ignore[no-untyped-call]
         else:
             own, rows = batch.part(self.processes.rank, self.processes.size), int(batch.real.sum())
             torch.manual_seed(self._dropout_seed(step))
-            losses, further = torch.zeros(0, device=self.device), None
+            losses, auxiliary = torch.zeros(0, device=self.device), None
             if len(own.items):
-                losses, further = self._losses(own, whole=batch)
-                loss = losses.sum() / rows if further is None else losses.sum() / rows + further
+                losses, auxiliary = self._losses(own, whole=batch)
+                loss = losses.sum() / rows if auxiliary is None else losses.sum() / rows + auxiliary
                 loss.backward()  # type: ignore[no-untyped-call]
             self.processes.add_up_gradients(
                 weight for weight in self.weights.values() if weight.requires_grad
@@ -155,19 +155,19 @@ class RankerTrainer:
         return losses.detach().sum()
 
     def _losses(self, batch: Batch, *, whole: Batch | None = None) -> tuple[Tensor, Tensor | None]:
-        """Of every real row; and of further labels, where there are any, the sum of their means.
+        """Of every real row; and of auxiliary labels, where there are any, the sum of their means.
 
         A label's mean is over the rows of the whole batch where it is known.
         """
-        counts = None if batch.further is None else _known(whole or batch).sum((0, 1)).clamp(min=1)
+        counts = None if batch.auxiliary is None else _known(whole or batch).sum((0, 1)).clamp(min=1)
         batch = batch.to(self.device)
         entropy = partial(functional.binary_cross_entropy_with_logits, reduction="none")
-        if batch.further is None or counts is None:
+        if batch.auxiliary is None or counts is None:
             return entropy(self.ranker(batch), batch.labels, weight=batch.weights)[batch.real], None
         logits = self.ranker.all_labels(batch)
         losses = entropy(logits[..., 0], batch.labels, weight=batch.weights)[batch.real]
-        further = entropy(logits[..., 1:], batch.further.clamp(min=0))
-        return losses, ((further * _known(batch)).sum((0, 1)) / counts.to(self.device)).sum()
+        auxiliary = entropy(logits[..., 1:], batch.auxiliary.clamp(min=0))
+        return losses, ((auxiliary * _known(batch)).sum((0, 1)) / counts.to(self.device)).sum()
 
     def _dropout_seed(self, step: int) -> int:
         """Processes drop other units, and a training that goes on drops what it would have dropped."""
@@ -198,6 +198,6 @@ class RankerTrainer:
 
 
 def _known(batch: Batch) -> Tensor:
-    """Whether a further label is known, bool [g, c, tasks]."""
-    assert batch.further is not None  # noqa: S101 - asked only where there are further labels
-    return (batch.further >= 0) & batch.real[..., None]
+    """Whether an auxiliary label is known, bool [g, c, tasks]."""
+    assert batch.auxiliary is not None  # noqa: S101 - asked only where there are auxiliary labels
+    return (batch.auxiliary >= 0) & batch.real[..., None]

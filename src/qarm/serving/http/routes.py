@@ -151,7 +151,7 @@ def _score_routes(service: Service) -> APIRouter:
         responses={200: {"model": RankerAnswer}, **problems(404, 503)},
     )
     async def ranker() -> Response:
-        """Item features, lengths of histories, user features with their values, further labels."""
+        """Item features, lengths of histories, user features with their values, auxiliary labels."""
         return reply(ranker_answer(service.bundles.current))
 
     return router

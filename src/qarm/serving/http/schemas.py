@@ -162,7 +162,7 @@ class ScoreRequest(_Strict):
         Field(description="values of the user's features by name; one that is left out counts as unknown"),
     ] = {}
     label: Annotated[
-        str | None, Field(description="a further label to score; null: the one that decides the ranking")
+        str | None, Field(description="an auxiliary label to score; null: the one that decides the ranking")
     ] = None
 
 
@@ -202,7 +202,7 @@ class RankerAnswer(BaseModel):
     history: Annotated[int, Field(description="latest events that attention reads")]
     long_history: Annotated[int | None, Field(description="latest events that the search by code reads")]
     gaps: Annotated[bool, Field(description="whether it reads, and needs, `gaps`")]
-    labels: Annotated[list[str], Field(description="further labels that may be scored")]
+    labels: Annotated[list[str], Field(description="auxiliary labels that may be scored")]
     user_features: list[UserFeature]
 
 

@@ -20,6 +20,9 @@ from qarm.recommender.ranking.model import Ranker, score_examples
 from qarm.schemas.results import RankerShape
 
 CODES, LIKED, OLD, NOISE = 30, 3, 30, 12
+SHAPE = RankerShape(
+    items=3, known=3, widths=(2,), cross=4, dim=16, hidden=(32,), dropout=0.3, id_dropout=0.1, history=50
+)
 
 
 @torch.no_grad()
@@ -70,13 +73,13 @@ def test_what_fills_up_the_matches_does_not_matter() -> None:
 
 
 def test_a_ranker_that_searches_says_so() -> None:
-    ranker = Ranker(RankerShape(items=3, known=3, widths=(2,), cross=4), ["a", "b", "c"])
+    ranker = Ranker(SHAPE, ["a", "b", "c"])
     assert ranker.search(np.array([0, 1])) is not None
-    assert Ranker(RankerShape(items=3, known=3, widths=(2,)), ["a", "b", "c"]).search(np.array([0])) is None
+    assert Ranker(SHAPE.model_copy(update={"cross": 0}), ["a", "b", "c"]).search(np.array([0])) is None
 
 
 def test_a_batch_without_a_search_is_refused(make_examples: Callable[..., Examples]) -> None:
-    ranker = Ranker(RankerShape(items=10, known=10, widths=(2,), cross=4), [f"i{n:02d}" for n in range(10)])
+    ranker = Ranker(SHAPE.model_copy(update={"items": 10, "known": 10}), [f"i{n:02d}" for n in range(10)])
     with pytest.raises(InputError, match="give `batches` its `search`"):
         ranker(next(batches(make_examples([([1], [1], [2])]), 4)))
 

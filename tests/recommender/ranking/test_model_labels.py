@@ -1,4 +1,4 @@
-"""Further labels: unknown for drawn negatives, a last layer each, figures of their own."""
+"""Auxiliary labels: unknown for drawn negatives, a last layer each, figures of their own."""
 
 import json
 from collections.abc import Callable
@@ -66,23 +66,23 @@ def trained(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---- rows -------------------------------------------------------------------------------------
 
 
-def test_a_drawn_negative_has_no_further_label(toy: Toy) -> None:
+def test_a_drawn_negative_has_no_auxiliary_label(toy: Toy) -> None:
     log, codes, _ = toy
     rows = TrainingRows(liked(log), item_ids=codes.item_ids, explicit=False, negatives=2).epoch(0)
     assert rows.tasks == ("like", "share")
-    assert rows.further.dtype == np.int8
+    assert rows.auxiliary.dtype == np.int8
     drawn = rows.labels == 0
-    assert (rows.further[drawn] == -1).all()
+    assert (rows.auxiliary[drawn] == -1).all()
     place = np.array([int(item[-1]) for item in codes.item_ids])[rows.items[~drawn]]
     known = rows.events[~drawn] % 7 > 0
-    assert (rows.further[~drawn][~known] == -1).all()
-    assert (rows.further[~drawn][known] == np.stack([place % 2 == 0, place % 2], axis=1)[known]).all()
+    assert (rows.auxiliary[~drawn][~known] == -1).all()
+    assert (rows.auxiliary[~drawn][known] == np.stack([place % 2 == 0, place % 2], axis=1)[known]).all()
     batch = next(batches(rows, 10))
-    assert batch.further.shape == (*batch.items.shape, 2)
-    assert (batch.further.numpy() == rows.further[batch.rows]).all()
+    assert batch.auxiliary.shape == (*batch.items.shape, 2)
+    assert (batch.auxiliary.numpy() == rows.auxiliary[batch.rows]).all()
 
 
-def test_evaluation_rows_keep_further_labels(toy: Toy, tmp_path: Path) -> None:
+def test_evaluation_rows_keep_auxiliary_labels(toy: Toy, tmp_path: Path) -> None:
     split = split_log(liked(toy[0]))
     ids = toy[1].item_ids
     frame = evaluation_rows(
@@ -93,11 +93,11 @@ def test_evaluation_rows_keep_further_labels(toy: Toy, tmp_path: Path) -> None:
     assert frame.schema["label_like"] == pl.Int8
     assert frame.filter(label=0)["label_like"].null_count() == frame.filter(label=0).height
     rows = read_examples(frame, [split.train, split.test], item_ids=ids)
-    assert (rows.further[:, 0] == frame["label_like"].fill_null(-1).to_numpy()).all()
+    assert (rows.auxiliary[:, 0] == frame["label_like"].fill_null(-1).to_numpy()).all()
     known = rows.of_label("share")
     assert len(known) == frame["label_share"].count()
     assert known.labels.tolist() == frame["label_share"].drop_nulls().to_list()
-    with pytest.raises(InputError, match="no further label 'buy'; there are like, share"):
+    with pytest.raises(InputError, match="no auxiliary label 'buy'; there are like, share"):
         rows.of_label("buy")
 
 
@@ -105,7 +105,7 @@ def test_an_explicit_log_brings_its_own_labels(make_log: Callable[..., Log]) -> 
     log = make_log([("u", "a", 1, 1), ("u", "b", 2, 0), ("v", "a", 1, 0), ("v", "b", 3, 1)])
     log = replace(log, frame=log.frame.with_columns(label_like=pl.Series([1, 0, None, 0], dtype=pl.Int8)))
     rows = TrainingRows(log, item_ids=["a", "b"], explicit=True).epoch(0)
-    assert rows.further.tolist() == [[1], [0], [-1], [0]]
+    assert rows.auxiliary.tolist() == [[1], [0], [-1], [0]]
 
 
 @pytest.mark.parametrize(
@@ -151,9 +151,9 @@ def test_scores_by_label(trained: Path, toy: Toy) -> None:
     assert share[~even].min() > share[even].max()
     own = np.array([item.startswith("g1") for item in ids])
     assert plain[own].mean() > plain[~own].mean() + 1
-    with pytest.raises(InputError, match="no further label 'buy'; it knows like, share"):
+    with pytest.raises(InputError, match="no auxiliary label 'buy'; it knows like, share"):
         ranker.score([ids], history, label="buy")
-    with pytest.raises(InputError, match="no further label 'like'; it has learned none"):
+    with pytest.raises(InputError, match="no auxiliary label 'like'; it has learned none"):
         Ranker(ranker.shape.model_copy(update={"labels": ()}), ranker.item_ids).score(
             [["g1-0"]], [[]], label="like"
         )
@@ -185,24 +185,26 @@ def test_the_loss_by_hand(toy: Toy) -> None:
     loop, rows = loop_of(toy)
     loop.ranker.eval()
     batch = next(batches(rows, 40))
-    losses, further = loop._losses(batch)
+    losses, auxiliary = loop._losses(batch)
     logits = loop.ranker.all_labels(batch).detach().numpy().astype(np.float64)
     expected, known = np.zeros(2), np.zeros(2)
-    for event, place, task in np.ndindex(*batch.further.shape):
-        value = int(batch.further[event, place, task])
+    for event, place, task in np.ndindex(*batch.auxiliary.shape):
+        value = int(batch.auxiliary[event, place, task])
         if batch.real[event, place] and value >= 0:
             expected[task] += np.log1p(np.exp(-logits[event, place, 1 + task] * (2 * value - 1)))
             known[task] += 1
-    assert float(further.detach()) == pytest.approx((expected / known).sum(), rel=1e-5)
+    assert float(auxiliary.detach()) == pytest.approx((expected / known).sum(), rel=1e-5)
     parts = [loop._losses(batch.part(rank, 3), whole=batch)[1] for rank in range(3)]
-    assert sum(float(part.detach()) for part in parts) == pytest.approx(float(further.detach()), rel=1e-5)
+    assert sum(float(part.detach()) for part in parts) == pytest.approx(float(auxiliary.detach()), rel=1e-5)
     assert len(losses) == int(batch.real.sum())
 
 
 def test_unknown_labels_teach_nothing(toy: Toy) -> None:
     loop, rows = loop_of(toy)
-    *_, batch = batches(replace(rows, further=np.full_like(rows.further, -1)), 40)  # the longest histories
-    losses, further = loop._losses(batch)
-    (losses.mean() + further).backward()
+    *_, batch = batches(
+        replace(rows, auxiliary=np.full_like(rows.auxiliary, -1)), 40
+    )  # the longest histories
+    losses, auxiliary = loop._losses(batch)
+    (losses.mean() + auxiliary).backward()
     assert not loop.ranker.further.weight.grad.any()
     assert loop.ranker.gain_attended.grad.any()
