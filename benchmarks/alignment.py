@@ -25,7 +25,13 @@ from qarm.data.splits import Split, split_log
 from qarm.encoder.alignment.align import align
 from qarm.encoder.evaluation.hit_rates import hit_rates
 from qarm.encoder.evaluation.quality import cutoffs_of, joined, slices_of
-from qarm.encoder.evaluation.retrieval import by_clicks, by_popularity, by_vectors, places, retrieval_task
+from qarm.encoder.evaluation.retrieval import (
+    by_clicks,
+    by_popularity,
+    by_vectors,
+    retrieval_task,
+    truth_ranks,
+)
 from qarm.encoder.feature_cache import tower_features
 from qarm.pairs.mining import mine_pairs
 
@@ -156,12 +162,12 @@ def one_seed(data: Path, seed: int, options: Any, settings: dict[str, Any]) -> d
     split = split_log(log, **kind, cold_items=options.cold, seed=seed)
     made = versions(catalog, split, settings, seed, options)
     asked = retrieval_task(joined(split.train, split.valid), split.test, catalog.item_ids)
-    found = {f"places {m}": places(asked, by_vectors(v, catalog.item_ids)) for m, v in made.items()}
+    found = {f"places {m}": truth_ranks(asked, by_vectors(v, catalog.item_ids)) for m, v in made.items()}
     if not options.settings:
-        found["places item-kNN"] = places(asked, by_clicks(split.train, catalog.item_ids))
+        found["places item-kNN"] = truth_ranks(asked, by_clicks(split.train, catalog.item_ids))
         deepest = max(cutoffs_of(len(catalog)).values())
         popular = by_popularity(split.train, catalog.item_ids)
-        found["places popularity"] = places(asked, popular, each=deepest)
+        found["places popularity"] = truth_ranks(asked, popular, each=deepest)
     slices = slices_of(asked, split.train)
     found |= {f"slice {name}": slices[name] for name in ("all", "warm", "cold")}
     return found | {"users": np.array([asked.users[k] for k in asked.user_rows]), "items": len(catalog)}

@@ -15,7 +15,7 @@ from qarm.encoder.evaluation.alignment_uniformity import (
     pair_retrieval_task,
     uniformity,
 )
-from qarm.encoder.evaluation.retrieval import by_vectors, places
+from qarm.encoder.evaluation.retrieval import by_vectors, truth_ranks
 
 SQUARE = Embeddings(["a", "b", "c", "d"], np.array([[1, 0], [0, 2], [-1, 0], [0, -1]], dtype=np.float32))
 
@@ -67,4 +67,4 @@ def test_held_out_pairs_follow_one_another_and_were_not_trained_on(monkeypatch: 
 def test_a_pair_asks_by_itself() -> None:
     asked = pair_retrieval_task(frame("ab ac"), SQUARE.item_ids)
     # from a: b and d are equally near, c is farthest
-    assert places(asked, by_vectors(SQUARE, SQUARE.item_ids), each=4).tolist() == [0, 2]
+    assert truth_ranks(asked, by_vectors(SQUARE, SQUARE.item_ids), each=4).tolist() == [0, 2]

@@ -17,8 +17,8 @@ from qarm.encoder.evaluation.retrieval import (
     by_clicks,
     by_popularity,
     by_vectors,
-    places,
     retrieval_task,
+    truth_ranks,
 )
 
 ITEMS = ["a", "b", "c", "d", "e"]
@@ -70,19 +70,19 @@ def test_candidates_by_hand() -> None:
     """a and b ask, each for two: a brings e, d (c is seen); b brings d, e; d's best is .9, e's .8."""
     asked = retrieval_task(clicks("u:abC"), clicks("u:de"), ITEMS)
     scores = [[9.0, 9.0, 9.0, 0.7, 0.8], [9.0, 9.0, 9.0, 0.9, 0.1], *[[0.0] * 5] * 3]
-    assert places(asked, table(scores), each=2).tolist() == [0, 1]
+    assert truth_ranks(asked, table(scores), each=2).tolist() == [0, 1]
     # each for one: a brings e, b brings d
-    assert places(asked, table(scores), each=1).tolist() == [0, 1]
+    assert truth_ranks(asked, table(scores), each=1).tolist() == [0, 1]
     # e nowhere: a brings d alone, b as well
     scores[0][4] = scores[1][4] = -np.inf
-    assert places(asked, table(scores), each=2).tolist() == [0, UNRANKED]
+    assert truth_ranks(asked, table(scores), each=2).tolist() == [0, UNRANKED]
 
 
 def test_equal_scores_stand_by_number_and_the_lower_number_is_brought() -> None:
     asked = retrieval_task(clicks("u:a"), clicks("u:bcde"), ITEMS)
     equal = table([[1.0] * 5] * 5)
-    assert places(asked, equal, each=4).tolist() == [0, 1, 2, 3]
-    assert places(asked, equal, each=2).tolist() == [0, 1, UNRANKED, UNRANKED]
+    assert truth_ranks(asked, equal, each=4).tolist() == [0, 1, 2, 3]
+    assert truth_ranks(asked, equal, each=2).tolist() == [0, 1, UNRANKED, UNRANKED]
 
 
 def test_cosines_and_items_without_a_vector() -> None:
@@ -142,7 +142,7 @@ def test_the_twin_agrees(each: int, small: bool, monkeypatch: pytest.MonkeyPatch
     asked = retrieval_task(past, future, ids, queries=4)
     twins = random.normal(size=(12, 3)).astype(np.float32)[random.integers(0, 12, size=40)]
     for scorer in (by_vectors(Embeddings(ids, twins), ids), by_clicks(past, ids), by_popularity(past, ids)):
-        found = places(asked, scorer, each=each).tolist()
+        found = truth_ranks(asked, scorer, each=each).tolist()
         assert found == twin(asked, scorer, each)
         assert min(found) < 40
 
@@ -150,4 +150,4 @@ def test_the_twin_agrees(each: int, small: bool, monkeypatch: pytest.MonkeyPatch
 def test_nobody_to_ask() -> None:
     asked = retrieval_task(clicks("u:ab"), clicks("v:c"), ITEMS)
     assert asked.users == []
-    assert places(asked, by_popularity(clicks("u:ab"), ITEMS)).tolist() == []
+    assert truth_ranks(asked, by_popularity(clicks("u:ab"), ITEMS)).tolist() == []

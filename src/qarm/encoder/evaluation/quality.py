@@ -24,8 +24,8 @@ from qarm.encoder.evaluation.retrieval import (
     by_clicks,
     by_popularity,
     by_vectors,
-    places,
     retrieval_task,
+    truth_ranks,
 )
 from qarm.schemas.encoder import EmbeddingQuality, Geometry, PairRecall, Slice
 
@@ -51,7 +51,7 @@ def embedding_quality(
 
     A user asks with the items of the 10 latest positives before the test part; each brings the 50
     nearest items that are new to the user, a candidate counts with its best score, and the hit rate at k is
-    the share of later clicks whose item is among the user's first k candidates (`retrieval.places`).
+    the share of later clicks whose item is among the user's first k candidates (`retrieval.truth_ranks`).
     Popularity and item-kNN (cosine of clicks) learn from the training part, as alignment does.
 
     Args:
@@ -77,9 +77,9 @@ def embedding_quality(
     shown = held_out_pairs(later, pairs, item_ids, seed=seed)
     answers = pair_retrieval_task(shown, item_ids)
     cutoffs = cutoffs_of(len(item_ids))
-    ranks = {name: places(asked, by_vectors(vectors, item_ids)) for name, vectors in versions.items()}
-    ranks[ITEM_KNN] = places(asked, by_clicks(split.train, item_ids))
-    ranks[POPULARITY] = places(asked, by_popularity(split.train, item_ids), each=max(cutoffs.values()))
+    ranks = {name: truth_ranks(asked, by_vectors(vectors, item_ids)) for name, vectors in versions.items()}
+    ranks[ITEM_KNN] = truth_ranks(asked, by_clicks(split.train, item_ids))
+    ranks[POPULARITY] = truth_ranks(asked, by_popularity(split.train, item_ids), each=max(cutoffs.values()))
     rates = hit_rates(
         ranks,
         asked.user_rows,
@@ -137,5 +137,5 @@ def _groups(item_ids: list[str], train: Log) -> Ints:
 
 
 def _recall(answers: RetrievalTask, vectors: Embeddings) -> dict[str, float | None]:
-    found = places(answers, by_vectors(vectors, answers.item_ids), each=max(PAIR_CUTOFFS))
+    found = truth_ranks(answers, by_vectors(vectors, answers.item_ids), each=max(PAIR_CUTOFFS))
     return {str(cut): float(np.mean(found < cut)) if len(found) else None for cut in PAIR_CUTOFFS}

@@ -27,8 +27,8 @@ __all__ = [
     "by_clicks",
     "by_popularity",
     "by_vectors",
-    "places",
     "retrieval_task",
+    "truth_ranks",
 ]
 
 QUERIES, EACH = 10, 50
@@ -149,7 +149,7 @@ def by_popularity(log: Log, item_ids: Sequence[str]) -> Scorer:
 # ---- candidates -----------------------------------------------------------------------------------
 
 
-def places(asked: RetrievalTask, scorer: Scorer, *, each: int = EACH) -> Ints:
+def truth_ranks(asked: RetrievalTask, scorer: Scorer, *, each: int = EACH) -> Ints:
     """Where each entry of `truth` stands among its user's candidates, from 0, int64 [entries].
 
     Every query brings the `each` best items that the user has not seen; a candidate that several

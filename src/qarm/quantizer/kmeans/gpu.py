@@ -108,7 +108,7 @@ def code_on_gpu(values: npt.NDArray[Any], books: Books, device: torch.device) ->
 
 
 def _scored(rows: Tensor, levels: _Levels, precision: str) -> tuple[Tensor, Tensor]:
-    """Codes int32 [n, levels], and whether they are in doubt, bool [n]; `rows` become residuals."""
+    """Codes int32 [n, levels], and whether they are near ties, bool [n]; `rows` become residuals."""
     from qarm.quantizer.kmeans.gpu_kernel import nearest_levels
 
     rows = rows.contiguous()
