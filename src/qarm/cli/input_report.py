@@ -1,10 +1,14 @@
-"""Lines that `qarm check` prints of its report."""
+"""Lines that `qarm check` prints of its report, and `qarm init` of its proposal."""
 
+import json
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 from qarm.schemas.check import InputReport
+from qarm.schemas.proposal import Proposal
 
-__all__ = ["report_lines"]
+__all__ = ["proposal_lines", "report_lines"]
 
 MINUTE, HOUR = 60.0, 3600.0
 LONGEST = 160  # characters of a text that are shown
@@ -43,3 +47,16 @@ def _duration(seconds: float) -> str:
         if seconds >= length:
             return f"{seconds / length:.1f} {unit}"
     return f"{max(seconds, 1):.0f} s"
+
+
+def proposal_lines(proposal: Proposal, out: Path) -> Iterator[str]:
+    """Each guess with its reason, `?` before unsure ones, what was left out, and the next command."""
+    for guess in proposal.guesses:
+        mark = " " if guess.sure else "?"
+        name = guess.key if guess.active else f"({guess.key})"
+        yield f"{mark} {name}: {json.dumps(guess.value, ensure_ascii=False)}  {guess.why}"
+    yield from (f"note: {note}" for note in proposal.notes)
+    yield from (f"warning: qarm check will refuse this: {problem}" for problem in proposal.problems)
+    unsure = len(proposal.unsure)
+    look = f"look at the {unsure} marked with ?; " if unsure else ""
+    yield f"wrote {out}: {len(proposal.guesses)} keys; {look}next: qarm check {shlex.quote(str(out))}"

@@ -1,8 +1,9 @@
-"""Commands of the stages: check, the stages one by one, run, compare, demo."""
+"""Commands of the stages: init, check, the stages one by one, run, compare, demo."""
 
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
@@ -96,6 +97,27 @@ def check(config: ConfigFile, *, settings: Settings = None, as_json: Json = Fals
 
     report = check_input(load_settings(config, settings))
     print(json.dumps(report.model_dump()) if as_json else "\n".join(report_lines(report)))
+
+
+@app.command
+def init(
+    tables: Annotated[
+        list[str],
+        Parameter(help="Catalogue and log, and users where there are any, in any order.", negative=""),
+    ],
+    *,
+    out: Annotated[Path, Parameter(help="YAML file to write.")],
+    overwrite: Annotated[bool, Parameter(help="Replace the file where it exists.", negative="")] = False,
+    as_json: Json = False,
+) -> None:
+    """Look at tables and write a config for them: columns, label and split, with the reason for each."""
+    from qarm.cli.input_report import proposal_lines
+    from qarm.pipeline import propose_config, write_proposal
+
+    proposal = propose_config(tables)
+    write_proposal(proposal, out, overwrite=overwrite)
+    content = {"path": str(out), **proposal.model_dump(mode="json")}
+    print(json.dumps(content) if as_json else "\n".join(proposal_lines(proposal, out)))
 
 
 @app.command
