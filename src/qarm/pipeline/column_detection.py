@@ -252,7 +252,7 @@ def choose_texts(table: TableColumns, taken: Iterable[str | None]) -> Texts:
 
 
 def _is_text(series: pl.Series) -> bool:
-    """Whether an encoder can read something of it: words; no numbers, dates, hashes, file names, addresses."""
+    """Whether an encoder can read it: words; no numbers, dates, hashes, file names, addresses."""
     if not isinstance(series.dtype, pl.String | pl.Categorical | pl.Enum | pl.List | pl.Array | pl.Binary):
         return False
     texts = as_texts(series)
