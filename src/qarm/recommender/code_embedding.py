@@ -1,6 +1,7 @@
 """Code embedding: a trainable table per level, and one for the pool of the VQ list."""
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from qarm.core.item_index import ItemIndex
 from qarm.data.codes import Codes
 from qarm.errors import ArtifactError, InputError, shown
 
-__all__ = ["CodeEmbedding", "joined", "read_codebooks", "read_pool"]
+__all__ = ["CodeEmbedding", "joined", "padded_table", "read_codebooks", "read_pool"]
 
 HASH, PRIME = 2_654_435_761, 2**31 - 1  # Knuth's multiplier; products stay below 2^63
 
@@ -82,6 +83,23 @@ class CodeEmbedding(nn.Module):
             weights = None if self.place is None else self.place.softmax(0).expand(len(near), -1)
             vectors.append(self.nearest(near, per_sample_weights=weights))
         return torch.stack(vectors, dim=1)
+
+    def widened(self, codes: Tensor) -> "CodeEmbedding":
+        """The same with rows of zeros for codes [n, levels + nearest] beyond its tables: they add nothing."""
+        if not len(codes):
+            return self
+        levels = len(self.widths)
+        sizes = [int(size) + 1 for size in codes[:, :levels].amax(0)]
+        listed = int(codes[:, levels:].max()) + 1 if self.nearest is not None else 0
+        wide = copy(self)
+        wide._modules = dict(self._modules)
+        wide.levels = nn.ModuleList(map(padded_table, self.levels, sizes))
+        if self.nearest is not None and listed > len(self.nearest.weight):
+            weight = _rows(self.nearest.weight, listed)
+            wide.nearest = nn.EmbeddingBag(
+                len(weight), weight.shape[1], mode=self.nearest.mode, _weight=weight
+            )
+        return wide
 
     @torch.no_grad()
     def start_from(self, codebooks: Sequence[npt.NDArray[np.floating[Any]]]) -> None:
@@ -176,6 +194,20 @@ def joined(codes: Codes) -> npt.NDArray[np.int64]:
     """RQ and VQ codes side by side, int64 [n, levels + nearest]."""
     parts = [codes.rq] if codes.vq is None else [codes.rq, codes.vq]
     return np.concatenate(parts, axis=1).astype(np.int64)
+
+
+def padded_table(table: nn.Module, size: int) -> nn.Embedding:
+    """A table of embeddings with rows of zeros up to a size; itself where it has them."""
+    if not isinstance(table, nn.Embedding):
+        raise TypeError(f"got {type(table).__name__}, need a table of embeddings")
+    if len(table.weight) >= size:
+        return table
+    weight = _rows(table.weight, size)
+    return nn.Embedding(len(weight), weight.shape[1], _weight=weight)
+
+
+def _rows(weight: Tensor, size: int) -> Tensor:
+    return torch.cat([weight.detach(), weight.new_zeros(size - len(weight), weight.shape[1])])
 
 
 def _start(weight: Any, vectors: npt.NDArray[np.floating[Any]]) -> None:

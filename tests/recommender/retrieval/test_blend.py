@@ -39,15 +39,37 @@ def by_hand(blend: Blend, histories: Histories) -> np.ndarray:
 
 
 def test_scores_are_the_weighted_sum_of_standardised_parts(blend: Blend, histories: Histories) -> None:
-    some = histories.only(np.arange(9))
-    found = blend.scores(some) - blend.centre(some)[:, None]
-    np.testing.assert_allclose(found, by_hand(blend, some), atol=1e-4)
+    some, every = histories.only(np.arange(9)), np.tile(np.arange(ITEMS), (9, 1))
+    scores = blend.read(some)
+    parts = scores.contributions(every)
+    expected = by_hand(blend, some)
+    np.testing.assert_allclose(scores.total(every, parts), expected, atol=1e-4)
+    np.testing.assert_allclose(sum(parts.values()) + 0.4 * blend.cold, expected, atol=1e-4)
+    apart = expected - blend.scores(some)
+    np.testing.assert_allclose(apart, apart[:, :1].repeat(ITEMS, axis=1), atol=1e-4)  # a constant per user
 
 
-def test_contributions_add_up_to_the_scores(blend: Blend, histories: Histories) -> None:
-    some, items = histories.only(np.arange(4)), np.tile([0, 7, 29], (4, 1))
-    total = sum(blend.contributions(some, items).values()) + 0.4 * blend.cold[items]
-    np.testing.assert_allclose(total, by_hand(blend, some)[:, [0, 7, 29]], atol=1e-4)
+class Counted:
+    """A dense retriever that counts how often it is asked for queries."""
+
+    def __init__(self, part: ContentKnn) -> None:
+        self.part, self.candidates, self.calls = part, part.candidates, 0
+
+    def queries(self, histories: Histories) -> np.ndarray:
+        self.calls += 1
+        return self.part.queries(histories)
+
+    def support(self, history: np.ndarray, item: int) -> np.ndarray:
+        return self.part.support(history, item)
+
+
+def test_a_block_s_queries_are_computed_once(histories: Histories) -> None:
+    part = Counted(ContentKnn.of(np.random.default_rng(1).normal(size=(ITEMS, 6))))
+    scores = Blend({"part": part}, {"part": 1.0}, np.zeros(ITEMS, bool)).read(histories)
+    items = np.tile([0, 1], (len(histories), 1))
+    scores.catalogue()
+    scores.total(items, scores.contributions(items))
+    assert part.calls == 1
 
 
 def test_the_search_gives_weight_to_what_is_right(histories: Histories) -> None:

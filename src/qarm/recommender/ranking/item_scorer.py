@@ -14,7 +14,7 @@ from qarm.core.item_index import ItemIndex
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError, shown
-from qarm.recommender.code_embedding import joined
+from qarm.recommender.code_embedding import joined, padded_table
 from qarm.recommender.item_fields import ItemFields
 from qarm.recommender.ranking.model import Ranker
 from qarm.schemas.results import RankerShape
@@ -208,28 +208,6 @@ def _widen(item: ItemFields, shape: RankerShape, codes: Tensor) -> None:
     if item.code is None or not len(codes):
         return
     levels = len(shape.widths)
-    beyond = [int(codes[:, level].max()) >= width for level, width in enumerate(shape.widths)]
-    listed = shape.nearest > 0 and int(codes[:, levels:].max()) >= shape.pool
-    if not listed and not any(beyond):
-        return
-    item.code = copy(item.code)
-    item.code._modules = dict(item.code._modules)
-    sizes = [int(codes[:, level].max()) + 1 for level in range(levels)]
-    item.code.levels = nn.ModuleList(map(_padded, item.code.levels, sizes))
-    item.level_bias = nn.ModuleList(map(_padded, item.level_bias, sizes))
-    if listed and item.code.nearest is not None:
-        weight = _rows(item.code.nearest.weight, int(codes[:, levels:].max()) + 1)
-        bag, size = item.code.nearest, weight.shape
-        item.code.nearest = nn.EmbeddingBag(size[0], size[1], mode=bag.mode, _weight=weight)
-
-
-def _padded(table: nn.Module, size: int) -> nn.Embedding:
-    if not isinstance(table, nn.Embedding):
-        raise TypeError(f"got {type(table).__name__}, need a table of embeddings")
-    weight = _rows(table.weight, size)
-    return nn.Embedding(len(weight), weight.shape[1], _weight=weight)
-
-
-def _rows(weight: Tensor, size: int) -> Tensor:
-    missing = max(0, size - len(weight))
-    return torch.cat([weight.detach(), weight.new_zeros(missing, weight.shape[1])])
+    sizes = [int(size) + 1 for size in codes[:, :levels].amax(0)]
+    item.code = item.code.widened(codes)
+    item.level_bias = nn.ModuleList(map(padded_table, item.level_bias, sizes))

@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 
 from qarm.recommender.retrieval.histories import Histories
 
-__all__ = ["Blend", "DenseRetriever", "Retriever", "SparseRetriever"]
+__all__ = ["Blend", "BlendScores", "DenseRetriever", "Moments", "Retriever", "SparseRetriever"]
 
 Scores = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -53,14 +53,15 @@ class SparseRetriever(Protocol):
 
 
 @dataclass(frozen=True)
-class _Moments:
+class Moments:
     """Mean [d] and covariance [d, d] of a dense retriever's item vectors."""
 
     mean: Floats
     covariance: Floats
 
     @classmethod
-    def of(cls, vectors: Scores) -> "_Moments":
+    def of(cls, vectors: Scores) -> "Moments":
+        """Moments of vectors float32 [items, d]."""
         mean = vectors.mean(axis=0, dtype=np.float64)
         second = (vectors.T @ vectors).astype(np.float64) / len(vectors)
         return cls(mean, second - np.outer(mean, mean))
@@ -69,7 +70,7 @@ class _Moments:
         """Mean and deviation over the catalogue of each query's scores, without computing them."""
         exact = queries.astype(np.float64)
         variance = np.einsum("ud,de,ue->u", exact, self.covariance, exact, optimize=True)
-        return exact @ self.mean, np.sqrt(np.maximum(variance, 0.0))
+        return (exact * self.mean).sum(axis=1), np.sqrt(np.maximum(variance, 0.0))
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Blend:
     weights: Mapping[str, float]
     cold: npt.NDArray[np.bool_]
     intercept: float = 0.0
-    _moments: dict[str, _Moments] = field(default_factory=dict)
+    _moments: dict[str, Moments] = field(default_factory=dict)
     _stacked: list[Scores] = field(default_factory=list)
 
     @property
@@ -109,85 +110,119 @@ class Blend:
             self._stacked.append(np.hstack([*dense, self.cold[:, None].astype(np.float32)]))
         return self._stacked[0]
 
-    def queries(self, histories: Histories) -> Scores:
-        """Weighted queries of the dense parts side by side, and the intercept, float32 [users, d + 1]."""
-        columns = []
-        for name, weight in self.active.items():
-            part = self.parts[name]
-            if isinstance(part, DenseRetriever):
-                queries = part.queries(histories)
-                _, deviation = self._moments_of(name, part).of_scores(queries)
-                columns.append(queries * _scale(weight, deviation)[:, None])
-        return np.hstack([*columns, np.full((len(histories), 1), self.intercept, np.float32)])
-
-    def sparse_scores(self, histories: Histories) -> csr_matrix:
-        """Weighted scores of the sparse parts, sparse float32 [users, items]."""
-        total = csr_matrix((len(histories), self.items), dtype=np.float32)
-        for name, weight in self.active.items():
-            part = self.parts[name]
-            if not isinstance(part, DenseRetriever):
-                scores = part.sparse_scores(histories)
-                _, deviation = _row_moments(scores)
-                total = total + scores.multiply(_scale(weight, deviation)[:, None]).tocsr()
-        return total
+    def read(self, histories: Histories) -> "BlendScores":
+        """Scores of a block of histories, each part's queries computed once."""
+        parts = {name: self._read(name, histories) for name in self.active}
+        return BlendScores(self, len(histories), parts)
 
     def scores(self, histories: Histories) -> Scores:
         """Sums over the parts up to a constant for each user, float32 [users, items]."""
-        scores: Scores = self.queries(histories) @ self.candidates.T
-        sparse = self.sparse_scores(histories).tocoo()
-        scores[sparse.row, sparse.col] += sparse.data
-        return scores
+        return self.read(histories).catalogue()
 
-    def exact_scores(self, histories: Histories, items: npt.NDArray[np.int64]) -> Floats:
-        """Scores of some items, float64 [users, k], the same to the bit in any batch; items: [users, k].
-
-        A matrix product's last bits depend on the row: `scores` of a batch and of one user may differ.
-        """
-        queries = self.queries(histories).astype(np.float64)
-        dense = (queries[:, None] * self.candidates[items]).sum(axis=2)
-        rows = np.repeat(np.arange(len(items)), items.shape[1])
-        sparse = np.asarray(self.sparse_scores(histories)[rows, items.ravel()], dtype=np.float64)
-        exact: Floats = dense + sparse.reshape(items.shape) - self.centre(histories)[:, None]
-        return exact
-
-    def standardised(self, name: str, histories: Histories, items: npt.NDArray[np.int64]) -> Floats:
-        """One part's scores of some items for each user, with mean 0 and deviation 1; items: [users, k]."""
-        part = self.parts[name]
+    def _read(self, name: str, histories: Histories) -> "PartScores":
+        part, weight = self.parts[name], self.weights[name]
         if isinstance(part, DenseRetriever):
             queries = part.queries(histories)
-            mean, deviation = self._moments_of(name, part).of_scores(queries)
-            picked = np.einsum("ud,ukd->uk", queries, part.candidates[items]).astype(np.float64)
-        else:
-            scores = part.sparse_scores(histories)
-            mean, deviation = _row_moments(scores)
-            rows = np.repeat(np.arange(len(items)), items.shape[1])
-            picked = np.asarray(scores[rows, items.ravel()]).reshape(items.shape).astype(np.float64)
-        centred: Floats = (picked - mean[:, None]) * _scale(1.0, deviation)[:, None]
-        return centred
+            moments = self.moments_of(name, part).of_scores(queries)
+            return DenseScores(weight, *moments, queries, part.candidates)
+        table = part.sparse_scores(histories)
+        return SparseScores(weight, *_row_moments(table), table)
 
-    def contributions(self, histories: Histories, items: npt.NDArray[np.int64]) -> dict[str, Floats]:
-        """What each part adds to the scores of some items, float64 [users, k]; items: [users, k]."""
-        return {
-            name: weight * self.standardised(name, histories, items) for name, weight in self.active.items()
-        }
-
-    def centre(self, histories: Histories) -> Floats:
-        """What `scores` leaves out: the mean over the catalogue of each user's scores, float64 [users]."""
-        total = np.zeros(len(histories))
-        for name, weight in self.active.items():
-            part = self.parts[name]
-            if isinstance(part, DenseRetriever):
-                mean, deviation = self._moments_of(name, part).of_scores(part.queries(histories))
-            else:
-                scores = part.sparse_scores(histories)
-                mean, deviation = _row_moments(scores)
-            total += mean * _scale(weight, deviation)
-        return total
-
-    def _moments_of(self, name: str, part: DenseRetriever) -> _Moments:
+    def moments_of(self, name: str, part: DenseRetriever) -> Moments:
+        """Moments of a dense part's item vectors, computed once."""
         if name not in self._moments:
-            self._moments[name] = _Moments.of(part.candidates)
+            self._moments[name] = Moments.of(part.candidates)
         return self._moments[name]
+
+
+@dataclass(frozen=True)
+class PartScores:
+    """One part's scores of users, as a blend adds them: weight * (score - mean) / deviation.
+
+    mean, deviation: of each user's scores over the catalogue, float64 [users].
+    """
+
+    weight: float
+    mean: Floats
+    deviation: Floats
+
+    @property
+    def scale(self) -> Scores:
+        """Weight / deviation of each user, float32 [users]; 0 where all scores are equal."""
+        scale = np.where(self.deviation > 1e-9, self.weight / np.maximum(self.deviation, 1e-9), 0.0)
+        return scale.astype(np.float32)
+
+    def picked(self, items: npt.NDArray[np.int64]) -> Floats:
+        """The part's own scores of some items, float64 [users, k]; items: [users, k]."""
+        raise NotImplementedError
+
+    def contribution(self, items: npt.NDArray[np.int64]) -> Floats:
+        """What the part adds to the blend's scores of some items, float64 [users, k]; items: [users, k]."""
+        added: Floats = (self.picked(items) - self.mean[:, None]) * self.scale[:, None]
+        return added
+
+
+@dataclass(frozen=True)
+class DenseScores(PartScores):
+    """Scores of a dense part; queries: float32 [users, d], candidates: float32 [items, d]."""
+
+    queries: Scores
+    candidates: Scores
+
+    def picked(self, items: npt.NDArray[np.int64]) -> Floats:
+        """Scalar products without a matrix product, whose last bits depend on the row."""
+        sums: Floats = (self.queries[:, None].astype(np.float64) * self.candidates[items]).sum(axis=2)
+        return sums
+
+
+@dataclass(frozen=True)
+class SparseScores(PartScores):
+    """Scores of a sparse part; table: float32 [users, items]."""
+
+    table: csr_matrix
+
+    def picked(self, items: npt.NDArray[np.int64]) -> Floats:
+        """Entries of the table."""
+        rows = np.repeat(np.arange(len(items)), items.shape[1])
+        return np.asarray(self.table[rows, items.ravel()], dtype=np.float64).reshape(items.shape)
+
+
+@dataclass(frozen=True)
+class BlendScores:
+    """Scores of users by a blend; parts: of each retriever that has a weight, by name."""
+
+    blend: Blend
+    users: int
+    parts: Mapping[str, PartScores]
+
+    def catalogue(self) -> Scores:
+        """Sums over the parts up to a constant for each user, float32 [users, items].
+
+        A matrix product's last bits depend on the row: those of a batch and of one user may differ.
+        """
+        queries = [
+            part.queries * part.scale[:, None]
+            for part in self.parts.values()
+            if isinstance(part, DenseScores)
+        ]
+        cold = np.full((self.users, 1), self.blend.intercept, np.float32)
+        scores: Scores = np.hstack([*queries, cold]) @ self.blend.candidates.T
+        for part in self.parts.values():
+            if isinstance(part, SparseScores):
+                table = part.table.tocoo()
+                scores[table.row, table.col] += table.data * part.scale[table.row]
+        return scores
+
+    def contributions(self, items: npt.NDArray[np.int64]) -> dict[str, Floats]:
+        """What each part adds to the scores of some items, float64 [users, k]; items: [users, k]."""
+        return {name: part.contribution(items) for name, part in self.parts.items()}
+
+    def total(self, items: npt.NDArray[np.int64], contributions: Mapping[str, Floats]) -> Floats:
+        """Sum of the contributions of some items, float64 [users, k], the same to the bit in any batch."""
+        total: Floats = np.asarray(self.blend.intercept * self.blend.cold[items], dtype=np.float64)
+        for contribution in contributions.values():
+            total = total + contribution
+        return total
 
 
 def _row_moments(scores: csr_matrix) -> tuple[Floats, Floats]:
@@ -197,9 +232,3 @@ def _row_moments(scores: csr_matrix) -> tuple[Floats, Floats]:
     square = np.asarray(scores.multiply(scores).sum(axis=1), dtype=np.float64).ravel() / items
     deviation: Floats = np.sqrt(np.maximum(square - mean**2, 0.0))
     return mean, deviation
-
-
-def _scale(weight: float, deviation: Floats) -> Scores:
-    """Weight / deviation; 0 where all scores are equal."""
-    scale: Scores = np.where(deviation > 1e-9, weight / np.maximum(deviation, 1e-9), 0.0).astype(np.float32)
-    return scale

@@ -1,6 +1,6 @@
 """Retrievers that count: popularity, item-kNN, sequential kNN, EASE; and content-kNN on item vectors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -139,6 +139,10 @@ class ContentKnn:
     def of(cls, vectors: npt.NDArray[np.floating[Any]], *, decay: float = 0.8) -> "ContentKnn":
         """Content-kNN of vectors [items, d] of any length; a vector of zeros is near to nothing."""
         return cls(_unit(vectors), decay)
+
+    def with_items(self, vectors: npt.NDArray[np.floating[Any]]) -> "ContentKnn":
+        """The same with the vectors [n, d] of new items behind the others."""
+        return replace(self, candidates=np.concatenate([self.candidates, _unit(vectors)]))
 
     def queries(self, histories: Histories) -> Scores:
         """Means of the histories' vectors, of length 1, float32 [users, d]; zero for an empty history."""

@@ -1,6 +1,7 @@
 """Recommender: lists of items for users or histories, and items similar to one, from a run's retriever."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import polars as pl
 
 from qarm.core.item_index import ItemIndex
 from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError
+from qarm.quantizer.versions.archive import appended
 from qarm.recommender.retrieval.blend import Blend, DenseRetriever
 from qarm.recommender.retrieval.evaluation import first_items
 from qarm.recommender.retrieval.histories import Histories
-from qarm.recommender.retrieval.new_items import with_new_items
+from qarm.recommender.retrieval.new_items import check_codes, with_new_items
 from qarm.recommender.retrieval.storage import StoredRetriever, read_retriever
 
 __all__ = ["Recommendation", "Recommendations", "Recommender"]
@@ -82,23 +85,35 @@ class Recommender:
             ArtifactError: the run has no finished retriever, or a damaged one.
         """
         folder = Path(folder)
-        recommender = cls(read_retriever(folder / "retriever"))
-        codes = folder / "codes" / "codes.parquet"
-        return recommender.with_codes(Codes.read(codes)) if codes.is_file() else recommender
+        recommender, codes = cls(read_retriever(folder / "retriever")), folder / "codes"
+        if not (codes / "codes.parquet").is_file():
+            return recommender
+        return recommender.with_codes(Codes.read(codes / "codes.parquet"), appended(codes))
 
     def __repr__(self) -> str:
         weights = ", ".join(f"{name} {weight:g}" for name, weight in self.blend.active.items())
         return f"Recommender({len(self.item_ids):,} items, {len(self.users):,} users, {weights})"
 
-    def with_codes(self, codes: Codes) -> "Recommender":
-        """The same with the coded items that it does not know yet, at the end of the catalogue."""
+    def with_codes(self, codes: Codes, vectors: Embeddings | None = None) -> "Recommender":
+        """The same with the coded items that it does not know yet, at the end of the catalogue.
+
+        Args:
+            codes: of any items. vectors: aligned ones of the new items, for content-kNN.
+
+        Raises:
+            ArtifactError: the retriever was trained on other codes.
+            InputError: codes or vectors of other sizes than the retriever reads.
+        """
+        check_codes(self.blend, self.item_ids, codes)
         new = [row for row, item in enumerate(codes.item_ids) if item not in self.index]
-        if new:
-            self.blend = with_new_items(self.blend, codes, new)
-            self.item_ids += [codes.item_ids[row] for row in new]
-            self.index = ItemIndex(self.item_ids)
-            self.recent = np.concatenate([self.recent, np.zeros(len(new), np.int64)])
-        return self
+        if not new:
+            return self
+        wide = copy(self)
+        wide.blend = with_new_items(self.blend, codes, new, vectors)
+        wide.item_ids = self.item_ids + [codes.item_ids[row] for row in new]
+        wide.index = ItemIndex(wide.item_ids)
+        wide.recent = np.concatenate([self.recent, np.zeros(len(new), np.int64)])
+        return wide
 
     # ---- lists ----------------------------------------------------------------------------------
 
@@ -167,7 +182,8 @@ class Recommender:
         self, block: Histories, users: int, k: int, allowed: npt.NDArray[np.bool_], *, repeat: bool
     ) -> list[list[Recommendation]]:
         """Lists of a block of histories."""
-        scores = self.blend.scores(block)
+        read = self.blend.read(block)
+        scores = read.catalogue()
         empty = block.lengths == 0
         scores[empty] = np.log1p(self.recent).astype(np.float32)
         scores[:, ~allowed] = -np.inf
@@ -175,11 +191,12 @@ class Recommender:
             scores[block.owners(), block.items] = -np.inf
         best = first_items(scores, k + SPARE)
         reachable = np.take_along_axis(scores, best, axis=1) > -np.inf
-        values = np.where(empty[:, None], np.log1p(self.recent)[best], self.blend.exact_scores(block, best))
+        parts = read.contributions(best)
+        values = np.where(empty[:, None], np.log1p(self.recent)[best], read.total(best, parts))
         values[~reachable] = -np.inf
         order = np.lexsort((best, -values))[:, :k]
         best, values = (np.take_along_axis(part, order, axis=1) for part in (best, values))
-        parts = self.blend.contributions(block, best)
+        parts = {name: np.take_along_axis(part, order, axis=1) for name, part in parts.items()}
         lists = []
         for user in range(users):
             count = int((values[user] > -np.inf).sum())

@@ -81,10 +81,13 @@ def test_shrinkage_weighs_an_id_by_its_clicks() -> None:
 
 def test_new_items_are_scored_as_items_with_the_same_codes_and_no_id() -> None:
     model = trained(CONFIG.model_copy(update={"fields": ["rq"]}))
-    model.add_items(content().codes[[5]])
-    scores = model.scores(Histories.of([[3, 4]]))
-    assert scores.shape == (1, ITEMS + 1)
+    beyond = content().codes[[5]] + 1000  # no item of the training had such codes
+    wide = model.with_items(np.concatenate([content().codes[[5]], beyond]))
+    scores = wide.scores(Histories.of([[3, 4]]))
+    assert scores.shape == (1, ITEMS + 2)
     assert scores[0, ITEMS] == pytest.approx(scores[0, 5], rel=1e-5)
+    assert scores[0, ITEMS + 1] == 0
+    assert model.scores(Histories.of([[3, 4]])).shape == (1, ITEMS)
 
 
 @pytest.mark.parametrize("kind", ["pool", "attention"])

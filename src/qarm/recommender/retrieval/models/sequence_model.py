@@ -1,5 +1,6 @@
 """Sequence model: histories and candidates from one table of item vectors, compared by cosine."""
 
+from copy import copy
 from pathlib import Path
 from typing import Self
 
@@ -128,19 +129,28 @@ class SequenceModel(RetrievalModel):
         return logits
 
     @torch.no_grad()
-    def add_items(self, codes: npt.NDArray[np.int64]) -> None:
-        """New items behind the catalogue, without ids: vectors from their codes alone.
+    def with_items(
+        self, codes: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32] | None = None
+    ) -> "SequenceModel":
+        """The same with new items behind the catalogue, without ids: vectors from their contents alone.
+
+        Codes beyond the tables, which no item of the training had, add nothing.
 
         Args:
-            codes: int64 [n, levels + nearest], the columns that the model reads; n items of similarity 0 with
-                everything where it reads none.
+            codes: int64 [n, levels + nearest], the columns that the model reads. vectors: fixed ones,
+                float32 [n, d], read where the model reads such.
         """
         table, candidates = self._frozen()
-        vectors = table.new_zeros(len(codes), self.shape.dim)
+        added = table.new_zeros(len(codes), self.shape.dim)
         if self.items.code is not None:
-            vectors = self.items.code.parts(torch.from_numpy(codes)).sum(1)
-        self._vectors = torch.cat([table, vectors])
-        self._candidates = torch.cat([candidates, self.compared(vectors)])
+            given = torch.from_numpy(codes)
+            added = self.items.code.widened(given).parts(given).sum(1)
+        if self.items.project is not None and vectors is not None:
+            added = added + self.items.project(torch.from_numpy(vectors))
+        wide = copy(self)
+        wide._vectors = torch.cat([table, added])
+        wide._candidates = torch.cat([candidates, self.compared(added)])
+        return wide
 
     def support(self, history: npt.NDArray[np.int32], item: int) -> Scores:
         """Similarity of each event's item and an item, float32 [events]."""
