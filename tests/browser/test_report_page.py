@@ -1,6 +1,7 @@
 """The report in a real browser, from its file."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ def test_the_report_opens_offline_and_leads_to_the_explorer(page: Page, run: Pat
     expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
     expect(page.locator(".js-plotly-plot")).to_have_count(5)
     assert {url.split(":")[0] for url in asked} <= {"file", "data"}
+    expect(page.locator("#verdict .outcome").first).to_have_text(re.compile("^(pass|warn|fail)$"))
+    expect(page.locator("#verdict .figures li")).to_have_count(4)
     for section in ("done", "results", "pairs", "alignment", "retrieval", "codes", "tree", "origin"):
         expect(page.locator(f"h2#{section}")).to_be_visible()
     pictures = page.locator(".tree img")

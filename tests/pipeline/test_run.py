@@ -1,6 +1,7 @@
 """The whole story on a tiny world: artefacts, skipping, killing, leaking, coding new items."""
 
 import hashlib
+import html
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ import pytest
 from pydantic import ValidationError
 
 from qarm.cli import main
+from qarm.cli.output import print_results
 from qarm.config import Config, load_config
 from qarm.core.atomic_io import read_json, write_json
 from qarm.core.parallel.torchrun import Processes
@@ -30,7 +32,9 @@ from qarm.pipeline import run as pipeline_run
 from qarm.quantizer.versions.lifecycle import append_items
 from qarm.recommender.code_embedding import read_pool
 from qarm.recommender.ranking.model import Ranker
+from qarm.report.verdict import run_verdict
 from qarm.schemas import SCHEMAS, schema_of
+from qarm.schemas.results import Summary
 
 SMALL = {
     "pairs.user2item.epochs": "2",
@@ -213,6 +217,23 @@ def test_a_finished_comparison_comes_into_the_report(run: Path, world: Path, tmp
     assert 'id="chart-uniform-all"' in page
     assert "Comparison by the protocol" not in (run / "report" / "index.html").read_text()
     assert all(done.fresh for done in run_stages(config_of(world), copy))
+
+
+def test_terminal_page_and_json_have_the_same_verdict(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_results(run)
+    printed = capsys.readouterr().out
+    page = html.unescape((run / "report" / "index.html").read_text())
+    verdict = Summary.model_validate(read_json(run / "report" / "summary.json")).verdict
+    assert verdict is not None
+    assert f"verdict: {verdict.outcome}. {verdict.sentence}" in printed
+    for finding in verdict.findings:
+        assert finding.sentence in printed
+        assert finding.sentence in page
+    assert page.index(verdict.sentence) < page.index('<ol class="strip"') < page.index('<h2 id="results">')
+    # a report of an earlier qarm has none; it is made of the run's figures
+    bare = Summary.model_validate(read_json(run / "report" / "summary.json"))
+    bare.verdict = None
+    assert run_verdict(bare, run) == verdict
 
 
 def test_the_report_names_every_file_with_its_hash(run: Path) -> None:

@@ -29,7 +29,7 @@ def test_pairs_codes_and_collisions_as_tables() -> None:
     quality["sources"] = {"item2item": source | {"lift": lift}, "user2item": source}
     quality["overlap"] = {"pairs": 0, "share": {}}
     _, first, second = pair_lines(PairQuality.model_validate(quality))
-    assert first == ["item2item", "12,345", "90", "90.00 %", "2.18 [1.94, 2.41]", "-", "-"]
+    assert first == ["Swing", "12,345", "90", "90.00 %", "2.18 [1.94, 2.41]", "-", "-"]
     assert second[4:] == ["-", "-", "-"]
     level: dict[str, float] = dict.fromkeys(("utilisation", "entropy", "gini", "energy_left"), 0.5)
     level |= {"level": 1, "width": 64, "used": 60, "dead": 4, "perplexity": 1.5}

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from qarm.core.atomic_io import read_model
 from qarm.core.parallel.ranks import rank
 
 if TYPE_CHECKING:
@@ -53,7 +54,12 @@ def print_figures(step: str, path: Path, figures: Mapping[str, object], *, as_js
 
 
 def print_results(out: Path) -> None:
-    """Table of the results of a run, and where its report is."""
-    from qarm.report.tables import results_table
+    """Table of the results of a run, the verdict, and where the report is."""
+    from qarm.core.text_tables import aligned_table
+    from qarm.report.tables import result_lines
+    from qarm.report.verdict import run_verdict, verdict_lines
+    from qarm.schemas.results import Summary
 
-    print(f"\n{results_table(out)}\n\nreport: {out / 'report' / 'index.html'}")
+    summary = read_model(out / "report" / "summary.json", Summary)
+    verdict = "\n".join(verdict_lines(run_verdict(summary, out)))
+    print(f"\n{aligned_table(result_lines(summary))}\n\n{verdict}\n\nreport: {out / 'report' / 'index.html'}")

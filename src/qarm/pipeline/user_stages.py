@@ -64,11 +64,14 @@ def report(run: Run, work: Path) -> Mapping[str, Figure]:
     from qarm.report.render import render_report
     from qarm.report.seed_summary import summarize
     from qarm.report.tree import tree_content
+    from qarm.report.verdict import verdict_of
+    from qarm.report.verdict_figures import read_figures
 
     codes = Codes.read(run.folder / "codes" / "codes.parquet")
     tree = CodeTree(codes)
     raw, aligned = (Embeddings.read(run.folder / name) for name in (RAW, VECTORS))
     summary = summarize(read_model(run.folder / "recommender" / "results.json", Results).rows)
+    summary.verdict = verdict_of(read_figures(run.folder))
     write_json(work / "summary.json", summary)
     write_json(work / "tree.json", tree_content(tree, run.catalog))
     write_json(work / "explorer.json", explorer_items(tree, codes, run.catalog, raw=raw, aligned=aligned))

@@ -83,14 +83,14 @@ def interval_points(
 
 def alignment_chart(steps: Sequence[AlignStep]) -> go.Figure:
     """Loss of alignment on training and validation pairs by step."""
-    figure = _by_step(steps, {"loss": "loss", "valid_loss": "valid loss"})
+    figure = _by_step(steps, {"loss": "training pairs", "valid_loss": "held-out pairs"})
     figure.update_layout(title="Alignment loss by step", xaxis_title="step", yaxis_title="loss, nats")
     return figure
 
 
 def recall_chart(steps: Sequence[AlignStep]) -> go.Figure:
     """Recall of held-out pairs by step, before and after alignment."""
-    figure = _by_step(steps, {"raw_recall": "raw recall@10", "valid_recall": "valid recall@10"})
+    figure = _by_step(steps, {"raw_recall": "before training", "valid_recall": "after the step"})
     figure.update_layout(title="Recall of held-out pairs by step", xaxis_title="step", yaxis_title="share")
     return figure
 

@@ -4,6 +4,8 @@ import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
+from qarm.report.labels import label
+
 __all__ = ["chart", "environment"]
 
 CONFIG = {"displayModeBar": False, "responsive": True}
@@ -11,13 +13,15 @@ INK, COLOURS = "#1d2a35", ("#2d7d5a", "#b0771d", "#4f7cb8", "#a15c8a")
 
 
 def environment() -> Environment:
-    """Jinja environment of the templates."""
-    return Environment(
+    """Jinja environment of the templates; the filter `label` gives words for a key."""
+    made = Environment(
         loader=PackageLoader("qarm.report", "templates"),
         autoescape=select_autoescape(["html", "j2"]),
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["label"] = label
+    return made
 
 
 def chart(figure: go.Figure, *, first: bool = False, height: int = 320) -> Markup:

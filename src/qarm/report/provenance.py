@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qarm.core.run_folder import read_manifest
-from qarm.report.tables import leaves
+from qarm.core.stage_timing import read_timing
+from qarm.errors import ArtifactError
+from qarm.report.tables import leaves, named_figures
 
 __all__ = ["DID", "ORDER", "StageProvenance", "stages_done"]
 
@@ -14,16 +16,21 @@ DID = {
     "encoder": "Aligned the encoder with those pairs (batch-contrastive).",
     "embeddings": "Gave every item a vector before and after alignment, and judged both on later clicks.",
     "codes": "Fitted the codebooks on items of the training part, and coded every item.",
+    "retriever": "Fitted the retrievers over the whole catalogue, and judged them on the test part.",
     "recommender": "Trained the ranker's variants, and judged them on the test part.",
 }
 ORDER = tuple(DID)
 
 
 class StageProvenance(NamedTuple):
-    """A finished stage: its folder, what it did, its row counts, settings, and hashes of inputs and files."""
+    """A finished stage: its folder, what it did, its row counts, settings, and hashes of inputs and files.
+
+    seconds: that it took; None where its times were damaged.
+    """
 
     folder: str
     did: str
+    seconds: float | None
     rows: list[tuple[str, str]]
     config: list[tuple[str, str]]
     inputs: list[tuple[str, str]]
@@ -37,7 +44,8 @@ def stages_done(run: Path) -> list[StageProvenance]:
         StageProvenance(
             folder=folder,
             did=DID[folder],
-            rows=leaves(manifest.rows),
+            seconds=_seconds(run / folder),
+            rows=named_figures(manifest.rows),
             config=leaves(manifest.config),
             inputs=sorted(manifest.inputs.items()),
             files=sorted(manifest.outputs.items()),
@@ -45,3 +53,10 @@ def stages_done(run: Path) -> list[StageProvenance]:
         for folder, manifest in manifests
         if manifest is not None
     ]
+
+
+def _seconds(folder: Path) -> float | None:
+    try:
+        return read_timing(folder).seconds
+    except ArtifactError:
+        return None

@@ -8,6 +8,7 @@ from qarm.report.comparison import ComparisonContent, comparison_content
 from qarm.report.explorer import explorer_page
 from qarm.report.page import chart, environment
 from qarm.report.provenance import stages_done
+from qarm.report.verdict import run_verdict
 from qarm.schemas.base import Check
 from qarm.schemas.codes import CodeQuality
 from qarm.schemas.comparison import Compared
@@ -45,17 +46,18 @@ def _content(run: Path, work: Path) -> dict[str, object]:
     metrics = (run / "encoder" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     steps = [AlignStep.model_validate_json(line) for line in metrics]
     return {
+        "verdict": run_verdict(summary, run),
         "stages": stages_done(run),
         "results": tables.result_lines(summary),
         "differences": [d for d in summary.differences if d.metric == "auc"],
         "against": summary.against,
-        "check": tables.leaves(read_model(run / "check" / "check.json", Check).content()),
-        "pairs": {"sources": tables.pair_lines(pairs), "all": tables.leaves(pairs.content())},
+        "check": tables.named_figures(read_model(run / "check" / "check.json", Check).content()),
+        "pairs": {"sources": tables.pair_lines(pairs), "all": tables.named_figures(pairs.content())},
         "codes": {
             "levels": tables.level_lines(codes),
             "collisions": tables.collision_lines(codes),
             "agreement": tables.agreement_lines(codes),
-            "all": tables.leaves(codes.content()),
+            "all": tables.named_figures(codes.content()),
             "quality": codes,
         },
         "retrieval": {

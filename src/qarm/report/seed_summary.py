@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from qarm.schemas.results import Difference, Mean, Row, Summary
 
-__all__ = ["METRICS", "summarize"]
+__all__ = ["METRICS", "Metric", "paired_difference", "summarize"]
 
 Metric = Literal["auc", "uauc", "gauc", "logloss"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -42,6 +42,24 @@ def summarize(rows: Sequence[Row], *, against: str = "id") -> Summary:
             if variant != against and len(bases) == len(runs):
                 differences += [_difference(metric, runs, bases) for metric in METRICS]
     return Summary(against=against, confidence=CONFIDENCE, means=means, differences=differences)
+
+
+def paired_difference(
+    rows: Sequence[Row], variant: str, *, against: str, part: str, metric: Metric
+) -> Difference | None:
+    """Difference of two variants on a slice, seed by seed; None where one of them has no figure.
+
+    A baseline draws nothing and stands under one seed: it is compared with every seed of the variant.
+    """
+    runs = [row for row in rows if (row.variant, row.slice) == (variant, part)]
+    bases = {row.seed: row for row in rows if (row.variant, row.slice) == (against, part)}
+    if len(bases) == 1:
+        bases = dict.fromkeys((row.seed for row in runs), *bases.values())
+    paired = [row for row in runs if row.seed in bases]
+    if not paired:
+        return None
+    found = _difference(metric, paired, [bases[row.seed] for row in paired])
+    return None if found.mean is None else found
 
 
 def _mean(rows: Sequence[Row]) -> Mean:

@@ -1,10 +1,9 @@
 """Tables of the report as lines of texts: results by variant, pairs, codes, vectors, and figures by name."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from qarm.core.atomic_io import read_model
-from qarm.core.text_tables import aligned_table, figure_text, interval_text, percent_text
+from qarm.core.text_tables import figure_text, interval_text, percent_text
+from qarm.report.labels import label
 from qarm.schemas.codes import CodeQuality
 from qarm.schemas.encoder import Card, EmbeddingQuality, Neighbours
 from qarm.schemas.pairs import PairQuality
@@ -18,10 +17,10 @@ __all__ = [
     "hit_lines",
     "leaves",
     "level_lines",
+    "named_figures",
     "neighbour_cards",
     "pair_lines",
     "result_lines",
-    "results_table",
 ]
 
 COLUMNS = (
@@ -38,11 +37,6 @@ Lines = list[list[str]]
 
 
 # ---- results ------------------------------------------------------------------------------------
-
-
-def results_table(run: Path) -> str:
-    """Text table of a finished run's results, from `report/summary.json`."""
-    return aligned_table(result_lines(read_model(run / "report" / "summary.json", Summary)))
 
 
 def result_lines(summary: Summary) -> Lines:
@@ -72,7 +66,7 @@ def pair_lines(quality: PairQuality) -> Lines:
         lift, category = source.lift, source.category
         lines.append(
             [
-                name,
+                label(name),
                 _text(source.pairs),
                 _text(source.items),
                 percent_text(source.items_share),
@@ -87,7 +81,7 @@ def pair_lines(quality: PairQuality) -> Lines:
 def level_lines(quality: CodeQuality) -> Lines:
     """A header and a row per level of codes."""
     rows = [[_text(getattr(level, name)) for name in LEVELS] for level in quality.levels]
-    return [[name.replace("_", " ") for name in LEVELS], *rows]
+    return [[label(name) for name in LEVELS], *rows]
 
 
 def collision_lines(quality: CodeQuality) -> Lines:
@@ -155,6 +149,11 @@ def neighbour_cards(neighbours: Neighbours) -> list[dict[str, list[tuple[str, Ca
 
 
 # ---- any JSON -----------------------------------------------------------------------------------
+
+
+def named_figures(content: object) -> list[tuple[str, str]]:
+    """Numbers and short texts of nested JSON, each with its name in words."""
+    return [(label(key), text) for key, text in leaves(content)]
 
 
 def leaves(content: object, prefix: str = "") -> list[tuple[str, str]]:

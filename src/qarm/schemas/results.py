@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from qarm.schemas.base import FORMAT, Count, Schema, Share
+from qarm.schemas.verdict import Verdict
 
 __all__ = ["Baselines", "Cell", "Epoch", "Figures", "RankerShape", "Results", "Row", "Summary"]
 
@@ -152,9 +153,13 @@ class Difference(Schema):
 
 
 class Summary(Schema):
-    """`report/summary.json`: means over seeds, and paired differences with their interval."""
+    """`report/summary.json`: means over seeds, paired differences with their interval, and the verdict.
+
+    verdict: None where an earlier qarm wrote none.
+    """
 
     against: str
     confidence: Share
     means: list[Mean]
     differences: list[Difference]
+    verdict: Verdict | None = None
