@@ -4,8 +4,8 @@
     python benchmarks/planted.py examples/demo.yaml --root WORLD --out RUN
 
 On each slice: GAUC of the planted truth, and the share of the gap
-between `id` and the truth that each variant recovers, users resampled (95 %). With `--into NAME` the table
-also takes the place of what stands between `<!-- planted-NAME -->` and `<!-- /planted-NAME -->` in
+between `id` and the truth that each variant recovers, with 95 % over users and seeds. With `--into NAME`
+the table also takes the place of what stands between `<!-- planted-NAME -->` and `<!-- /planted-NAME -->` in
 docs/results.md.
 """
 
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from qarm.comparison.bootstrap import UserBootstrap
 from qarm.comparison.compare import seed_run
 from qarm.comparison.results import slices_of
 from qarm.comparison.seed_run import SeedRun
+from qarm.comparison.two_way_intervals import TwoWayIntervals
 from qarm.comparison.variants import DEFAULT, parse_variant
 from qarm.config import load_config
 from qarm.core.atomic_io import read_model, write_text
@@ -56,7 +56,7 @@ def lines(arguments: argparse.Namespace) -> list[list[str]]:
     seeds = finished(arguments.config, arguments.out, arguments.root)
     methods = [variant.name for variant in seeds[0].variants]
     table = [[f"share of the gap between `{arguments.base}` and the planted truth", *SLICES]]
-    slices = [bootstrap(seeds, methods, part, arguments.root) for part in SLICES]
+    slices = [intervals(seeds, methods, part, arguments.root) for part in SLICES]
     for method in [*methods, TRUTH]:
         shares = [each.recovered(method, arguments.base, TRUTH) for each in slices]
         texts = [interval_text(share.mean, (share.low, share.high), form="+.4f") for share in shares]
@@ -72,8 +72,8 @@ def finished(path: Path, out: Path, root: Path) -> list[SeedRun]:
     return [seed_run(run, out / "compare", variants, seed=seed) for seed in seeds]
 
 
-def bootstrap(seeds: list[SeedRun], methods: list[str], part: str, world: Path) -> UserBootstrap:
-    """Users of a slice's rows with uniform negatives, resampled: every method and the truth."""
+def intervals(seeds: list[SeedRun], methods: list[str], part: str, world: Path) -> TwoWayIntervals:
+    """Intervals over users and seeds of a slice's rows with uniform negatives: every method and the truth."""
     each = {method: [] for method in [*methods, TRUTH]}
     for seed in seeds:
         rows = seed.evaluation.test[KIND]
@@ -81,7 +81,7 @@ def bootstrap(seeds: list[SeedRun], methods: list[str], part: str, world: Path) 
         scores = {method: seed.scores(method)[KIND] for method in methods} | {TRUTH: truth(rows, world)}
         for method, values in scores.items():
             each[method].append(grouped_auc(names(rows)[chosen], rows.labels[chosen], values[chosen]))
-    return UserBootstrap(each, weighted=True)
+    return TwoWayIntervals(each, weighted=True)
 
 
 def names(rows: Examples) -> np.ndarray:

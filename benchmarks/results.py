@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from qarm.comparison.tables import answer_lines, catalogue_lines, comparison_tables, gain_text
+from qarm.comparison.tables import answer_lines, catalogue_lines, comparison_tables, gain_text, verdict
 from qarm.core.atomic_io import read_model, write_text
 from qarm.core.text_tables import figure_text, markdown_table
 from qarm.errors import InputError
@@ -43,9 +43,11 @@ def section(name: str, results: Compared, timing: ComparedTiming) -> Iterator[st
     yield (
         f"{len(results.seeds)} seeds, {timing.seconds / 60:.0f} minutes, threads: {timing.threads}, "
         f"{timing.processor}. The smallest effect that this set could show: "
-        f"{primary.smallest_effect:.4f} of GAUC. **Primary: {primary.method} minus {primary.against}, "
+        f"{figure_text(primary.smallest_effect)} of GAUC. "
+        f"**Primary: {primary.method} minus {primary.against}, "
         f"{gain_text(primary)}.** Every slice and variant: [results/{name}.md](results/{name}.md)."
     )
+    yield from filter(None, [verdict(results)])
     yield markdown_table(answer_lines(results))
     for negatives in dict.fromkeys(entry.negatives for entry in results.means):
         yield slices(results, negatives, primary.against)

@@ -31,7 +31,16 @@ def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_variant_and_anchor_has_its_figures(finished: Path) -> None:
     results = read_json(finished / "compare" / "results.json")
     methods = {entry["method"] for entry in results["means"]}
-    assert methods == {*DEFAULT, "popularity", "item-kNN", "content-kNN"}
+    anchors = {"popularity", "item-kNN", "content-kNN", "sequential kNN", "EASE", "ALS"}
+    assert methods == {*DEFAULT, *anchors}
+    assert results["edition"] == 2
+    assert results["left_out"] == ["like-rate: the log has no labels 0"]
+    assert {answer["negatives"] for answer in results["answers"]} == {"uniform", "popular"}
+    warm = [gain for gain in results["differences"] if gain["slice"] == "warm" and gain["against"] == "id"]
+    ahead = [gain for gain in warm if gain["method"] in anchors and gain["low"] > 0]
+    assert [g for g in results["anchors_ahead"] if g["against"] == "id"] == [
+        gain for gain in ahead if gain["measure"] == "gauc"
+    ]
     assert {entry["negatives"] for entry in results["means"]} == {"uniform", "popular"}
     assert {"all", "warm", "cold", "L1", "L6", "short histories"} <= {e["slice"] for e in results["means"]}
     assert results["primary"]["method"] == "id+rq+vq"

@@ -111,7 +111,10 @@ def _claim(out: Path, run: Run) -> None:
     if file.is_file():
         kept = read_model(file, ComparedKey)
         if kept.key != comparison_key(settings, read, version=kept.format):
-            raise InputError(f"{out} holds a comparison of other data or settings; give another --out")
+            raise InputError(
+                f"{out} holds a comparison of other data or settings; give another --out, or, "
+                "where the first edition of docs/protocol.md began it, compare.edition=1"
+            )
     write_json(file, key)
 
 

@@ -1,23 +1,26 @@
 """Results of the comparison from the scores of all seeds: means, spreads, paired differences, Holm."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from qarm.comparison.bootstrap import POWER, UserBootstrap, holm
 from qarm.comparison.code_sources import FREQUENCY_GROUPS, training_frequency_groups
+from qarm.comparison.item_clusters import ItemClusters
+from qarm.comparison.questions import answered
 from qarm.comparison.seed_run import UNTRAINED, SeedRun
+from qarm.comparison.two_way_intervals import TwoWayIntervals, holm
 from qarm.recommender.examples import Examples
 from qarm.recommender.metrics import UserAuc, auc, calibration, grouped_auc, logloss
 from qarm.recommender.ranking.full_catalogue import FIGURES
-from qarm.schemas.comparison import CatalogueFigures, CatalogueGain, Compared, Gain, Means, Primary
+from qarm.schemas.comparison import CatalogueFigures, CatalogueGain, Compared, Gain, GainKey, Means
 
 __all__ = ["compare_seeds", "slices_of"]
 
 LENGTHS = ("short", "middle", "long")
+ASKED = ("all", "warm", "cold")  # slices of the questions, whose intervals are computed over items too
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
@@ -25,9 +28,10 @@ Ints = npt.NDArray[np.int64]
 
 
 class Rows(NamedTuple):
-    """Test rows of one seed on one slice: user numbers, labels and a method's scores, [n] each."""
+    """Test rows of one seed on one slice: user numbers, items, labels and a method's scores, [n] each."""
 
     users: Ints
+    items: npt.NDArray[np.int32]
     labels: npt.NDArray[np.generic]
     scores: Floats
 
@@ -69,22 +73,14 @@ def compare_seeds(seeds: Sequence[SeedRun], *, primary: tuple[str, str]) -> Comp
     numbers = _user_numbers(seeds)
     means: list[Means] = []
     gains: list[Gain] = []
+    ahead: list[Gain] = []
     for kind in seeds[0].evaluation.test:
-        scores = [{m: seed.scores(m)[kind] for m in methods} for seed in seeds]
-        rows = [seed.evaluation.test[kind] for seed in seeds]
-        users = [_users_of(examples, numbers) for examples in rows]
-        slices = [slices_of(seed, examples) for seed, examples in zip(seeds, rows, strict=True)]
-        for part in slices[0]:
-            by_method = {
-                method: [
-                    Rows(user[found[part]], examples.labels[found[part]], score[method][found[part]])
-                    for user, examples, found, score in zip(users, rows, slices, scores, strict=True)
-                ]
-                for method in methods
-            }
-            part_means, part_gains = _slice(kind, part, by_method, against)
-            means += part_means
-            gains += part_gains
+        for part, by_method in _slices(seeds, methods, kind, numbers):
+            judged = _slice(kind, part, by_method, against)
+            means += judged.means
+            gains += judged.gains
+            if part == "warm":
+                ahead += _anchors_ahead(judged, names, seeds[0].anchors, primary[1])
     catalogue, catalogue_gains = _catalogue(methods, seeds, numbers, against)
     main, tested = _tests(gains, primary, next(iter(seeds[0].evaluation.test)))
     return Compared(
@@ -94,7 +90,33 @@ def compare_seeds(seeds: Sequence[SeedRun], *, primary: tuple[str, str]) -> Comp
         differences=[*gains, *catalogue_gains],
         primary=main,
         holm=tested,
+        edition=seeds[0].config.compare.edition,
+        answers=answered(gains),
+        anchors_ahead=ahead,
+        left_out=list(seeds[0].left_out),
     )
+
+
+def _slices(
+    seeds: Sequence[SeedRun], methods: Sequence[str], kind: str, numbers: Mapping[str, int]
+) -> Iterator[tuple[str, dict[str, list[Rows]]]]:
+    """Rows of every slice, by method, for each seed."""
+    scores = [{method: seed.scores(method)[kind] for method in methods} for seed in seeds]
+    rows = [seed.evaluation.test[kind] for seed in seeds]
+    users = [_users_of(examples, numbers) for examples in rows]
+    slices = [slices_of(seed, examples) for seed, examples in zip(seeds, rows, strict=True)]
+    for part in slices[0]:
+        each = list(zip(users, rows, [found[part] for found in slices], scores, strict=True))
+        yield (
+            part,
+            {
+                method: [
+                    Rows(user[own], examples.items[own], examples.labels[own], score[method][own])
+                    for user, examples, own, score in each
+                ]
+                for method in methods
+            },
+        )
 
 
 def _against(names: Sequence[str], primary: tuple[str, str]) -> list[str]:
@@ -103,16 +125,37 @@ def _against(names: Sequence[str], primary: tuple[str, str]) -> list[str]:
     return [name for name in dict.fromkeys(wanted) if name in names]
 
 
-def _slice(
-    kind: str, part: str, rows: Mapping[str, Sequence[Rows]], against: Sequence[str]
-) -> tuple[list[Means], list[Gain]]:
+class Judged(NamedTuple):
+    """Means and differences of all methods on one slice, and the intervals that they come from."""
+
+    means: list[Means]
+    gains: list[Gain]
+    difference: Callable[[str, str], Gain]
+
+
+def _slice(kind: str, part: str, rows: Mapping[str, Sequence[Rows]], against: Sequence[str]) -> Judged:
     """Means and gains of all methods on one slice; none where no user has both labels."""
-    aucs = {method: [grouped_auc(*each) for each in seeds] for method, seeds in rows.items()}
+    aucs = {
+        method: [grouped_auc(each.users, each.labels, each.scores) for each in seeds]
+        for method, seeds in rows.items()
+    }
     pooled = {method: _pooled(seeds, logits=method not in UNTRAINED) for method, seeds in rows.items()}
+    intervals: dict[Literal["gauc", "uauc"], TwoWayIntervals] = {}
+    items = ItemClusters(rows) if part in ASKED else None
+
+    def difference(method: str, base: str, measure: Literal["gauc", "uauc"] = "gauc") -> Gain:
+        found = intervals[measure].difference(method, base)
+        estimate = asdict(found)
+        if items is not None and measure == "gauc":
+            wide = found.widened(items.added(method, base))
+            estimate |= {"item_low": wide.low, "item_high": wide.high}
+        key = GainKey(negatives=kind, slice=part, method=method, against=base, measure=measure)
+        return Gain(**key.model_dump(), **estimate)
+
     if not any(len(seed) for seeds in aucs.values() for seed in seeds):
-        return [], []
-    by_rows = UserBootstrap(aucs, weighted=True)
-    by_user = UserBootstrap(aucs, weighted=False)
+        return Judged([], [], difference)
+    intervals |= {"gauc": TwoWayIntervals(aucs, weighted=True), "uauc": TwoWayIntervals(aucs, weighted=False)}
+    by_rows, by_user = intervals["gauc"], intervals["uauc"]
     means = [
         Means(
             negatives=kind,
@@ -126,23 +169,25 @@ def _slice(
         )
         for method, figures in pooled.items()
     ]
-    measures: tuple[tuple[Literal["gauc", "uauc"], UserBootstrap], ...]
-    measures = ("gauc", by_rows), ("uauc", by_user)
     gains = [
-        Gain(
-            negatives=kind,
-            slice=part,
-            method=method,
-            against=base,
-            measure=measure,
-            **asdict(bootstrap.difference(method, base)),
-        )
-        for measure, bootstrap in measures
+        difference(method, base, measure)
+        for measure in intervals
         for method in rows
         for base in against
         if base != method
     ]
-    return means, gains
+    return Judged(means, gains, difference)
+
+
+def _anchors_ahead(judged: Judged, names: Sequence[str], anchors: Sequence[str], base: str) -> list[Gain]:
+    """Anchors minus the base, and minus the best variant, where the interval lies above zero."""
+    variants = {entry.method: entry.gauc for entry in judged.means if entry.method in names}
+    if not variants:
+        return []
+    best = max(variants, key=lambda name: variants[name])
+    pairs = [(anchor, name) for name in dict.fromkeys((base, best)) if name in names for anchor in anchors]
+    gains = (judged.difference(anchor, name) for anchor, name in pairs)
+    return [gain for gain in gains if gain.low > 0]
 
 
 def _catalogue(
@@ -155,9 +200,9 @@ def _catalogue(
         each = {m: [_catalogue_figure(seed, m, column, numbers) for seed in seeds] for m in methods}
         if not any(len(seed) for seed in each[methods[0]]):
             continue
-        bootstrap = UserBootstrap(each, weighted=False)
+        intervals = TwoWayIntervals(each, weighted=False)
         for method in methods:
-            figures[method][name] = bootstrap.mean(method)
+            figures[method][name] = intervals.mean(method)
         if name.startswith("recall"):
             gains += [
                 CatalogueGain(
@@ -166,7 +211,7 @@ def _catalogue(
                     measure="recall",
                     method=method,
                     against=base,
-                    **asdict(bootstrap.difference(method, base)),
+                    **asdict(intervals.difference(method, base)),
                 )
                 for base in against
                 for method in methods
@@ -198,7 +243,7 @@ def _users_of(rows: Examples, numbers: Mapping[str, int]) -> Ints:
 def _pooled(seeds: Sequence[Rows], *, logits: bool) -> Pooled:
     """AUC over all rows, and logloss and calibration where the scores are logits, averaged over seeds."""
     values: dict[str, list[float]] = {"auc": [], "logloss": [], "calibration": []}
-    for _, labels, scores in seeds:
+    for _, _, labels, scores in seeds:
         exact = scores.astype(np.float64)
         measured = {"auc": auc(labels, scores)}
         if logits:
@@ -214,9 +259,7 @@ def _pooled(seeds: Sequence[Rows], *, logits: bool) -> Pooled:
     )
 
 
-def _tests(
-    gains: Sequence[Gain], primary: tuple[str, str], kind: str
-) -> tuple[Primary | None, dict[str, bool]]:
+def _tests(gains: Sequence[Gain], primary: tuple[str, str], kind: str) -> tuple[Gain | None, dict[str, bool]]:
     """The primary comparison, and Holm's decision on each other difference in GAUC over all items."""
     overall = [g for g in gains if (g.slice, g.measure, g.negatives) == ("all", "gauc", kind)]
     main = next((g for g in overall if (g.method, g.against) == primary), None)
@@ -226,6 +269,4 @@ def _tests(
         if (pair := frozenset((gain.method, gain.against))) not in pairs:  # each pair once
             pairs.add(pair)
             others[f"{gain.method} minus {gain.against}"] = gain.p
-    if main is None:
-        return None, holm(others)
-    return Primary(**dict(main), smallest_effect=POWER * main.error), holm(others)
+    return main, holm(others)

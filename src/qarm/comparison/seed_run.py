@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from qarm.comparison.code_sources import CodeSources
+from qarm.comparison.rivals.anchors import Anchors
 from qarm.comparison.rivals.torch_rechub import DIN, Rival, fit_rival, score_rival
 from qarm.comparison.variants import Variant
 from qarm.comparison.windows import Windows, sample_users
@@ -19,7 +20,6 @@ from qarm.config import Config, RankerConfig, features_of
 from qarm.core.atomic_io import atomic, write_json
 from qarm.data.codes import Codes
 from qarm.data.interactions import Log
-from qarm.recommender.baselines import best_likeness, item_knn, likeness, popularity
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
 from qarm.recommender.item_features import ItemTable, item_table
 from qarm.recommender.metrics import prior_of
@@ -32,7 +32,7 @@ from qarm.schemas.comparison import ComparedCell
 __all__ = ["UNTRAINED", "EvaluationRows", "SeedRun"]
 
 CATALOGUE = "catalogue"
-UNTRAINED = ("popularity", "item-kNN", "content-kNN")  # anchors whose scores are no logits
+UNTRAINED = Anchors.NAMES  # anchors whose scores are no logits
 WIDEST = 512
 VALID_EVENTS = 5_000  # events for early stopping; more cost time and change its decision little
 
@@ -267,17 +267,27 @@ class SeedRun:
     # ---- anchors --------------------------------------------------------------------------------
 
     @cached_property
+    def _counting(self) -> Anchors:
+        return Anchors(
+            self.windows.split.train,
+            self._training_events,
+            self.evaluation.valid,
+            lambda: self.sources.raw,
+            explicit=self.windows.split.explicit,
+            seed=self.seed,
+        )
+
+    @cached_property
     def _anchors(self) -> dict[str, Callable[[], Scorer]]:
-        anchors: dict[str, Callable[[], Scorer]] = {
-            "popularity": lambda: partial(popularity, self._training_events),
-            "item-kNN": lambda: partial(item_knn, self._training_events),
-            "content-kNN": self._by_content,
-        }
+        anchors = self._counting.scorers(self.config.compare.edition)
         return anchors | {DIN: self._by_rival} if self.config.compare.peer else anchors
 
-    def _by_content(self) -> Scorer:
-        raw = self.sources.raw
-        return partial(likeness, raw, kind=best_likeness(raw, self.evaluation.valid))
+    @property
+    def left_out(self) -> list[str]:
+        """Anchors that are not run, with the reason."""
+        if self.config.compare.edition == 1:
+            return []
+        return [f"{name}: {reason}" for name, reason in self._counting.left_out.items()]
 
     def _by_rival(self) -> Scorer:
         settings = self.config.ranker

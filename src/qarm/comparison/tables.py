@@ -1,48 +1,36 @@
 """Markdown tables of the comparison: means by slice, differences with intervals, answers to questions."""
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
+from qarm.comparison.questions import answered, gains_by_key
 from qarm.core.text_tables import figure_text, interval_text, markdown_table
-from qarm.schemas.comparison import CatalogueFigures, CatalogueGain, Compared, Estimate, Gain, Means
+from qarm.schemas.comparison import (
+    Answered,
+    CatalogueFigures,
+    CatalogueGain,
+    Compared,
+    Estimate,
+    Gain,
+    Means,
+)
 
 __all__ = [
-    "Answer",
     "answer_lines",
-    "answers",
     "catalogue_lines",
     "comparison_summary",
     "comparison_tables",
     "gain_text",
+    "verdict",
 ]
 
 MEASURES = ("auc", "logloss", "calibration")
-
-
-class Question(NamedTuple):
-    """Whether `method` minus `against`, on a slice, is above zero."""
-
-    text: str
-    method: str
-    against: str
-    part: str = "all"
-
-
-class Answer(NamedTuple):
-    """A question, the methods compared, the difference, and yes, no or unclear.
-
-    yes: the interval lies above zero; no: below; unclear: it contains zero.
-    """
-
-    text: str
-    compared: str
-    difference: Gain
-    word: str
+FIRST_KINDS = ("labels", "uniform")  # negatives of the test rows that need no mention
 
 
 def comparison_tables(results: Compared) -> str:
     """The primary comparison, the questions answered, means by slice, and differences in GAUC."""
-    parts = [_primary(results), _answers(results), _search(results)]
+    left_out = f"Anchors left out: {'; '.join(results.left_out)}." if results.left_out else ""
+    parts = [verdict(results), _primary(results), _answers(results), _search(results), left_out]
     for kind in dict.fromkeys(entry.negatives for entry in results.means):
         means = [entry for entry in results.means if entry.negatives == kind]
         for part in dict.fromkeys(entry.slice for entry in means):
@@ -57,31 +45,44 @@ def comparison_summary(results: Compared) -> str:
     """The primary comparison and the means over all items."""
     first = results.means[0]
     rows = [m for m in results.means if (m.negatives, m.slice) == (first.negatives, first.slice)]
-    return f"{_primary(results)}\n\n{_means(rows)}"
+    return "\n\n".join(part for part in (verdict(results), _primary(results), _means(rows)) if part)
 
 
-def answers(results: Compared, *, negatives: str | None = None) -> list[Answer]:
-    """Answers by the intervals of differences in GAUC; a question is left out where a method is missing.
-
-    negatives: kind of negatives of the test rows; default: the first, which is the primary one.
-    """
-    kind = negatives or results.means[0].negatives
-    gains = {
-        (gain.method, gain.against, gain.slice): gain
-        for gain in results.differences
-        if isinstance(gain, Gain) and gain.measure == "gauc" and gain.negatives == kind
-    }
-    return [
-        Answer(question.text, _compared(question), gain, _word(gain))
-        for question in _questions()
-        if (gain := gains.get((question.method, question.against, question.part)))
-    ]
+def verdict(results: Compared) -> str:
+    """The set cannot support the claim where an anchor is ahead of a variant; nothing where none is."""
+    if not results.anchors_ahead:
+        return ""
+    losses = "; ".join(
+        f"{gain.method} is ahead of {gain.against} by {gain_text(gain)} ({gain.negatives})"
+        for gain in results.anchors_ahead
+    )
+    return f"**This set cannot support the claim.** On warm items, in GAUC: {losses}."
 
 
 def answer_lines(results: Compared) -> list[list[str]]:
-    """A header and a row per question."""
-    rows = [[a.text, a.compared, gain_text(a.difference), a.word] for a in answers(results)]
-    return [["question", "compared", "GAUC, 95 % interval", "answer"], *rows]
+    """A header and a row per question and kind of negatives."""
+    gains = gains_by_key(results.differences)
+    rows = [
+        [
+            answer.question,
+            _compared(answer),
+            gain_text(gain := gains[answer.negatives, answer.method, answer.against, answer.slice]),
+            _item_text(gain),
+            figure_text(gain.smallest_effect),
+            answer.word,
+        ]
+        for answer in results.answers or answered(results.differences)
+    ]
+    over = "users and seeds" if _two_way(results) else "users alone"
+    header = [
+        "question",
+        "compared",
+        f"GAUC, 95 % over {over}",
+        "over items too",
+        "smallest effect",
+        "answer",
+    ]
+    return [header, *rows]
 
 
 def catalogue_lines(entries: Sequence[CatalogueFigures], title: str = "") -> list[list[str]]:
@@ -95,27 +96,21 @@ def gain_text(gain: Estimate | None) -> str:
     return "" if gain is None else interval_text(gain.mean, gain.interval, form="+.4f")
 
 
-def _questions(main: str = "id+rq+vq") -> Iterator[Question]:
-    yield Question("Do the codes say something, beyond further parameters?", main, f"{main}@placebo")
-    yield Question("Do codes beside ids beat ids alone?", main, "id")
-    yield Question("Do they beat the aligned vector as a fixed input?", main, "id+frozen")
-    yield Question("Do they with a search of the history by code?", f"{main}+cross", "id+frozen")
-    yield Question("Do codes of aligned vectors beat those of unaligned ones?", main, f"{main}@raw")
-    yield Question("Do cold items gain?", main, "id", "cold")
-    yield Question("Do warm items gain?", main, "id", "warm")
-    yield Question("Do codes without ids beat ids?", "rq+vq", "id")
-    yield Question("Do codes lose nothing without ids?", "rq+vq", main)
+def _compared(answer: Answered) -> str:
+    part = "" if answer.slice == "all" else f", {answer.slice} items"
+    kind = "" if answer.negatives in FIRST_KINDS else f", {answer.negatives} negatives"
+    return f"{answer.method} minus {answer.against}{part}{kind}"
 
 
-def _compared(question: Question) -> str:
-    part = "" if question.part == "all" else f", {question.part} items"
-    return f"{question.method} minus {question.against}{part}"
+def _item_text(gain: Gain) -> str:
+    if gain.item_low is None or gain.item_high is None:
+        return ""
+    return f"[{gain.item_low:+.4f}, {gain.item_high:+.4f}]"
 
 
-def _word(gain: Gain) -> str:
-    if gain.low > 0:
-        return "yes"
-    return "no" if gain.high < 0 else "unclear"
+def _two_way(results: Compared) -> bool:
+    """Whether the intervals are over users and seeds; an earlier qarm resampled users alone."""
+    return any(gain.df is not None for gain in results.differences)
 
 
 def _primary(results: Compared) -> str:
@@ -126,8 +121,9 @@ def _primary(results: Compared) -> str:
     stand = len(results.holm) - len(falls)
     return (
         f"Primary: {primary.method} minus {primary.against}, GAUC, all items: {gain_text(primary)}; "
-        f"the smallest effect that this set could show is {primary.smallest_effect:.4f}. "
-        f"{len(results.seeds)} seeds.\n\n"
+        f"the smallest effect that this set could show is {figure_text(primary.smallest_effect)}. "
+        f"{len(results.seeds)} seeds, protocol edition {results.edition}, intervals over "
+        f"{'users and seeds' if _two_way(results) else 'users alone'}.\n\n"
         f"Of {len(results.holm)} other differences in GAUC over all items {stand} stand at 5 % after "
         f"Holm's correction; these do not: {'; '.join(falls) or 'none'}."
     )
@@ -135,7 +131,10 @@ def _primary(results: Compared) -> str:
 
 def _answers(results: Compared) -> str:
     lines = answer_lines(results)
-    return markdown_table(lines) if len(lines) > 1 else ""
+    if len(lines) == 1:
+        return ""
+    note = f"yes, no: at 5 % after Holm's correction over these {len(lines) - 1} questions"
+    return f"{markdown_table(lines)}\n\n{note}"
 
 
 def _search(results: Compared) -> str:

@@ -257,6 +257,7 @@ class CompareConfig(Section):
     The primary result is the difference of the two variants of `primary`, first minus second.
     """
 
+    edition: Literal[1, 2] = 2  # of docs/protocol.md; 1 goes on with a comparison that was begun by it
     variants: list[str] = Field(default=[])  # with `@` and `id-wide` as in docs/protocol.md
     # each for its own cold items, negatives, encoder, codebooks and ranker
     seeds: list[Seed] = Field(default=[0, 1, 2, 3, 4], min_length=1)

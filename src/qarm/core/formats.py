@@ -1,6 +1,7 @@
 """Format versions of manifests, saved settings and rankers, with a reader for each older version.
 
-Format 1 left settings out that were added after it, as long as they had their default.
+Format 1 left settings out that were added after it, as long as they had their default. Format 2 holds every
+setting that there was; one that was added since is read as the value that its absence meant.
 """
 
 import json
@@ -29,6 +30,7 @@ UNSAID_IN_1: dict[str, str] = RANKER_ONLY | {
     "ranker.missing_codes": "0.0",
     "compare.judged_users": "0",
 }
+LATER: dict[str, str] = {"compare.edition": "1"}  # settings added to format 2, and what their absence meant
 
 
 def upgraded(content: Mapping[str, JsonValue], settings: str = "config") -> dict[str, JsonValue]:
@@ -42,12 +44,11 @@ def upgraded(content: Mapping[str, JsonValue], settings: str = "config") -> dict
         ArtifactError: a later version of qarm wrote it.
     """
     version = content.get("format", 1)
-    if version == FORMAT:
-        return dict(content)
-    if version != 1:
+    if version not in (1, FORMAT):
         raise ArtifactError(f"format {version}, need at most {FORMAT}; read it with the qarm that wrote it")
-    full = settings_from_1(SETTINGS.validate_python(content[settings]))
-    return {"format": FORMAT, **content, settings: full}
+    full = SETTINGS.validate_python(content[settings])
+    full = settings_from_1(full) if version == 1 else json.loads(json.dumps(full))
+    return {**content, "format": FORMAT, settings: _completed(full, LATER)}
 
 
 def settings_from_1(settings: Settings) -> Settings:
@@ -56,10 +57,17 @@ def settings_from_1(settings: Settings) -> Settings:
     for name, value in UNSAID_IN_1.items():
         if name in RANKER_ONLY and "ranker" not in full:
             continue
-        parent, key = _parent(full, name)
+        _completed(full, {name: value})
+    return full
+
+
+def _completed(settings: Settings, values: Mapping[str, str]) -> Settings:
+    """The settings, in place, with these values where their section is there and they are not."""
+    for name, value in values.items():
+        parent, key = _parent(settings, name)
         if parent is not None:
             parent.setdefault(key, json.loads(value))
-    return full
+    return settings
 
 
 def _parent(settings: Settings, name: str) -> tuple[Settings | None, str]:
@@ -72,13 +80,15 @@ def _parent(settings: Settings, name: str) -> tuple[Settings | None, str]:
 
 
 def comparison_key(settings: Settings, tables: list[str], *, version: int = FORMAT) -> str:
-    """The key of a comparison's folder in a format: a hash of its settings and tables."""
-    if version == 1:
-        settings = SETTINGS.validate_json(json.dumps(settings))
-        for name, value in UNSAID_IN_1.items():
-            parent, key = _parent(settings, name)
-            if parent is not None and parent.get(key) == json.loads(value):
-                del parent[key]
+    """The key of a comparison's folder in a format: a hash of its settings and tables.
+
+    Settings that were added later count once they differ from what their absence meant.
+    """
+    settings = SETTINGS.validate_json(json.dumps(settings))
+    for name, value in (LATER if version == FORMAT else UNSAID_IN_1 | LATER).items():
+        parent, key = _parent(settings, name)
+        if parent is not None and parent.get(key) == json.loads(value):
+            del parent[key]
     return digest({"settings": settings, "tables": tables})
 
 

@@ -8,6 +8,7 @@ from qarm.schemas.base import Count, Schema, Share
 from qarm.schemas.results import Epoch
 
 __all__ = [
+    "Answered",
     "CatalogueFigures",
     "CatalogueGain",
     "Compared",
@@ -16,8 +17,8 @@ __all__ = [
     "ComparedTiming",
     "Estimate",
     "Gain",
+    "GainKey",
     "Means",
-    "Primary",
     "Rung",
     "Searched",
     "Setting",
@@ -72,13 +73,21 @@ class Means(Schema):
 
 
 class Estimate(Schema):
-    """A figure averaged over seeds: 95 % interval, standard error and two-sided p from resampled users."""
+    """A figure averaged over seeds: 95 % interval, standard error and two-sided p, over users and seeds.
+
+    df: degrees of freedom; None where an earlier qarm resampled users alone. smallest_effect: the difference
+    that has 80 % power. item_low, item_high: the interval over items too, where it was computed.
+    """
 
     mean: float
     low: float
     high: float
     error: float
     p: Share
+    df: float | None = None
+    smallest_effect: float | None = None
+    item_low: float | None = None
+    item_high: float | None = None
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -114,10 +123,15 @@ class CatalogueGain(Estimate, CatalogueKey):
     """A method's recall over the whole catalogue minus another's."""
 
 
-class Primary(Gain):
-    """The primary comparison; smallest_effect: the least difference that has 80 % power."""
+class Answered(GainKey):
+    """A question, the methods compared, and its answer.
 
-    smallest_effect: float
+    word: yes or no where the difference is above or below zero at 5 % after Holm's correction over all
+    questions, else unclear.
+    """
+
+    question: str
+    word: Literal["yes", "no", "unclear"]
 
 
 class CatalogueFigures(Schema):
@@ -158,12 +172,18 @@ class Compared(Schema):
 
     primary: of the two variants of `compare.primary`, in GAUC over all items; holm: by difference in GAUC
     over all items, whether it is significant at 5 % after Holm's correction; search: where one was made.
+    edition: of the protocol. answers: to its questions. anchors_ahead: anchors minus a variant on warm items,
+    where the interval lies above zero. left_out: anchors that were not run, with the reason.
     """
 
     seeds: list[int]
     catalogue: list[CatalogueFigures]
     means: list[Means]
     differences: list[Gain | CatalogueGain]
-    primary: Primary | None
+    primary: Gain | None
     holm: dict[str, bool]
     search: Searched | None = None
+    edition: Count = 1
+    answers: list[Answered] = Field(default=[])
+    anchors_ahead: list[Gain] = Field(default=[])
+    left_out: list[str] = Field(default=[])
