@@ -6,7 +6,8 @@
 RUN is a finished run folder, whose codes are read; INTERACTIONS has user_id, item_id and timestamp. Every
 process goes through the same batches and takes its share of their events, as `qarm train` does under
 torchrun; what differs is that a table's rows are divided among the processes, so that ids and codes may have
-more rows than one of them can hold. TorchRec is no dependency of qarm: `pip install torchrec fbgemm-gpu`.
+more rows than one of them can hold. TorchRec is no dependency of qarm: `pip install torchrec fbgemm-gpu`, on
+a machine without a GPU `fbgemm-gpu-cpu`, of the versions made for the torch that is installed (1.8 for 2.13).
 """
 
 import argparse

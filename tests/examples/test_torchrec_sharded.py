@@ -1,10 +1,12 @@
-"""examples/torchrec_sharded.py without TorchRec: rows by key, a logit by hand, learning, its message."""
+"""examples/torchrec_sharded.py: rows by key, a logit by hand, learning with whole and with divided tables."""
 
+import re
 import sys
 from collections.abc import Callable
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,6 +81,23 @@ def test_it_learns_with_whole_tables(example: ModuleType, toy: Toy, tmp_path: Pa
     losses = example.main([str(tmp_path), str(tmp_path / "log.parquet"), "--plain", "--epochs", "6"])
     assert len(losses) == 6
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_it_learns_with_tables_that_two_processes_divide(
+    toy: Toy, torchrun: Callable[..., Any], tmp_path: Path
+) -> None:
+    if find_spec("torchrec") is None or find_spec("fbgemm_gpu") is None:
+        pytest.skip("torchrec and fbgemm_gpu are not installed")
+    log, codes, _ = toy
+    (tmp_path / "codes").mkdir()
+    codes.write(tmp_path / "codes" / "codes.parquet")
+    log.frame.select("user_id", "item_id", timestamp="time").write_parquet(tmp_path / "log.parquet")
+    script = Path(__file__).parents[2] / "examples" / "torchrec_sharded.py"
+    printed = torchrun(script, tmp_path, tmp_path / "log.parquet", "--epochs", "6").stdout
+    losses = re.findall(r"epoch (\d)  loss (\d\.\d{4})", printed)  # of both, in any order
+    first, last = ([float(loss) for epoch, loss in losses if epoch == one] for one in "05")
+    assert len(first) == len(last) == 2
+    assert max(last) < 0.8 * min(first)
 
 
 def test_without_torchrec_it_says_what_to_do(
