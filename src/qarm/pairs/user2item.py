@@ -10,6 +10,7 @@ from qarm.data.interactions import Log
 from qarm.errors import Problems
 from qarm.pairs.matrix_factorization import factorized
 from qarm.pairs.trigger_search import NONE, similar_triggers
+from qarm.pairs.two_tower import two_tower
 
 __all__ = ["user2item"]
 
@@ -41,7 +42,7 @@ def user2item(
         changes: fields of `User2ItemConfig` in place of those of `settings`: `model`, "two_tower"
             (`qarm.pairs.two_tower`), or "als" or "bpr" of the package `implicit`
             (`qarm.pairs.matrix_factorization`); `dim`, numbers per vector; `epochs` over the clicks; of
-            two_tower alone `batch`, clicks per step, each other's negatives, `temperature`, which divides the
+            two_tower alone `batch`, clicks per step, `temperature`, which divides the
             cosines before the softmax, and `max_steps`, where training ends even if epochs are left; `lr`,
             step size of Adam in two_tower and of gradient descent in bpr.
 
@@ -62,8 +63,6 @@ def user2item(
     users = clicks["user_id"].rle_id().to_numpy()
     items = clicks["item_id"].cast(pl.Enum(item_ids)).to_physical().to_numpy().astype(np.int32)
     if chosen.model == "two_tower":
-        from qarm.pairs.two_tower import two_tower  # torch takes a second to import
-
         vectors = two_tower(users, items, chosen, seed=seed)
     else:
         vectors = factorized(chosen, users, items, seed=seed)
