@@ -213,3 +213,22 @@ def test_a_name_that_is_not_utf8_is_refused(ending: str, tmp_path: Path) -> None
     path.write_bytes(b"item_id\na\n")
     with pytest.raises(InputError, match=r"caf\\udce9.*: the name is not UTF-8; rename the file"):
         read_table(path)
+
+
+@pytest.mark.parametrize(
+    ("ending", "separator"), [("csv", ";"), ("csv", "\t"), ("csv", "|"), ("tsv", ","), ("tsv", ";")]
+)
+def test_the_header_says_what_separates_its_columns(tmp_path: Path, ending: str, separator: str) -> None:
+    rows = [["id", "title", "price"], ["007", "lamp, oak", "1,10"], ["008", "", "2"]]
+    if separator == ",":
+        rows = [[value.replace(",", ".") for value in row] for row in rows]
+    path = tmp_path / f"items.{ending}"
+    path.write_text("\ufeff" + "\n".join(separator.join(row) for row in rows) + "\n", encoding="utf-8")
+    table = read_table(path, ["id", rows[0][1], "price"])
+    assert table.names == rows[0]
+    assert table.frame.rows() == [tuple(rows[1]), ("008", None, "2")]
+
+
+def test_one_column_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "ids.csv").write_text("id\n1;2\n")
+    assert read_table(tmp_path / "ids.csv").frame["id"].to_list() == ["1;2"]

@@ -23,6 +23,7 @@ FRAME = "frame"
 # polars panics on some damaged files; a PanicException is no Exception.
 UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, UnicodeError, MemoryError)
 NO_TEXT = "\ufffd"  # what is not UTF-8 is read as
+SEPARATORS = (";", "\t", "|", ",")  # of files whose header has none of what their ending promises
 ARROW_FILE = b"ARROW1"  # how a file of the Arrow IPC format begins; a stream begins otherwise
 
 
@@ -183,9 +184,7 @@ def _field(name: str, schema: pl.Schema) -> pl.Expr | None:
 
 
 def _read_csv(part: Part, columns: list[str] | None) -> tuple[pl.DataFrame, list[str]]:
-    separator = "\t" if part.kind == "tsv" else ","
-
-    def query(encoding: str) -> pl.LazyFrame:
+    def query(encoding: str, separator: str) -> pl.LazyFrame:
         return pl.scan_csv(
             part.place,
             separator=separator,
@@ -194,17 +193,29 @@ def _read_csv(part: Part, columns: list[str] | None) -> tuple[pl.DataFrame, list
             encoding=encoding,  # type: ignore[arg-type]
         )
 
-    schema = query("utf8-lossy").collect_schema()
+    separator = "\t" if part.kind == "tsv" else ","
+    schema = query("utf8-lossy", separator).collect_schema()
+    if (other := _other_separator(schema.names())) is not None:
+        separator, schema = other, query("utf8-lossy", other).collect_schema()
     twice = [name for name in columns or () if f"{name}_duplicated_0" in schema]
     if twice:
         raise InputError(f"{part.place}: several columns {shown(twice)}; give each a name of its own")
     try:
-        rows = _chosen(query("utf8"), schema, columns).collect()
+        rows = _chosen(query("utf8", separator), schema, columns).collect()
     except pl.exceptions.ComputeError as error:
         if "utf" not in str(error).lower():
             raise
-        rows = _without_damage(_chosen(query("utf8-lossy"), schema, columns).collect(), part)
+        rows = _without_damage(_chosen(query("utf8-lossy", separator), schema, columns).collect(), part)
     return rows, schema.names()
+
+
+def _other_separator(names: Sequence[str]) -> str | None:
+    """What separates the columns of a header that would else be one column; None where it is one or many."""
+    if len(names) != 1:
+        return None
+    counts = {separator: names[0].count(separator) for separator in SEPARATORS}
+    most = max(SEPARATORS, key=lambda separator: counts[separator])
+    return most if counts[most] else None
 
 
 def _without_damage(rows: pl.DataFrame, part: Part) -> pl.DataFrame:
