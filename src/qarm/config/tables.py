@@ -128,7 +128,7 @@ class ItemsTable(Section):
     )  # Parquet, CSV, JSON Lines or Arrow; a file, folder, pattern or address
     id: str = "item_id"  # column of item ids, text or integers
     text: list[str] = ["title", "description"]  # columns joined, in this order, to the item's text
-    # column of paths inside the table's folder, or of file contents; null: no pictures
+    # column of paths inside the table's folder, file contents, structs of both, or lists; null: no pictures
     image: str | None = "image_path"
     audio: str | None = "audio_path"  # the same for sounds
 

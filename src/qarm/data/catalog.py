@@ -2,15 +2,23 @@
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import polars as pl
 
 from qarm.core.atomic_io import sha256_file
 from qarm.core.tables import Table, TableColumns, as_ids, as_texts, media_folder, read_table, rows_hash
+from qarm.data.media_columns import (
+    MediaCell,
+    check_paths,
+    media_column,
+    paths_of,
+    sources_of,
+    without_bad,
+)
 from qarm.errors import InputError, Problems, shown
 
 __all__ = ["MEDIA", "MODALITIES", "Catalog", "as_catalog", "read_catalog"]
@@ -23,8 +31,9 @@ MEDIA = ("image", "audio")
 class Catalog:
     """Content of the items, without any interaction.
 
-    frame: item_id str (distinct), text str, image and audio str (a path) or binary (the file itself),
-    null where an item lacks the modality, every item having at least one; rows in file order.
+    frame: item_id str (distinct), text str, image and audio str (a path), binary (the file itself) or, where
+    items have several pictures, lists of structs with `bytes` and `path`; null where an item lacks the
+    modality, every item having at least one; rows in file order.
     folder: media paths resolve against it and do not leave it.
     """
 
@@ -58,16 +67,24 @@ class Catalog:
             )
         return replace(self, frame=frame)
 
-    def without_media(self, *, images: Collection[str] = (), sounds: Collection[str] = ()) -> "Catalog":
+    def without_media(
+        self,
+        *,
+        images: Collection[str] = (),
+        sounds: Collection[str] = (),
+        numbers: Mapping[str, Sequence[int]] | None = None,
+    ) -> "Catalog":
         """Catalogue without the pictures and sounds of the given item ids.
+
+        Args:
+            images, sounds: item ids.
+            numbers: from 0, which pictures of an item go, where it has several and the others stay.
 
         Raises:
             InputError: an item would have no modality left.
         """
-        frame = self.frame
-        for name, bad in (("image", images), ("audio", sounds)):
-            left_out = pl.col("item_id").is_in(list(bad))
-            frame = frame.with_columns(pl.when(~left_out).then(pl.col(name)).alias(name))
+        frame = without_bad(self.frame, "image", images, numbers or {})
+        frame = without_bad(frame, "audio", sounds, {})
         empty = _without_content(frame)
         if empty:
             raise InputError(
@@ -90,8 +107,7 @@ class Catalog:
 
     def media_digest(self) -> str:
         """SHA-256 over the names and contents of all media files; a missing file counts as "missing"."""
-        paths = [self.frame[name] for name in MEDIA if self.frame[name].dtype == pl.String]
-        names = sorted({source for series in paths for source in series.drop_nulls()})
+        names = sorted({path for kind in MEDIA for path in paths_of(self.frame[kind])})
         with ThreadPoolExecutor() as pool:
             contents = pool.map(self._file_digest, names)
             lines = [f"{name}\0{content}\n" for name, content in zip(names, contents, strict=True)]
@@ -102,9 +118,7 @@ class Catalog:
         found = hashlib.sha256(self.media_digest().encode())
         for row in self.frame.iter_rows():
             for cell in row:
-                kind = b"-" if cell is None else b"b" if isinstance(cell, bytes) else b"s"
-                content = b"" if cell is None else cell if isinstance(cell, bytes) else cell.encode()
-                found.update(kind + len(content).to_bytes(8, "big") + content)
+                found.update(_cell_content(cell))
         return found.hexdigest()
 
     def _file_digest(self, source: str) -> str:
@@ -127,7 +141,8 @@ def read_catalog(
         table: the path of a file; or a frame of polars or pandas, an Arrow table, a `datasets.Dataset`.
         id: column of item ids, text or integers.
         text: columns joined, in order, to the item's text, one per line, empty ones left out.
-        image, audio: column of paths or of file contents; None where there are none.
+        image, audio: column of paths, of file contents, of structs with `bytes` and `path` (as Hugging Face's
+            datasets have them), or of lists of these for items with several pictures; None: there are none.
         folder: media paths are relative to it; by default the file's own, for a frame the working folder.
 
     Raises:
@@ -164,8 +179,8 @@ def as_catalog(
         ids = as_ids(ids, table=name, problems=problems)
     columns = {
         "text": _text(table, text, problems=problems),
-        "image": _media(table, image, kind="image", problems=problems),
-        "audio": _media(table, audio, kind="audio", problems=problems),
+        "image": media_column(table, image, kind="image", problems=problems),
+        "audio": media_column(table, audio, kind="audio", problems=problems),
     }
     if ids is None:
         problems.raise_any()
@@ -174,7 +189,7 @@ def as_catalog(
     if not problems.messages:
         _check_content(frame, where=name, problems=problems)
     for kind in MEDIA:
-        _check_paths(frame, kind, table=name, folder=folder, problems=problems)
+        check_paths(frame, kind, table=name, folder=folder, problems=problems)
     problems.raise_any()
     return Catalog(frame, (folder or Path()).absolute())
 
@@ -200,28 +215,6 @@ def _text(table: TableColumns, names: Sequence[str], *, problems: Problems) -> p
     return table.frame.select(pl.when(joined != "").then(joined).alias("text"))["text"]
 
 
-def _media(table: TableColumns, name: str | None, *, kind: str, problems: Problems) -> pl.Series:
-    """Column of paths or file contents, null where empty."""
-    nothing = _nothing(kind, table.frame.height)
-    if name is None:
-        return nothing
-    if name not in table.frame.columns:
-        problems.add(
-            f"{table.name}: no column {name!r} for {kind}; it has {shown(table.names, first=12)}; "
-            f"name the right one, or set {kind} to null to go without"
-        )
-        return nothing
-    found = table.column(name, problems=problems)
-    if found is None or found.dtype == pl.Null:
-        return nothing
-    series = found.alias(kind)
-    if series.dtype not in (pl.String, pl.Binary):
-        problems.add(f"{table.name}.{name}: {kind} is {series.dtype}, need paths or the files' contents")
-        return nothing
-    empty = "" if series.dtype == pl.String else b""
-    return series.to_frame().select(pl.when(pl.col(kind) != empty).then(pl.col(kind)).alias(kind))[kind]
-
-
 def _nothing(name: str, height: int) -> pl.Series:
     return pl.repeat(None, height, dtype=pl.String, eager=True).alias(name)
 
@@ -242,43 +235,16 @@ def _check_content(frame: pl.DataFrame, *, where: str, problems: Problems) -> No
         )
 
 
+def _cell_content(cell: MediaCell | None) -> bytes:
+    """Bytes that tell a cell from others: its type, its length, its content."""
+    if isinstance(cell, list):
+        parts = [_cell_content(source) for source in sources_of(cell)]
+        return b"l" + len(parts).to_bytes(8, "big") + b"".join(parts)
+    kind = b"-" if cell is None else b"b" if isinstance(cell, bytes) else b"s"
+    content = b"" if cell is None else cell if isinstance(cell, bytes) else cell.encode()
+    return kind + len(content).to_bytes(8, "big") + content
+
+
 def _without_content(frame: pl.DataFrame) -> list[str]:
     nothing = pl.all_horizontal(pl.col(name).is_null() for name in MODALITIES)
     return frame.filter(nothing)["item_id"].to_list()
-
-
-def _check_paths(
-    frame: pl.DataFrame, name: str, *, table: str, folder: Path | None, problems: Problems
-) -> None:
-    """Problems of media paths that leave the table's folder, by name or through a symbolic link."""
-    if frame[name].dtype != pl.String or frame[name].null_count() == frame.height:
-        return
-    if folder is None:
-        problems.add(
-            f"{table}: {name} holds paths, and a remote table has no folder of media; put the files' "
-            "contents into the column, or copy table and media to this machine"
-        )
-        return
-    home, inside = os.path.realpath(folder), {}
-    leaving = []
-    for item, source in frame.select("item_id", name).drop_nulls().iter_rows():
-        parent = os.path.dirname(source)  # noqa: PTH120 - far cheaper than a Path for each item
-        if parent not in inside and "\0" not in parent:
-            inside[parent] = _inside(folder / parent, home)
-        odd = "\0" in source or PurePath(source).name in ("", "..")
-        if odd or not inside.get(parent) or _link_leaves(folder, source, home):
-            leaving.append(f"{item!r}: {source!r}")
-    if leaving:
-        problems.add(
-            f"{name} paths that leave {folder}: {shown(leaving)}; paths are relative to the table, inside it"
-        )
-
-
-def _inside(path: Path, home: str) -> bool:
-    real = os.path.realpath(path)
-    return real == home or real.startswith(home.rstrip(os.sep) + os.sep)
-
-
-def _link_leaves(folder: Path, source: str, home: str) -> bool:
-    path = os.path.join(folder, source)  # noqa: PTH118
-    return os.path.islink(path) and not _inside(Path(path), home)  # noqa: PTH114

@@ -3,21 +3,23 @@
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from qarm.data.catalog import Catalog
+from qarm.data.media_columns import MediaCell, sources_of
 from qarm.data.media_decoding import HEARD_SECONDS, load_audio, load_image, read_file
 from qarm.errors import InputError, Problems, shown
 
 __all__ = ["MediaReport", "blame", "check_media", "read_media"]
 
 
-def read_media(catalog: Catalog, source: str | bytes) -> bytes:
-    """Content of a media file, from the catalogue's folder or from the table itself.
+def read_media(catalog: Catalog, cell: MediaCell) -> bytes:
+    """Content of a media file, from the catalogue's folder or from the table itself; of several the first.
 
     Raises:
         InputError: the file is missing, no regular file, unreadable or over 256 MiB.
     """
+    source = sources_of(cell)[0]
     if isinstance(source, bytes):
         return source
     return read_file(catalog.path(source), name=source)
@@ -34,12 +36,16 @@ def blame(source: str | bytes, error: InputError) -> str:
 
 @dataclass(frozen=True)
 class MediaReport:
-    """Unreadable media, item id to reason, and the number of readable ones of each kind."""
+    """Unreadable media, item id to reason, and the number of readable ones of each kind.
+
+    numbers: from 0, which pictures are unreadable, of the items that have several.
+    """
 
     images: dict[str, str]
     sounds: dict[str, str]
     image_count: int
     sound_count: int
+    numbers: dict[str, list[int]] = field(default_factory=dict)
 
     def require(self, *, most: float) -> None:
         """Refusal of media of which more than a share cannot be read.
@@ -52,10 +58,11 @@ class MediaReport:
             ("pictures", self.images, self.image_count),
             ("sounds", self.sounds, self.sound_count),
         ):
-            if bad and len(bad) > most * (len(bad) + good):
+            count = sum(len(self.numbers.get(item, (0,))) if kind == "pictures" else 1 for item in bad)
+            if count > most * (count + good):
                 named = shown([f"{item!r}: {why}" for item, why in bad.items()], first=3)
                 problems.add(
-                    f"{len(bad):,} of {len(bad) + good:,} {kind} cannot be read, need at most "
+                    f"{count:,} of {count + good:,} {kind} cannot be read, need at most "
                     f"data.max_unreadable = {most:.3g} of them: {named}; put the files back, or allow more"
                 )
         problems.raise_any()
@@ -64,18 +71,30 @@ class MediaReport:
 def check_media(catalog: Catalog) -> MediaReport:
     """Report on the media of a catalogue; every picture and sound is decoded, in threads.
 
-    `catalog.without_media(images=report.images, sounds=report.sounds)` leaves the unreadable ones out.
+    `catalog.without_media(images=report.images, sounds=report.sounds, numbers=report.numbers)` leaves the
+    unreadable ones out.
 
     Raises:
         InputError: items that have no content without their unreadable media.
     """
-    images, sounds = (dict(_unreadable(catalog, kind)) for kind in ("image", "audio"))
-    catalog.without_media(images=images, sounds=sounds)
-    counts = catalog.counts()
-    return MediaReport(images, sounds, counts["image"] - len(images), counts["audio"] - len(sounds))
+    pictures, sounds = (list(_checked(catalog, kind)) for kind in ("image", "audio"))
+    reasons: dict[str, list[str]] = {}
+    numbers: dict[str, list[int]] = {}
+    for item, number, several, why in pictures:
+        if why is not None:
+            reasons.setdefault(item, []).append(f"picture {number + 1}, {why}" if several else why)
+            if several:
+                numbers.setdefault(item, []).append(number)
+    images = {item: "; ".join(own) for item, own in reasons.items()}
+    unheard = {item: why for item, _, _, why in sounds if why is not None}
+    catalog.without_media(images=images, sounds=unheard, numbers=numbers)
+    good = [sum(why is None for *_, why in found) for found in (pictures, sounds)]
+    return MediaReport(images, unheard, *good, numbers)
 
 
-def _unreadable(catalog: Catalog, kind: str) -> Iterator[tuple[str, str]]:
+def _checked(catalog: Catalog, kind: str) -> Iterator[tuple[str, int, bool, str | None]]:
+    """Item, number of the medium, whether the item has several, and why it cannot be read, of each."""
+
     def reason(source: str | bytes) -> str | None:
         try:
             content = read_media(catalog, source)
@@ -84,11 +103,11 @@ def _unreadable(catalog: Catalog, kind: str) -> Iterator[tuple[str, str]]:
             return blame(source, error)
         return None
 
-    rows = catalog.frame.select("item_id", kind).drop_nulls()
+    cells = catalog.frame.select("item_id", kind).drop_nulls().iter_rows()
+    found = [(item, sources_of(cell)) for item, cell in cells]
+    media = [(item, number, len(own) > 1, source) for item, own in found for number, source in enumerate(own)]
     with ThreadPoolExecutor() as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's warnings about odd but readable files
-        yield from (
-            (item, why)
-            for item, why in zip(rows["item_id"], pool.map(reason, rows[kind]), strict=True)
-            if why is not None
-        )
+        reasons = pool.map(reason, (source for *_, source in media))
+        for (item, number, several, _), why in zip(media, reasons, strict=True):
+            yield item, number, several, why

@@ -75,7 +75,9 @@ class Run:
     def catalog(self) -> Catalog:
         """The catalogue without the media that `check` could not read."""
         report = read_model(self.folder / "check" / "check.json", Check)
-        return self.tables[0].without_media(images=list(report.bad_images), sounds=list(report.bad_sounds))
+        return self.tables[0].without_media(
+            images=report.bad_images, sounds=report.bad_sounds, numbers=report.bad_numbers
+        )
 
     @cached_property
     def split(self) -> Split:

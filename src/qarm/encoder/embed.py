@@ -80,7 +80,7 @@ def _content(encoder: Encoder, catalog: Catalog, version: Version) -> dict[str, 
         "towers": {name: tower.fingerprint for name, tower in encoder.towers.items()},
         "heads": fingerprint(weights),
         "items": len(catalog),
-        "catalogue": fingerprint([catalog.frame.hash_rows(seed=0).to_numpy()]),
+        "catalogue": catalog.rows_hash(),
         "version": version,
     }
 

@@ -16,8 +16,9 @@ from qarm.core.run_folder import verify
 from qarm.core.scratch import remove
 from qarm.data.catalog import Catalog
 from qarm.data.embeddings import Embeddings
-from qarm.encoder.feature_cache import FeatureCache, feature_shards, open_feature_caches, readable
+from qarm.encoder.feature_cache import FeatureCache, feature_shards, open_feature_caches
 from qarm.encoder.heads import Batch, Heads, as_batch
+from qarm.encoder.item_contents import readable
 from qarm.encoder.towers.audio import LOGMEL, LogMel
 from qarm.encoder.towers.checkpoint import Checkpoint
 from qarm.encoder.towers.image import PACKAGED_IMAGE, ImageTower

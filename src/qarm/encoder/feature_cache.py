@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from qarm.core.atomic_io import atomic
 from qarm.data.catalog import Catalog
-from qarm.data.media import blame, read_media
-from qarm.encoder.towers.tower import Tower, reads
+from qarm.encoder.item_contents import content_key, contents_of, encode_items, load_item, readable
+from qarm.encoder.towers.tower import Tower
 from qarm.errors import ArtifactError, InputError, Problems
 
 __all__ = [
@@ -26,11 +26,8 @@ __all__ = [
     "FeatureCache",
     "Features",
     "ahead",
-    "content_of",
     "feature_shards",
-    "load_item",
     "open_feature_caches",
-    "readable",
     "tower_features",
 ]
 
@@ -215,64 +212,12 @@ class _Shard:
         keys, new = self.keys[modality], self.loaded[modality]
         if not new:
             return feature_cache.take(keys)
-        values = tower.encode(list(new.values()))
+        values = encode_items(tower, list(new.values()))
         if keep:
             feature_cache.add([*new], values)
             return feature_cache.take(keys)
         rows = {key: row for row, key in enumerate(new)}
         return np.stack([values[rows[k]] if k in rows else feature_cache.take([k])[0] for k in keys])
-
-
-def readable(catalog: Catalog, name: str, tower: Tower) -> npt.NDArray[np.bool_]:
-    """Which items have something that the tower reads, bool [n]."""
-    there = [catalog.frame[modality].is_not_null().to_numpy() for modality in reads(name, tower)]
-    found: npt.NDArray[np.bool_] = np.logical_or.reduce(there)
-    return found
-
-
-def content_of(catalog: Catalog, name: str, tower: Tower, row: Mapping[str, Any]) -> Any:
-    """What a tower loads of an item: str or bytes, or for a tower of several modalities those by name.
-
-    Raises:
-        InputError: a file cannot be read, by name of the item.
-    """
-    own = reads(name, tower)
-    parts = {m: _content(catalog, m, row) for m in own if row[m] is not None}
-    return parts if own != (name,) else parts[name]
-
-
-def _content(catalog: Catalog, modality: str, row: Mapping[str, Any]) -> str | bytes:
-    source: str | bytes = row[modality]
-    if modality == "text":
-        return source
-    try:
-        return read_media(catalog, source)
-    except InputError as error:
-        raise _blamed(row, modality, blame(source, error)) from None
-
-
-def load_item(catalog: Catalog, name: str, tower: Tower, row: Mapping[str, Any], content: Any) -> Any:
-    """`tower.load(content)`, its errors with the name of the item and the file."""
-    try:
-        return tower.load(content)
-    except InputError as error:
-        media = [m for m in reads(name, tower) if m != "text" and row[m] is not None]
-        reason = blame(row[media[0]], error) if len(media) == 1 else str(error)
-        raise _blamed(row, media[0] if len(media) == 1 else name, reason) from None
-
-
-def _blamed(row: Mapping[str, Any], modality: str, reason: str) -> InputError:
-    return InputError(
-        f"item {row['item_id']!r}: {modality} {reason}; repair it, or use Catalog.without_media"
-    )
-
-
-def _key(content: Any) -> bytes:
-    """SHA-256 of a content; of several parts, over their names and hashes."""
-    if isinstance(content, Mapping):
-        lines = b"".join(name.encode() + b"\0" + _key(part) for name, part in content.items())
-        return hashlib.sha256(lines).digest()
-    return hashlib.sha256(content.encode() if isinstance(content, str) else content).digest()
 
 
 def _loader(
@@ -282,9 +227,9 @@ def _loader(
 
     def load(row: Mapping[str, Any]) -> tuple[bytes, Any] | InputError:
         try:
-            content = content_of(catalog, name, tower, row)
-            key = _key(content)
-            return key, None if key in feature_cache else load_item(catalog, name, tower, row, content)
+            contents = contents_of(catalog, name, tower, row)
+            key = content_key(contents)
+            return key, None if key in feature_cache else load_item(name, tower, row, contents)
         except InputError as error:
             return error
 

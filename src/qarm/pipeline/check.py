@@ -39,9 +39,11 @@ def check_tables(run: Run, work: Path) -> Mapping[str, Figure]:
         bad_images=media.images,
         bad_sounds=media.sounds,
     )
+    if media.numbers:
+        report.bad_numbers = media.numbers
     write_json(work / "check.json", report)
     counts = {"bad_images": len(report.bad_images), "bad_sounds": len(report.bad_sounds)}
-    return report.model_dump(exclude={"bad_images", "bad_sounds"}) | counts
+    return report.model_dump(exclude={"bad_images", "bad_sounds", "bad_numbers"}) | counts
 
 
 def check_input(config: Config) -> InputReport:

@@ -155,4 +155,4 @@ def new_items(table: Path, manifest: Manifest, *, allow_unreadable: bool = False
             f"other codes without them: {shown([f'{item!r}: {why}' for item, why in bad.items()], first=5)}; "
             "put the files back, or give --allow-unreadable"
         )
-    return catalog.without_media(images=list(found.images), sounds=list(found.sounds))
+    return catalog.without_media(images=found.images, sounds=found.sounds, numbers=found.numbers)

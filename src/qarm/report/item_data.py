@@ -12,6 +12,7 @@ from qarm.data.catalog import Catalog
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.data.media import read_media
+from qarm.data.media_columns import MediaCell
 from qarm.data.previews import short_sound, small_picture, title_of
 from qarm.encoder.evaluation.neighbour_examples import nearest
 from qarm.quantizer.code_tree import CodeTree
@@ -25,11 +26,11 @@ DECODED = 64
 
 
 class ItemContent(NamedTuple):
-    """Text and media of an item in the catalogue; a medium is a path or the file's bytes."""
+    """Text and media of an item in the catalogue; a medium is a path, the file's bytes, or several."""
 
     text: str | None = None
-    image: str | bytes | None = None
-    audio: str | bytes | None = None
+    image: MediaCell | None = None
+    audio: MediaCell | None = None
 
 
 def explorer_items(
@@ -106,7 +107,7 @@ def _start(text: str | None) -> str | None:
 
 def _media(
     catalog: Catalog,
-    sources: Mapping[str, str | bytes | None],
+    sources: Mapping[str, MediaCell | None],
     preview: Callable[[bytes], str],
     *,
     most: int,
@@ -123,7 +124,7 @@ def _media(
 
 
 def _decoded(
-    sources: Iterable[tuple[str, str | bytes]], decode: Callable[[str | bytes], str]
+    sources: Iterable[tuple[str, MediaCell]], decode: Callable[[MediaCell], str]
 ) -> Iterator[tuple[str, str]]:
     """Decoded media in batches, so that few are decoded in vain when the limit is reached."""
     rest = iter(sources)

@@ -57,7 +57,10 @@ class Timing(Schema):
 
 
 class Check(Schema):
-    """`check/check.json`; bad media by item id, with the reason."""
+    """`check/check.json`; bad media by item id, with the reason.
+
+    bad_numbers: from 0, which pictures are unreadable, of items that have several; None where none are.
+    """
 
     items: Count
     users: Count
@@ -65,3 +68,4 @@ class Check(Schema):
     unknown_interactions: Count
     bad_images: dict[str, str]
     bad_sounds: dict[str, str]
+    bad_numbers: dict[str, list[int]] | None = None

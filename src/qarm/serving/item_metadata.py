@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import soundfile
@@ -15,6 +16,7 @@ from qarm.core.run_folder import read_manifest
 from qarm.core.tables import as_texts, files_hash, is_table, media_folder, read_table
 from qarm.data.catalog import MEDIA, Catalog, as_catalog
 from qarm.data.media import read_media
+from qarm.data.media_columns import MediaCell, without_bad
 from qarm.data.media_decoding import FORMATS, UNREADABLE
 from qarm.errors import InputError, shown
 
@@ -61,14 +63,15 @@ def run_catalog(run: Path, *, columns: ItemsTable, tables: Sequence[Path] = ()) 
     """The catalogue of the first table, without the media that the run could not read; as in `item_facts`."""
     catalog = _read(_located(run, columns, tables)[0], columns)[1]
     bad = _bad(run)
-    return catalog.without_media(images=bad["image"], sounds=bad["audio"])
+    return catalog.without_media(images=bad["image"], sounds=bad["audio"], numbers=bad["numbers"])
 
 
-def _bad(run: Path) -> dict[str, list[str]]:
-    """Items whose media the run could not read, by kind."""
+def _bad(run: Path) -> dict[str, dict[str, Any]]:
+    """Media that the run could not read, by kind and item, and which pictures of items with several."""
     path = run / "check" / "check.json"
     found = read_json(path) if path.is_file() else {}
-    return {"image": list(found.get("bad_images", {})), "audio": list(found.get("bad_sounds", {}))}
+    names = {"image": "bad_images", "audio": "bad_sounds", "numbers": "bad_numbers"}
+    return {kind: found.get(name) or {} for kind, name in names.items()}
 
 
 def _located(run: Path, columns: ItemsTable, tables: Sequence[Path]) -> list[Path]:
@@ -109,18 +112,18 @@ def _copied(run: Path, catalog: Catalog, kind: str, wanted: set[str], media: Pat
     """Names of a kind's files, copied to the bundle; null where one is missing or damaged."""
     if media is None:
         return pl.repeat(None, len(catalog), dtype=pl.String, eager=True).alias(kind)
-    bad = set(_bad(run)[kind])
-    rows = catalog.frame.select("item_id", kind).iter_rows()
+    bad = _bad(run)
+    left = without_bad(catalog.frame, kind, bad[kind], bad["numbers"] if kind == "image" else {})
     names = [
-        _copy(catalog, source, kind, media) if source and item in wanted and item not in bad else None
-        for item, source in rows
+        _copy(catalog, cell, kind, media) if cell and item in wanted else None
+        for item, cell in left.select("item_id", kind).iter_rows()
     ]
     return pl.Series(kind, names, dtype=pl.String)
 
 
-def _copy(catalog: Catalog, source: str | bytes, kind: str, media: Path) -> str | None:
+def _copy(catalog: Catalog, cell: MediaCell, kind: str, media: Path) -> str | None:
     try:
-        content = read_media(catalog, source)
+        content = read_media(catalog, cell)
         ending = _image_format(content) if kind == "image" else _sound_format(content)
     except (InputError, soundfile.LibsndfileError, *UNREADABLE):
         return None

@@ -22,8 +22,9 @@ from qarm.encoder.alignment.model import AlignmentModel
 from qarm.encoder.alignment.pair_dataset import read_pairs
 from qarm.encoder.alignment.trainer import train
 from qarm.encoder.encoder import Encoder, open_towers
-from qarm.encoder.feature_cache import Features, open_feature_caches, readable, tower_features
+from qarm.encoder.feature_cache import Features, open_feature_caches, tower_features
 from qarm.encoder.heads import Heads
+from qarm.encoder.item_contents import readable
 from qarm.encoder.towers.finetuning import Tuned, tunable
 from qarm.encoder.towers.tower import Tower, default_device, reads
 from qarm.errors import InputError

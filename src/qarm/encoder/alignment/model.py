@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from qarm.data.catalog import Catalog
-from qarm.encoder.feature_cache import Features, content_of, load_item, readable
+from qarm.encoder.feature_cache import Features
 from qarm.encoder.heads import Batch, Heads, flat
+from qarm.encoder.item_contents import contents_of, flattened, load_item, readable
 from qarm.encoder.towers.finetuning import Tuned
 from qarm.encoder.towers.tower import reads
 
@@ -28,17 +29,34 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
+class Collated:
+    """A collated batch of a tower; sizes: int64 [n], rows of each item, one for each of its pictures."""
+
+    batch: Any
+    sizes: Tensor
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean of the features of each item, float [n, ...]."""
+        sizes = self.sizes.to(values.device)
+        if len(sizes) == len(values):
+            return values
+        owners = torch.repeat_interleave(torch.arange(len(sizes), device=values.device), sizes)
+        sums = values.new_zeros(len(sizes), *values.shape[1:]).index_add(0, owners, values)
+        return sums / sizes.reshape(-1, *[1] * (values.dim() - 1))
+
+
+@dataclass(frozen=True)
 class Chunk:
     """Items that go through the model together.
 
     places: int64 [n], where they stand among the batch's items; items: int64 [n], their numbers; live:
-    tower's name to a collated batch of those it reads; keep: bool [n, towers], False where a tower counts as
+    tower's name to the batch of those it reads; keep: bool [n, towers], False where a tower counts as
     missing.
     """
 
     places: Ints
     items: Ints
-    live: Mapping[str, Any]
+    live: Mapping[str, Collated]
     keep: Bools
 
 
@@ -146,7 +164,7 @@ class AlignmentModel:
     def _any(self, name: str, items: Ints) -> bool:
         return bool(self.present[items, self.names.index(name)].any())
 
-    def _collated(self, name: str, items: Ints, keep: Bools, pool: ThreadPoolExecutor | None) -> Any:
+    def _collated(self, name: str, items: Ints, keep: Bools, pool: ThreadPoolExecutor | None) -> Collated:
         tower = self.tuned[name].tower
         readers = np.flatnonzero(self.present[items, self.names.index(name)]).tolist()
         hideable = [(k, part) for k, (own, part) in enumerate(self.parts) if own == name and part is not None]
@@ -156,11 +174,11 @@ class AlignmentModel:
             gone = [part for k, part in hideable if not keep[place, k]]
             if any(row[part] is not None for _, part in hideable if part not in gone):
                 row.update(dict.fromkeys(gone))
-            content = content_of(self.catalog, name, tower, row)
-            return load_item(self.catalog, name, tower, row, content)
+            return load_item(name, tower, row, contents_of(self.catalog, name, tower, row))
 
         media = reads(name, tower) != ("text",)  # a text loads faster than a thread is told to
-        return tower.collate(list(pool.map(load, readers) if pool and media else map(load, readers)))
+        flat, sizes = flattened(list(pool.map(load, readers) if pool and media else map(load, readers)))
+        return Collated(tower.collate(flat), torch.from_numpy(sizes))
 
     # ---- vectors --------------------------------------------------------------------------------
 
@@ -171,7 +189,8 @@ class AlignmentModel:
         for column, name in enumerate(self.names):
             if name in chunk.live:
                 with self._autocast():
-                    values[name] = self.tuned[name](chunk.live[name]).float()
+                    found = self.tuned[name](chunk.live[name].batch)
+                values[name] = chunk.live[name].mean(found.float())
             elif name in self._values:
                 rows = torch.from_numpy(places[places[:, column] >= 0, column]).to(self.device)
                 values[name] = self._values[name].index_select(0, rows)

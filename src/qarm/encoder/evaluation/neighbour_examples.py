@@ -8,6 +8,7 @@ from qarm.core.item_index import ItemIndex
 from qarm.data.catalog import Catalog
 from qarm.data.embeddings import Embeddings
 from qarm.data.media import read_media
+from qarm.data.media_columns import MediaCell
 from qarm.data.previews import small_picture, title_of
 from qarm.encoder.evaluation.retrieval import best_items, by_vectors
 from qarm.schemas.encoder import Card, NearItem, Neighbours
@@ -64,6 +65,6 @@ def nearest(
     return rows
 
 
-def _card(catalog: Catalog, text: str | None, source: str | bytes | None) -> Card:
+def _card(catalog: Catalog, text: str | None, source: MediaCell | None) -> Card:
     picture = None if source is None else small_picture(read_media(catalog, source))
     return Card(title=title_of(text), picture=picture)
