@@ -88,8 +88,8 @@ def check_media(catalog: Catalog) -> MediaReport:
     images = {item: "; ".join(own) for item, own in reasons.items()}
     unheard = {item: why for item, _, _, why in sounds if why is not None}
     catalog.without_media(images=images, sounds=unheard, numbers=numbers)
-    good = [sum(why is None for *_, why in found) for found in (pictures, sounds)]
-    return MediaReport(images, unheard, *good, numbers)
+    seen, heard = (sum(why is None for *_, why in found) for found in (pictures, sounds))
+    return MediaReport(images, unheard, seen, heard, numbers)
 
 
 def _checked(catalog: Catalog, kind: str) -> Iterator[tuple[str, int, bool, str | None]]:
