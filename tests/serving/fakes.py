@@ -4,6 +4,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,11 @@ from qarm.errors import ArtifactError, InputError
 from qarm.schemas.results import RankerShape
 from qarm.serving.app import build_app
 from qarm.serving.bundle_manager import BundleManager
+from qarm.serving.child_process import ProcessDiedError
 from qarm.serving.code_store import Store
-from qarm.serving.encoder_process import Coded, EncoderDiedError, check_media_of
+from qarm.serving.decoder_process import Decoded, Medium, decode
+from qarm.serving.decoder_queue import DecoderQueue
+from qarm.serving.encoder_process import Coded
 from qarm.serving.limits import Limits
 from qarm.serving.prometheus_metrics import Metrics
 from qarm.serving.service import Service
@@ -41,7 +45,7 @@ class FakeBundle:
         rq = np.stack([numbers // 4, numbers % 4, numbers], axis=1).astype(np.int32)
         self.codes = Codes(self.item_ids, rq, rq[:, :2], version=3)
         self.vectors = Embeddings(self.item_ids, vectors.astype(np.float32))
-        self.text_fields = ["title", "description"]
+        self.text_fields, self.picture_side = ["title", "description"], None
         self.scorer = FakeScorer(self.item_ids)
 
     def __contains__(self, item_id: str) -> bool:
@@ -130,19 +134,33 @@ class FakeWorker:
         assert self.go.wait(20)
         time.sleep(self.seconds)
         if any(row.get("title") == "die" for row in rows):
-            raise EncoderDiedError("it ended")
+            raise ProcessDiedError("it ended")
         if any(row.get("title") == "bug" for row in rows):
             raise RuntimeError("secret of the house")
         return [self._one(row) for row in rows]
 
     def _one(self, row: Any) -> Coded | InputError:
-        try:
-            check_media_of(row, Limits(pixels=10_000, sound_seconds=2.0))
-        except InputError as error:
-            return error
         return (
             InputError("text: nothing to read") if row.get("title") == "bad" else expected(row.get("title"))
         )
+
+
+class FakeDecoder:
+    """Decodes in this process, without a budget; a picture of 1 x 1 ends it."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.stopped = False
+
+    def decode(self, medium: Medium, *, seconds: float) -> Decoded:
+        self.seconds.append(seconds)
+        found = decode(medium)
+        if found.pixels == 1:
+            raise ProcessDiedError("it ended")
+        return found
+
+    def stop(self) -> None:
+        self.stopped = True
 
 
 def expected(title: str | None) -> Coded:
@@ -186,7 +204,10 @@ class Fakes:
             load=load, worker=self._made, limits=self.limits, metrics=metrics, folder=self.bundles
         )
         store = StoreQueue(Store(folder / "store"))
-        self.service = Service(manager, store, limits=self.limits, metrics=metrics)
+        decoder = DecoderQueue(
+            replace(self.limits, pixels=10_000, sound_seconds=2.0), lambda _: FakeDecoder()
+        )
+        self.service = Service(manager, store, decoder=decoder, limits=self.limits, metrics=metrics)
         self.app: FastAPI = build_app(self.service, first, token=token, hosts={*HOSTS, *hosts})
 
     def _made(self, folder: Path) -> FakeWorker:

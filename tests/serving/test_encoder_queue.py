@@ -10,6 +10,8 @@ from httpx2 import ASGITransport, AsyncClient
 from tests.serving.fakes import Fakes, FakeWorker, expected
 
 from qarm.errors import ArtifactError
+from qarm.serving import encoder_queue
+from qarm.serving.child_process import ProcessDiedError
 from qarm.serving.encoder_queue import EncoderQueue
 from qarm.serving.http.problems import Problem
 from qarm.serving.limits import Limits
@@ -52,10 +54,63 @@ def test_requests_that_wait_go_together_and_get_their_own() -> None:
         for n, found in enumerate(await asyncio.gather(*rest)):
             assert [one.rq.tolist() for one in found] == [expected(f"{n}{x}").rq.tolist() for x in "ab"]
         assert len(await first) == 1
-        assert worker.calls == [1, 8, 8, 4]  # whole requests, eight items at the most
+        assert worker.calls == [1, 9, 9, 2]
         assert queue.waiting == 0
 
-    with_queue(work, together=9)
+    with_queue(work, together=9, batch_seconds=1e9)
+
+
+def test_a_large_request_holds_a_small_one_for_one_batch() -> None:
+    """Items go in turn, and no more at a time than fit into the batch's time."""
+
+    async def work(queue: EncoderQueue, worker: FakeWorker) -> None:
+        worker.seconds = 0.05
+        await queue.code([row("measured")])
+        assert 0.05 <= queue._item_seconds < 1
+        queue._item_seconds = 0.05
+        worker.go.clear()
+        worker.begun.clear()
+        large = asyncio.create_task(queue.code([row(f"large {n}") for n in range(40)]))
+        await until(worker.begun.is_set)
+        small = asyncio.create_task(queue.code([row("small")]))
+        await until(lambda: queue.waiting == 36)
+        worker.go.set()
+        assert [one.rq.tolist() for one in await small] == [expected("small").rq.tolist()]
+        assert worker.calls[:2] == [1, 5]  # of 50 ms, in 250 ms
+        assert len(worker.calls) == 3
+        assert not large.done()
+        found = await large
+        assert [one.rq.tolist() for one in found] == [expected(f"large {n}").rq.tolist() for n in range(40)]
+
+    with_queue(work)
+
+
+def test_closing_does_not_wait_for_a_batch_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder_queue, "CLOSE_SECONDS", 0.1)
+
+    class Ended(FakeWorker):
+        def code(self, rows: Any) -> Any:
+            self.begun.set()
+            self.go.wait(60)
+            raise ProcessDiedError("it ended")
+
+        def stop(self) -> None:
+            super().stop()
+            self.go.set()
+
+    async def run() -> None:
+        worker = Ended()
+        queue = EncoderQueue(worker, limits=Limits(), metrics=Metrics())
+        await queue.start()
+        worker.go.clear()
+        asked = asyncio.create_task(queue.code([row("takes a minute")]))
+        await until(worker.begun.is_set)
+        async with asyncio.timeout(20):
+            await queue.close()
+        with pytest.raises(Problem, match="the encoder was stopped"):
+            await asked
+
+    asyncio.run(run())
 
 
 def test_a_full_queue_turns_away() -> None:

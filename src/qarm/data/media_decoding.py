@@ -14,7 +14,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from qarm.errors import InputError
 
-__all__ = ["FORMATS", "HEARD_SECONDS", "MAX_PIXELS", "UNREADABLE", "load_audio", "load_image", "read_file"]
+__all__ = [
+    "FORMATS",
+    "HEARD_SECONDS",
+    "MAX_PIXELS",
+    "UNREADABLE",
+    "load_audio",
+    "load_image",
+    "read_file",
+    "read_sound",
+    "squeezed",
+]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none of these decoders runs another program
 MAX_PIXELS = 64_000_000
@@ -151,6 +161,11 @@ class _Bytes(BytesIO):
             return self.tell()
 
 
+def squeezed(picture: Image.Image, side: int) -> Image.Image:
+    """The whole picture in a square, however wide it was; one of that size stays as it is."""
+    return picture.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+
+
 def load_audio(source: Path | str | bytes, rate: int, *, seconds: float) -> npt.NDArray[np.float32]:
     """First `seconds` of a sound, mono, at `rate` samples a second, repeated if shorter.
 
@@ -163,6 +178,22 @@ def load_audio(source: Path | str | bytes, rate: int, *, seconds: float) -> npt.
     Raises:
         InputError: no file, not a sound, damaged, empty, or samples that are no numbers.
     """
+    mono, native_rate = read_sound(source, seconds=seconds)
+    length = round(rate * seconds)
+    samples = (mono if native_rate == rate else soxr.resample(mono, native_rate, rate))[:length]
+    if len(samples) == 0:
+        raise InputError(f"a sound of {len(mono)} samples at {native_rate:,} Hz, too short to resample")
+    if not np.isfinite(samples).all():  # mixing or resampling of huge samples can overflow
+        raise InputError("a sound with samples that are no finite numbers, or too large for single precision")
+    return np.resize(samples, length).astype(np.float32, copy=False)
+
+
+def read_sound(source: Path | str | bytes, *, seconds: float) -> tuple[npt.NDArray[np.float32], int]:
+    """First `seconds` of a sound, and a sample more, mono, and its samples a second.
+
+    Raises:
+        InputError: no file, not a sound, damaged, or empty.
+    """
     content = source if isinstance(source, bytes) else read_file(Path(source), name=str(source))
     try:
         with soundfile.SoundFile(_Bytes(content)) as sound:
@@ -171,7 +202,7 @@ def load_audio(source: Path | str | bytes, rate: int, *, seconds: float) -> npt.
             if sound.channels > MAX_CHANNELS:
                 raise InputError(f"sound of {sound.channels:,} channels, need at most {MAX_CHANNELS}; mix it")
             mono = _mixed(sound, round(sound.samplerate * seconds) + 1)
-            native_rate = sound.samplerate
+            rate = int(sound.samplerate)
     except InputError:
         raise
     except (soundfile.LibsndfileError, OSError, ValueError) as error:
@@ -179,13 +210,7 @@ def load_audio(source: Path | str | bytes, rate: int, *, seconds: float) -> npt.
         raise InputError(f"not a readable sound ({reason})") from None
     if len(mono) == 0:
         raise InputError("a sound without samples")
-    length = round(rate * seconds)
-    samples = (mono if native_rate == rate else soxr.resample(mono, native_rate, rate))[:length]
-    if len(samples) == 0:
-        raise InputError(f"a sound of {len(mono)} samples at {native_rate:,} Hz, too short to resample")
-    if not np.isfinite(samples).all():  # mixing or resampling of huge samples can overflow
-        raise InputError("a sound with samples that are no finite numbers, or too large for single precision")
-    return np.resize(samples, length).astype(np.float32, copy=False)
+    return mono, rate
 
 
 def _mixed(sound: soundfile.SoundFile, frames: int) -> npt.NDArray[np.float32]:

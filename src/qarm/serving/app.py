@@ -33,7 +33,7 @@ PACKAGES = {
 }
 TITLE = "qarm"
 ABOUT = "Codes for new items, known items, and scores. Errors are RFC 9457 problem documents."
-END_SECONDS = 20  # for requests that have begun when the service is asked to stop
+END_SECONDS = 15  # for requests that have begun when the service is asked to stop; the encoder has 5 more
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 IDLE_SECONDS = 75  # longer than proxies keep a connection, so that they close it, not we
 
@@ -53,6 +53,8 @@ def serve(
     announce: Callable[[str], None] = print,
 ) -> None:
     """Serve a bundle until SIGTERM or SIGINT; SIGHUP loads the bundle's path again.
+
+    A first SIGTERM or SIGINT waits for open requests, a second one does not.
 
     Args:
         bundle: folder of a bundle, or a link to one.
@@ -112,6 +114,7 @@ def build_service(
     from qarm.serving.bundle import Bundle
     from qarm.serving.bundle_manager import BundleManager
     from qarm.serving.code_store import Store
+    from qarm.serving.decoder_queue import DecoderQueue
     from qarm.serving.encoder_process import EncoderProcess
     from qarm.serving.prometheus_metrics import Metrics
     from qarm.serving.service import Service
@@ -127,7 +130,8 @@ def build_service(
     )
     if not bundle.is_dir():
         raise InputError(f"{bundle}: no such folder; make one with: qarm export RUN --out {bundle}")
-    return Service(manager, StoreQueue(Store(store)), limits=limits, metrics=metrics)
+    decoder = DecoderQueue(limits)
+    return Service(manager, StoreQueue(Store(store)), decoder=decoder, limits=limits, metrics=metrics)
 
 
 def build_app(
@@ -236,8 +240,10 @@ async def _serve(
             task.add_done_callback(reloads.discard)
 
         def stop(number: int, frame: object) -> None:
-            """Stop after open requests are answered."""
+            """Stop after open requests are answered; the next signal ends the process, as a kill does."""
             server.should_exit = True
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
         # not through the loop, whose queue of signals is full, and drops some, when it is far behind
         if hasattr(signal, "SIGHUP"):  # Windows has none

@@ -21,6 +21,8 @@ from qarm.data.catalog import MEDIA, Catalog, as_catalog
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.encoder.towers.checkpoint import Checkpoint
+from qarm.encoder.towers.image import ImageTower
+from qarm.encoder.towers.tower import reads
 from qarm.errors import ArtifactError, InputError, Problems, shown
 from qarm.quantizer.code_prefix import prefix_stretch
 from qarm.quantizer.coder import Coder
@@ -120,6 +122,13 @@ class Bundle:
     def modalities(self) -> list[str]:
         """What the encoder reads of an item: some of text, image, audio."""
         return self._coder.encoder.modalities
+
+    @property
+    def picture_side(self) -> int | None:
+        """Side of the square that the encoder squeezes pictures to; None where it reads their pixels."""
+        readers = [t for name, t in self._coder.encoder.towers.items() if "image" in reads(name, t)]
+        sides = {t.side if isinstance(t, ImageTower) else None for t in readers}
+        return sides.pop() if len(sides) == 1 else None
 
     @property
     def text_fields(self) -> list[str]:

@@ -1,13 +1,8 @@
 """Encoder process: coding in a child process, so that reads stay fast and a bad medium crashes only it."""
 
 import contextlib
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from qarm.errors import ArtifactError, InputError, QarmError
-from qarm.serving.limits import Limits, check_media_of
+from qarm.serving.child_process import ChildProcess, ProcessDiedError, entered, watch_parent
+from qarm.serving.limits import Limits
 
 if TYPE_CHECKING:
     from qarm.serving.bundle import Bundle
 
-__all__ = ["Coded", "EncoderDiedError", "EncoderProcess", "Row", "Worker", "code_rows", "main"]
+__all__ = ["Coded", "EncoderProcess", "Row", "Worker", "code_rows", "main"]
 
-STARTED = f"from {__name__} import main; main"  # under its own name, so that both ends have the same classes
 NICENESS = 5  # whoever reads goes first
 START_SECONDS = 600.0
 Row = Mapping[str, Any]
@@ -39,10 +34,6 @@ class Coded:
     version: int
 
 
-class EncoderDiedError(Exception):
-    """The encoder's process ended, or took too long, and was ended."""
-
-
 class Worker(Protocol):
     """Codes items; `code` blocks and is called by one thread at a time."""
 
@@ -53,7 +44,7 @@ class Worker(Protocol):
         """Codes of items, or what is wrong with each.
 
         Raises:
-            EncoderDiedError: it has to be started again.
+            ProcessDiedError: it has to be started again.
         """
 
     def stop(self) -> None:
@@ -63,17 +54,20 @@ class Worker(Protocol):
 class EncoderProcess:
     """A worker in another process, which opens the bundle itself.
 
+    Beside it waits a process that has imported everything: a restart only has to open the bundle.
+
     Args:
         folder: of the bundle.
-        limits: for the media; and the time a call may take.
+        limits: the time a call may take.
         threads: of torch.
     """
 
     def __init__(self, folder: Path, *, limits: Limits, threads: int = 1) -> None:
         self.folder, self.limits, self.threads = folder, limits, threads
-        self._child: subprocess.Popen[bytes] | None = None
-        self._pipe: Connection | None = None
-        self._ending = Lock()
+        self._child: ChildProcess | None = None
+        self._standby: ChildProcess | None = None
+        self._changing = Lock()
+        self._stopped = False
 
     @property
     def pid(self) -> int | None:
@@ -86,78 +80,62 @@ class EncoderProcess:
         Raises:
             ArtifactError: it cannot open the bundle.
         """
-        ours, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable, "-c", f"{STARTED}({theirs.fileno()})"]
-            self._pipe = pipe = Connection(ours.detach())
-            self._child = subprocess.Popen(  # noqa: S603 - our own module
-                command,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, "OMP_NUM_THREADS": str(self.threads), "MALLOC_ARENA_MAX": "2"},
-                stdin=subprocess.DEVNULL,
-            )
+        self._stopped = False
+        child = self._taken()
         try:
-            pipe.send((self.folder, self.limits, self.threads))
-            answer = self._answer(START_SECONDS)
-        except (EncoderDiedError, OSError) as error:
+            child.send((self.folder, self.threads))
+            answer = child.receive(START_SECONDS)
+        except ProcessDiedError as error:
             raise ArtifactError(f"{self.folder}: the encoder's process did not start: {error}") from None
         if isinstance(answer, QarmError):
             self.stop()
             raise answer
+        with self._changing:
+            if not self._stopped:
+                self._standby = self._new()
+
+    def _taken(self) -> ChildProcess:
+        """The process on standby, or a new one, as the one that codes from now on."""
+        with self._changing:
+            child, self._standby = self._standby, None
+            if child is None or not child.alive:
+                child = self._new()
+            self._child = child
+        return child
+
+    def _new(self) -> ChildProcess:
+        environment = {"OMP_NUM_THREADS": str(self.threads), "MALLOC_ARENA_MAX": "2"}
+        return ChildProcess(__name__, niceness=NICENESS, environment=environment)
 
     def code(self, rows: Sequence[Row]) -> list[Coded | InputError]:
         """Codes of the rows, or the error of each row that cannot be coded."""
-        if self._pipe is None:
-            raise EncoderDiedError("it is stopped")
-        try:
-            self._pipe.send(list(rows))
-        except OSError:
-            self.stop()
-            raise EncoderDiedError("it ended") from None
-        found = self._answer(self.limits.code_seconds)
+        if self._child is None:
+            raise ProcessDiedError("it is stopped")
+        self._child.send(list(rows))
+        found = self._child.receive(self.limits.code_seconds)
         if isinstance(found, QarmError):
             raise found
         return list(found)
 
-    def _answer(self, seconds: float) -> Any:
-        pipe = self._pipe
-        try:
-            if pipe is not None and pipe.poll(seconds):
-                return pipe.recv()
-            reason = f"no answer in {seconds:,.0f} seconds"
-        except (EOFError, OSError):
-            reason = "it ended"
-        self.stop()
-        raise EncoderDiedError(reason)
-
     def stop(self) -> None:
         """End of the process; nothing happens when it is stopped already."""
-        with self._ending:
-            pipe, child, self._pipe, self._child = self._pipe, self._child, None, None
-        if pipe is not None:
-            pipe.close()
-        if child is not None:
-            child.kill()  # it holds nothing that has to be saved
-            child.wait()
+        with self._changing:
+            self._stopped = True
+            ending = [self._child, self._standby]
+            self._child = self._standby = None
+        for child in ending:
+            if child is not None:
+                child.stop()
 
 
-def code_rows(bundle: "Bundle", rows: Sequence[Row], limits: Limits) -> list[Coded | InputError]:
+def code_rows(bundle: "Bundle", rows: Sequence[Row]) -> list[Coded | InputError]:
     """Codes of items given as values, as `qarm encode` gives them, or what is wrong with each.
 
     Args:
         rows: what `Bundle.catalog_of` takes; ids need not be distinct.
     """
     found: list[Coded | InputError | None] = [None] * len(rows)
-    good = []
-    for place, row in enumerate(rows):
-        try:
-            check_media_of(row, limits)
-        except InputError as error:
-            found[place] = error
-        else:
-            good.append(place)
-    if good:
-        _fill(found, bundle, good, rows)
+    _fill(found, bundle, list(range(len(rows))), rows)
     return [one for one in found if one is not None]
 
 
@@ -179,26 +157,31 @@ def _fill(
         found[place] = Coded(vectors.vectors[row], codes.rq[row], vq, codes.version)
 
 
-def main(descriptor: int) -> None:
-    """What the child does: open the bundle, then answer until the other end is closed."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the parent ends this one
-    if hasattr(signal, "SIGHUP"):  # Windows has none
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with contextlib.suppress(OSError):
-        os.nice(NICENESS)
-    pipe = Connection(descriptor)
-    folder, limits, threads = pipe.recv()
-    try:
-        bundle = _ready(folder, threads)
-    except QarmError as error:
-        pipe.send(ArtifactError(str(error)))
-        return
-    pipe.send("ready")
+def main(descriptor: int, niceness: int) -> None:
+    """What the child does: import everything, open the bundle, then answer until the other end is closed."""
+    pipe = entered(descriptor, niceness)
+    watch_parent(descriptor)
+    _import_everything()
     with contextlib.suppress(EOFError, ConnectionError):
+        folder, threads = pipe.recv()
+        try:
+            bundle = _ready(folder, threads)
+        except QarmError as error:
+            pipe.send(ArtifactError(str(error)))
+            return
+        pipe.send("ready")
         while True:
-            pipe.send(code_rows(bundle, pipe.recv(), limits))
+            pipe.send(code_rows(bundle, pipe.recv()))
+
+
+def _import_everything() -> None:
+    """Modules that a bundle may need, those that take long."""
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    for module in ("qarm.serving.bundle", "sentence_transformers", "numba"):
+        if find_spec(module) is not None:
+            import_module(module)
 
 
 def _ready(folder: Path, threads: int) -> "Bundle":

@@ -1,15 +1,16 @@
-"""Encoder queue: waiting requests go to the encoder in batches; beyond a limit they get status 503."""
+"""Encoder queue: items of waiting requests go to the encoder in turn; beyond a limit they get status 503."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, TypeVar
 
 from qarm.errors import InputError, QarmError
-from qarm.serving.encoder_process import Coded, EncoderDiedError, Row, Worker
+from qarm.serving.child_process import ProcessDiedError
+from qarm.serving.encoder_process import Coded, Row, Worker
 from qarm.serving.http.problems import Problem
 from qarm.serving.limits import Limits
 from qarm.serving.prometheus_metrics import Metrics
@@ -18,16 +19,23 @@ __all__ = ["EncoderQueue"]
 
 Made = TypeVar("Made")
 RETRY = {"Retry-After": "1"}
+CLOSE_SECONDS = 5.0  # for what is being coded when the service is asked to stop
+FORGOTTEN = 0.7  # share of an earlier batch's time for an item that still counts after the next batch
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     rows: Sequence[Row]
     answer: "asyncio.Future[list[Coded | InputError]]"
+    found: list[Coded | InputError] = field(default_factory=list)
+    taken: int = 0  # rows that the worker has, or has had
 
 
 class EncoderQueue:
     """Feeds one worker. While it works on a batch, what comes in gathers to the next one.
+
+    A batch holds an item of each waiting request in turn, and no more items than fit into `batch_seconds`, so
+    that a request waits for another's items no longer than that.
 
     Everything runs on the event loop but the worker, which has a thread of its own.
     """
@@ -39,6 +47,7 @@ class EncoderQueue:
         self._jobs: deque[_Job] = deque()
         self._wake = asyncio.Event()
         self._closing = False
+        self._item_seconds = 0.0  # that an item has taken of late
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._task: asyncio.Task[None] | None = None
 
@@ -74,12 +83,14 @@ class EncoderQueue:
         return await job.answer
 
     async def close(self) -> None:
-        """Answer what waits, then stop the worker; a worker that is being started anew is stopped at once."""
+        """Answer what waits, then stop the worker; one that is being started, or takes long, at once."""
         self._closing = True
         self._wake.set()
         if not self.ready:
             self.worker.stop()  # it may be starting, for which nobody has to wait
         if self._task is not None:
+            await asyncio.wait({self._task}, timeout=CLOSE_SECONDS)
+            self.worker.stop()  # whoever still waits is told so
             await self._task
         self.ready = False
         await self._off_loop(self.worker.stop)
@@ -94,38 +105,56 @@ class EncoderQueue:
             await self._answer(self._gathered())
 
     def _gathered(self) -> list[_Job]:
-        """Whole jobs, as many as fit into a batch, but at least one."""
+        """The job of each item of the next batch, an item of each in turn."""
+        size = self.limits.together
+        if self._item_seconds > 0:
+            size = max(1, min(size, int(self.limits.batch_seconds / self._item_seconds)))
         taken: list[_Job] = []
-        size = 0
-        while self._jobs and (not taken or size + len(self._jobs[0].rows) <= self.limits.together):
+        while self._jobs and len(taken) < size:
             job = self._jobs.popleft()
-            self.waiting -= len(job.rows)
-            if not job.answer.cancelled():  # who asked has gone away
-                taken.append(job)
-                size += len(job.rows)
+            if job.answer.done():  # who asked has gone away
+                self.waiting -= len(job.rows) - job.taken
+                continue
+            taken.append(job)
+            job.taken += 1
+            self.waiting -= 1
+            if job.taken < len(job.rows):
+                self._jobs.append(job)
         return taken
 
-    async def _answer(self, jobs: list[_Job]) -> None:
-        rows = [row for job in jobs for row in job.rows]
-        if not rows:
+    async def _answer(self, batch: list[_Job]) -> None:
+        if not batch:
             return
+        jobs = list(dict.fromkeys(batch))
+        counts = [batch.count(job) for job in jobs]
+        rows = [
+            row
+            for job, count in zip(jobs, counts, strict=True)
+            for row in job.rows[job.taken - count : job.taken]
+        ]
         started = perf_counter()
         try:
             found = await self._off_loop(self.worker.code, rows)
-        except EncoderDiedError as error:
+        except ProcessDiedError as error:
             await self._again(jobs, error)
             return
         except Exception as error:  # noqa: BLE001 - goes to those who asked; the others must not wait for ever
             _fail(jobs, error)
             return
-        self.metrics.batches.observe(len(rows))
-        self.metrics.coding.observe(perf_counter() - started)
-        for job in jobs:
-            own, found = found[: len(job.rows)], found[len(job.rows) :]
-            if not job.answer.done():
-                job.answer.set_result(own)
+        self._measured(len(rows), perf_counter() - started)
+        for job, count in zip(jobs, counts, strict=True):
+            own, found = found[:count], found[count:]
+            job.found += own
+            if len(job.found) == len(job.rows) and not job.answer.done():
+                job.answer.set_result(job.found)
 
-    async def _again(self, jobs: list[_Job], error: EncoderDiedError) -> None:
+    def _measured(self, items: int, seconds: float) -> None:
+        self.metrics.batches.observe(items)
+        self.metrics.coding.observe(seconds)
+        before = FORGOTTEN * self._item_seconds
+        self._item_seconds = max(seconds / items, before + (1 - FORGOTTEN) * seconds / items)
+
+    async def _again(self, jobs: list[_Job], error: ProcessDiedError) -> None:
         """Start the worker anew, after those who asked have been told."""
         self.ready = False
         _fail(

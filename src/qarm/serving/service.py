@@ -11,6 +11,7 @@ from qarm.errors import InputError, shown
 from qarm.quantizer.code_prefix import prefix_text
 from qarm.serving.bundle_manager import BundleManager, LoadedBundle
 from qarm.serving.code_store import ContentConflict, NewCode, content_digest
+from qarm.serving.decoder_queue import DecoderQueue
 from qarm.serving.encoder_process import Coded
 from qarm.serving.http.problems import Problem
 from qarm.serving.http.schemas import (
@@ -40,9 +41,15 @@ class Service:
     """Functions of the routes; every answer is a type of `serving.http.schemas`."""
 
     def __init__(
-        self, bundles: BundleManager, store: StoreQueue, *, limits: Limits, metrics: Metrics
+        self,
+        bundles: BundleManager,
+        store: StoreQueue,
+        *,
+        decoder: DecoderQueue,
+        limits: Limits,
+        metrics: Metrics,
     ) -> None:
-        self.bundles, self.store = bundles, store
+        self.bundles, self.store, self.decoder = bundles, store, decoder
         self.limits, self.metrics = limits, metrics
         self.ranker = RankerQueue(store, limits)
 
@@ -50,6 +57,7 @@ class Service:
         """Answer what waits, and close the store."""
         await self.bundles.close()
         await self.store.close()
+        self.decoder.close()
         self.ranker.close()
 
     # ---- new items --------------------------------------------------------------------------------
@@ -106,7 +114,10 @@ class Service:
             {"item_id": item.item_id, **item.text, "image": item.image or None, "audio": item.audio or None}
             for item in new
         ]
-        coded = await loaded.encoder.code(rows)
+        async with self.decoder.decoded(rows, side=loaded.bundle.picture_side) as decoded:
+            good = [row for row in decoded if not isinstance(row, InputError)]
+            made = iter(await loaded.encoder.code(good) if good else ())
+            coded = [row if isinstance(row, InputError) else next(made) for row in decoded]
         pointers = {id(item): f"/items/{number}" for number, item in enumerate(items)}
         errors = [
             {"pointer": pointers[id(item)] if len(items) > 1 else "", "detail": str(one)}

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from qarm.core.atomic_io import atomic, digest, sha256_file
-from qarm.data.media_decoding import load_image
+from qarm.data.media_decoding import load_image, squeezed
 from qarm.encoder.towers.tower import default_device, side_by_side, tensors_digest
 from qarm.errors import ArtifactError, InputError, MissingExtraError
 
@@ -50,6 +49,8 @@ class ImageTower:
         ArtifactError: the folder's weights are missing or damaged.
     """
 
+    side = SIZE  # of the square that pictures are squeezed to
+
     def __init__(self, folder: Path | None = None, *, device: str | None = None) -> None:
         self.name = PACKAGED_IMAGE
         self.device = device or default_device()
@@ -80,8 +81,7 @@ class ImageTower:
 
     def load(self, content: bytes) -> npt.NDArray[np.uint8]:
         """The picture's pixels, uint8 [224, 224, 3]."""
-        image = load_image(content)
-        return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, reducing_gap=2.0))
+        return np.asarray(squeezed(load_image(content), SIZE))
 
     def encode(self, inputs: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """Features of loaded pictures, float32 [n, 1280]."""
