@@ -1,14 +1,18 @@
 """The service as a process of its own, started by the README's command: curl, encode, signals, kills."""
 
+import base64
+import io
 import json
 import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ import numpy as np
 import polars as pl
 import pytest
 from httpx2 import Client
+from PIL import Image
 from tests.serving.fakes import expected
 
 from qarm.quantizer.coder import encode, new_vectors
@@ -43,10 +48,22 @@ class Live:
     address: str
     folder: Path
 
-    def workers(self) -> list[int]:
-        """Processes that any of its threads has started."""
+    def workers(self, module: str = "encoder_process") -> list[int]:
+        """Processes of a module that any of its threads has started, the oldest first."""
         lists = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [int(child) for children in lists for child in children.read_text().split()]
+        children = [int(child) for found in lists for child in found.read_text().split()]
+        return sorted(child for child in children if module in _command(child))
+
+    def encoder(self) -> int:
+        """The encoder; the other process of its module waits on standby, and has coded nothing."""
+        return self.workers()[0]
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:  # it has just ended
+        return ""
 
 
 def started(command: list[str], folder: Path) -> Live:
@@ -127,7 +144,7 @@ def test_new_items_get_the_codes_of_qarm_encode(client: Client, run: Path, world
 
 def test_sighup_loads_the_bundle_again(live: Live, client: Client, exported: Path) -> None:
     """Requests go on all the while; the encoder's process is another one afterwards."""
-    (before,) = live.workers()
+    before = live.encoder()
     link = live.folder / "runs" / "bundle"
     link.unlink()
     link.symlink_to(exported)
@@ -139,17 +156,47 @@ def test_sighup_loads_the_bundle_again(live: Live, client: Client, exported: Pat
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert client.post("/v1/codes", json=item).status_code == 200
-    assert len(live.workers()) == 1
+    assert len(live.workers()) == 2
 
 
 def test_without_its_encoder_it_still_reads(live: Live, client: Client) -> None:
-    (worker,) = live.workers()
-    os.kill(worker, signal.SIGKILL)
+    """The process on standby takes the place of one that was killed."""
+    os.kill(live.encoder(), signal.SIGKILL)
+    killed = time.monotonic()
     refused = client.post("/v1/codes", json={"text": {"title": "while it is away"}})
     assert refused.status_code == 503
     assert refused.headers["retry-after"] == "1"
-    assert client.get("/readyz").status_code == 503
     assert client.get("/v1/items/i00001").status_code == 200
+    while client.get("/readyz").status_code != 200:
+        assert time.monotonic() < killed + 120
+        time.sleep(0.05)
+    assert client.post("/v1/codes", json={"text": {"title": "again"}}).status_code == 200
+
+
+def test_a_picture_that_takes_long_costs_its_request_alone(live: Live, client: Client) -> None:
+    """A smooth picture of 190 scans: refused, while the encoder lives on and texts are coded."""
+    encoder, began = live.encoder(), time.monotonic()
+    picture = io.BytesIO()
+    Image.new("RGB", (4000, 3990), "red").save(picture, "JPEG", progressive=True)
+    content = picture.getvalue()
+    last = content.rindex(b"\xff\xda")
+    content = content[:last] + content[last:-2] * 190 + content[-2:]
+    with ThreadPoolExecutor(1) as pool:
+        bomb = pool.submit(_code, live.address, content)
+        texts = 0
+        while not bomb.done():
+            assert client.post("/v1/codes", json={"text": {"title": f"beside {texts}"}}).status_code == 200
+            texts += 1
+            assert time.monotonic() < began + 200
+        answer = bomb.result()
+    assert (texts > 2, live.encoder()) == (True, encoder)
+    assert answer["errors"][0]["detail"] == "image: takes over 4 s to decode; save it anew"
+
+
+def _code(address: str, picture: bytes) -> dict[str, Any]:
+    with Client(base_url=address, timeout=150) as client:
+        body = {"image": base64.b64encode(picture).decode()}
+        return dict(client.post("/v1/codes", json=body).json())
 
 
 def test_sigterm_ends_it_with_zero_and_what_was_kept_is_there(live: Live) -> None:
@@ -158,6 +205,28 @@ def test_sigterm_ends_it_with_zero_and_what_was_kept_is_there(live: Live) -> Non
     store = Store(live.folder / "runs" / "bundle.store")
     assert {"n00001", "n00002", "during"} <= set(store.under((), _version(live), first=0, count=99))
     store.close()
+
+
+def test_a_second_sigterm_ends_it_at_once_with_its_processes(exported: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "qarm", "serve", "--bundle", str(exported), "--port", "0"]
+    made = started([*command, "--store", str(tmp_path / "store")], tmp_path)
+    children = [*made.workers(), *made.workers("decoder_process")]
+    host, port = made.address.removeprefix("http://").split(":")
+    head = f"POST /v1/codes HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((host, int(port))) as open_request:
+        open_request.sendall(head.encode() + b"Content-Length: 9\r\n\r\n{")
+        time.sleep(0.5)
+        made.process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            made.process.wait(1)
+        made.process.send_signal(signal.SIGTERM)
+        assert made.process.wait(5) == -signal.SIGTERM
+    made.process.stdout.close()
+    assert children
+    until = time.monotonic() + 20
+    while any("encoder_process" in _command(child) for child in children):
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 def _version(live: Live) -> str:
