@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from qarm.errors import ArtifactError
-from qarm.serving.code_store import ContentConflict, NewCode, Store, StoreError, content_digest
+from qarm.serving.code_store import ContentConflict, NewCode, Store, StoreError, content_digest, damaged_rows
 from qarm.serving.store_queue import StoreQueue
 
 
@@ -201,9 +201,9 @@ def changed_by_hand(store: Store, statement: str) -> None:
 )
 def test_a_changed_row_is_named_and_not_given_out(store: Store, change: str) -> None:
     store.append([[new("n1"), new("n2")]])
-    assert store.damaged() == []
+    assert damaged_rows(store.path.parent) == []
     changed_by_hand(store, f"UPDATE codes SET {change} WHERE item_id = 'n1'")  # noqa: S608
-    assert store.damaged() == ["n1"]
+    assert damaged_rows(store.path.parent) == [f"{store.path}: the row of item 'n1'"]
     with pytest.raises(StoreError, match="row of item 'n1' is damaged; restore the store from a copy"):
         store.find("n1", "a")
     assert same(store.find("n2", "a"), new("n2"))
@@ -218,7 +218,27 @@ def test_rows_of_earlier_versions_have_no_checksum_and_are_read(tmp_path: Path) 
     again.append([[new("n2")]])
     assert same(again.find("n1", "a"), new("n1"))
     changed_by_hand(again, "UPDATE codes SET version = 8")
-    assert again.damaged() == ["n2"]
+    assert damaged_rows(tmp_path) == [f"{again.path}: the row of item 'n2'"]
+
+
+def test_a_text_that_is_no_utf8_is_damage(store: Store) -> None:
+    store.append([[new("n1"), new("n2")]])
+    changed_by_hand(store, "UPDATE codes SET facts = CAST(x'ff' AS TEXT) WHERE item_id = 'n1'")
+    with pytest.raises(StoreError, match="codes.sqlite is damaged .*restore the store from a copy"):
+        store.find("n1", "a")
+    assert same(store.find("n2", "a"), new("n2"))
+    (said,) = damaged_rows(store.path.parent)
+    assert said.startswith(f"{store.path}: not readable")
+
+
+def test_a_store_whose_pages_are_damaged_is_named(store: Store) -> None:
+    store.append([[new(f"n{number}") for number in range(200)]])
+    store.close()
+    content = bytearray(store.path.read_bytes())
+    content[4096 + 3 : 4096 + 5] = b"\xff\xff"  # number of the cells of the second page
+    store.path.write_bytes(content)
+    (said,) = damaged_rows(store.path.parent)
+    assert str(store.path) in said
 
 
 def test_a_deletion_leaves_its_line_and_no_row_can_go_without(store: Store) -> None:

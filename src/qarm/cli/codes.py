@@ -11,7 +11,10 @@ from qarm.cli.output import fail, figure, print_figures, show_stages
 from qarm.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from qarm.config import Config
+    from qarm.pipeline.verification import Damage
     from qarm.schemas.base import Schema
 
 __all__ = ["app"]
@@ -140,20 +143,41 @@ def encode(
 
 @app.command
 def verify(
-    folder: Annotated[Path, Parameter(help="A run folder, or what export or export-codes wrote.")],
+    folder: Annotated[
+        Path, Parameter(help="A run, what export or export-codes wrote, a store, a comparison or a cache.")
+    ],
     *,
+    repair: Annotated[
+        bool, Parameter(help="Remove damaged files that the next run makes again.", negative="")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Compare every file with the hash that was written with it; exits with 1 where one is damaged."""
-    from qarm.data.verification import damaged_files
+    from qarm.pipeline.verification import find_damage
+    from qarm.pipeline.verification import repair as remove
 
-    damaged = damaged_files(folder)
+    damaged = find_damage(folder)
+    removed = [str(path) for path in remove(folder, damaged)] if repair else []
+    left = [one.text for one in damaged if not repair or one.remove is None]
     if as_json:
-        print(json.dumps({"path": str(folder), "damaged": damaged}))
-    if damaged:
-        fail("\n".join(["damaged or missing:", *damaged]), 1)
-    if not as_json:
+        found = [one.text for one in damaged]
+        print(json.dumps({"path": str(folder), "damaged": found, "removed": removed}))
+    elif removed:
+        print("\n".join(["removed; the same command as before makes them again:", *removed]))
+    if left:
+        fail("\n".join(["damaged or missing:", *left, _way_out(damaged, repair=repair)]), 1)
+    if not as_json and not damaged:
         print(f"{folder}: every file is as it was written")
+
+
+def _way_out(damaged: "Sequence[Damage]", *, repair: bool) -> str:
+    """What to do about damaged files."""
+    lost = [one for one in damaged if one.remove is None]
+    rest = "cannot be made again: restore from a copy, and remove nothing"
+    if repair or len(lost) == len(damaged):
+        return f"These {rest}." if lost else ""
+    some = f"; {len(lost)} of them {rest}" if lost else ""
+    return f"qarm verify --repair removes {len(damaged) - len(lost)} that the next run makes again{some}."
 
 
 @app.command(name="export-codes")

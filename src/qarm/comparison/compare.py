@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from qarm.comparison.code_sources import CodeSources
+from qarm.comparison.file_hashes import checked, enter
 from qarm.comparison.results import compare_seeds
 from qarm.comparison.rivals.torch_rechub import need_rechub
 from qarm.comparison.seed_run import SeedRun
@@ -28,6 +29,7 @@ from qarm.schemas.comparison import Compared, ComparedKey, ComparedTiming, Searc
 
 __all__ = ["compare_variants", "seed_run"]
 
+WRITTEN = ("results.json", "results.md", "index.html")
 SECTIONS = ("data", "split", "pairs", "encoder", "quantizer", "ranker", "compare")
 
 
@@ -66,13 +68,14 @@ def compare_variants(config: Config, folder: Path, *, progress: Callable[[str], 
             counted = _time(out, counted)
         results = compare_seeds(seeds, primary=config.compare.primary)
         if (out / "search.json").is_file():
-            results.search = read_model(out / "search.json", Searched)
+            results.search = read_model(checked(out, out / "search.json"), Searched)
         write_json(out / "results.json", results)
         write_text(out / "results.md", comparison_tables(results))
         if find_spec("plotly") is not None and find_spec("jinja2") is not None:
             from qarm.report.comparison import comparison_page
 
             write_text(out / "index.html", comparison_page(results, name=folder.name))
+        enter(out, *(out / name for name in WRITTEN if (out / name).is_file()))
         _time(out, counted)
         return results
 
@@ -109,13 +112,14 @@ def _claim(out: Path, run: Run) -> None:
     settings = run.settings(SECTIONS) | {"compare": compare}
     file, key = out / "key.json", ComparedKey(format=FORMAT, key=comparison_key(settings, read))
     if file.is_file():
-        kept = read_model(file, ComparedKey)
+        kept = read_model(checked(out, file), ComparedKey)
         if kept.key != comparison_key(settings, read, version=kept.format):
             raise InputError(
                 f"{out} holds a comparison of other data or settings; give another --out, or, "
                 "where the first edition of docs/protocol.md began it, compare.edition=1"
             )
     write_json(file, key)
+    enter(out, file)
 
 
 def _searched(seed: SeedRun, file: Path, progress: Callable[[str], None]) -> Config:
@@ -125,8 +129,9 @@ def _searched(seed: SeedRun, file: Path, progress: Callable[[str], None]) -> Con
         trial = partial(seed.search_trial, config.compare.primary)
         _, searched = search_settings(config.ranker, config.compare.search, trial, seed=seed.seed)
         write_json(file, searched)
+        enter(file.parent, file)
         progress(f"ranker settings searched: {searched.chosen}")
-    ranker = apply_setting(config.ranker, read_model(file, Searched).chosen)
+    ranker = apply_setting(config.ranker, read_model(checked(file.parent, file), Searched).chosen)
     return config.model_copy(update={"ranker": ranker})
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from qarm.comparison.code_sources import CodeSources
+from qarm.comparison.file_hashes import checked, enter
 from qarm.comparison.rivals.anchors import Anchors
 from qarm.comparison.rivals.torch_rechub import DIN, Rival, fit_rival, score_rival
 from qarm.comparison.variants import Variant
@@ -170,18 +171,21 @@ class SeedRun:
 
     def scores(self, name: str) -> dict[str, npt.NDArray[np.float32]]:
         """A method's scores of the test rows, by kind of negatives."""
-        return {kind: np.load(self._file(name, kind)) for kind in self.evaluation.test}
+        return {kind: np.load(self._checked(name, kind)) for kind in self.evaluation.test}
 
     def catalogue_figures(self, name: str) -> npt.NDArray[np.float64]:
         """A method's recall and NDCG over the catalogue, of each user, as of `top_figures`."""
-        figures: npt.NDArray[np.float64] = np.load(self._file(name, CATALOGUE))
+        figures: npt.NDArray[np.float64] = np.load(self._checked(name, CATALOGUE))
         return figures
 
     def _file(self, name: str, kind: str) -> Path:
         return self.folder / "scores" / f"{name}-{kind}.npy"
 
+    def _checked(self, name: str, kind: str) -> Path:
+        return checked(self.folder.parent, self._file(name, kind))
+
     def _score_once(self, name: str, make_scorer: Callable[[], Scorer], progress: Progress) -> None:
-        if self._file(name, CATALOGUE).is_file():
+        if all(self._file(name, kind).is_file() for kind in (*self.evaluation.test, CATALOGUE)):
             return
         scorer = make_scorer()
         for kind, rows in self.evaluation.test.items():
@@ -194,6 +198,7 @@ class SeedRun:
     def _write(self, name: str, kind: str, values: npt.NDArray[np.floating]) -> None:
         with atomic(self._file(name, kind)) as temporary, temporary.open("wb") as file:
             np.save(file, values)
+        enter(self.folder.parent, self._file(name, kind))
 
     def _scorer(self, variant: Variant) -> Scorer:
         """A trained ranker's logits; where negatives are drawn, shifted to the rows' share of positives."""
@@ -214,7 +219,9 @@ class SeedRun:
         )
         if isinstance(fitted, Rival):
             cell.settings = fitted.settings
-        write_json(self.folder / "cells" / f"{name}.json", cell)
+        file = self.folder / "cells" / f"{name}.json"
+        write_json(file, cell)
+        enter(self.folder.parent, file)
 
     def _shifted(self, scorer: Scorer, prior: float) -> Scorer:
         """Logits shifted from the training rows' log-odds of a positive to those of the evaluation rows."""

@@ -93,7 +93,15 @@ class FeatureCache:
     def _load_part(self, name: str) -> Array:
         if self.folder is None:
             return self._parts[name]
-        path = self.folder / f"{name}.safetensors"
+        return self.check(self.folder / f"{name}.safetensors")
+
+    @staticmethod
+    def check(path: Path) -> Array:
+        """Values of a file of the cache that is as it was written.
+
+        Raises:
+            ArtifactError: it is damaged.
+        """
         with _readable(path), safe_open(path, framework="numpy") as part:
             parts = {name: part.get_tensor(name) for name in ("keys", "values")}
             expected = (part.metadata() or {}).get(HASH)  # none in what an earlier qarm wrote

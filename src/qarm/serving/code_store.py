@@ -4,7 +4,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from qarm.core.atomic_io import make_folder
 from qarm.errors import ArtifactError, shown
 from qarm.quantizer.code_prefix import prefix_text, text_range
 
-__all__ = ["ContentConflict", "NewCode", "Store", "StoreError", "content_digest"]
+__all__ = ["FILE", "ContentConflict", "NewCode", "Store", "StoreError", "content_digest", "damaged_rows"]
 
 FILE = "codes.sqlite"
 FORMAT = 1
@@ -203,11 +203,6 @@ class Store:
         """Item, bundle and time of every removed row, in the order of the rows."""
         return list(self._reader.execute("SELECT item_id, bundle, time FROM deleted ORDER BY number"))
 
-    def damaged(self) -> list[str]:
-        """Items with a row that its checksum does not fit."""
-        rows = self._reader.execute(f"SELECT {COLUMNS} FROM codes ORDER BY number")  # noqa: S608
-        return [str(row[0]) for row in rows if not _is_whole(row)]
-
     def _append(self, rows: Sequence[NewCode]) -> list[NewCode] | ContentConflict:
         self._writer.execute("SAVEPOINT request")
         self._writer.executemany(
@@ -224,26 +219,50 @@ class Store:
 
     def find(self, item_id: str, bundle: str) -> NewCode | None:
         """What is stored of an item for a bundle."""
-        return _find(self._reader, item_id, bundle)
+        with _reading(self.path):
+            return _find(self._reader, item_id, bundle)
 
     def latest(self, item_id: str) -> NewCode | None:
         """What was last stored of an item, for whichever bundle."""
         query = f"SELECT {COLUMNS} FROM codes WHERE item_id = ? ORDER BY number DESC LIMIT 1"  # noqa: S608
-        row = self._reader.execute(query, (item_id,)).fetchone()
-        return None if row is None else _code(row)
+        with _reading(self.path):
+            row = self._reader.execute(query, (item_id,)).fetchone()
+            return None if row is None else _code(row)
 
     def under(self, prefix: Sequence[int], bundle: str, *, first: int, count: int) -> list[str]:
         """Items of a bundle whose RQ code begins with a prefix, in the order in which they came."""
         where, values = _range(prefix, bundle)
         query = f"SELECT item_id FROM codes WHERE {where} ORDER BY number LIMIT ? OFFSET ?"  # noqa: S608
-        return [item for (item,) in self._reader.execute(query, (*values, count, first))]
+        with _reading(self.path):
+            return [item for (item,) in self._reader.execute(query, (*values, count, first))]
 
     def count(self, prefix: Sequence[int], bundle: str) -> int:
         """Number of items of a bundle whose RQ code begins with a prefix."""
         where, values = _range(prefix, bundle)
         query = f"SELECT count(*) FROM codes WHERE {where}"  # noqa: S608 - `where` holds no value
-        (items,) = self._reader.execute(query, values).fetchone()
+        with _reading(self.path):
+            (items,) = self._reader.execute(query, values).fetchone()
         return int(items)
+
+
+def damaged_rows(folder: Path) -> list[str]:
+    """What is damaged in a store, a sentence each: its file, or rows that their checksums do not fit.
+
+    Nothing is changed, and a service may use the store meanwhile.
+    """
+    path = folder / FILE
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            (state,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            columns = {row[1] for row in connection.execute("PRAGMA table_info(codes)")}
+            if state != "ok":
+                return [f"{path}: {state}"]
+            if "checksum" not in columns:
+                return [] if "item_id" in columns else [f"{path}: it has no table of codes"]
+            rows = connection.execute(f"SELECT {COLUMNS} FROM codes ORDER BY number")  # noqa: S608
+            return [f"{path}: the row of item {row[0]!r}" for row in rows if not _is_whole(row)]
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        return [f"{path}: not readable ({error})"]
 
 
 def content_digest(texts: Mapping[str, str | None], image: bytes | None, audio: bytes | None) -> bytes:
@@ -294,6 +313,15 @@ def _checksum(values: tuple[Any, ...]) -> bytes:
 def _is_whole(row: tuple[Any, ...]) -> bool:
     *values, checksum = row
     return checksum is None or checksum == _checksum(tuple(values))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What the database cannot read is its damage, or that of a text in it."""
+    try:
+        yield
+    except (sqlite3.Error, ValueError) as error:
+        raise StoreError(f"{path.name} is damaged ({error}); restore the store from a copy") from error
 
 
 @contextmanager
