@@ -5,21 +5,24 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from hardening import faults, flips, fuzz, kills, planted
+from hardening import faults, flips, fuzz, hostile_http, kills, planted
 from hardening.commands import COMMANDS, Bench
 from hardening.forks import load_everything
 from hardening.kills import Tally
 from hardening.syscalls import missing
 from hardening.tiny import make_world
+from hostile import attacked
 
-KILLS = 50  # of each command at system calls
+KILLS = {"run": 80, "compare": 50}  # at system calls
+KILLS_OF_OTHERS = 60  # or as many as there are
+REQUESTS = 200
 AT_RANDOM, WHOLE = 20, 4
 REFUSED, EXAMPLES, FLIPS, PLANTED = 24, 2_000, 105, 20
 SIZES = (64, 200, 400, 700)  # KiB of a disk that is too small
@@ -28,7 +31,8 @@ RUN = COMMANDS[0]
 
 def run_kills(bench: Bench, tally: Tally, *, points: int | None) -> None:
     for command in COMMANDS:
-        kills.kill_at_calls(bench, command, KILLS if points is None else points, tally)
+        most = KILLS.get(command.name, KILLS_OF_OTHERS)
+        kills.kill_at_calls(bench, command, most if points is None else points, tally)
     if points is None:
         kills.kill_at_random(bench, RUN, AT_RANDOM, tally)
         kills.kill_processes(bench, RUN, WHOLE, tally)
@@ -56,12 +60,27 @@ def run_fuzz(bench: Bench, tally: Tally, *, points: int | None) -> None:
     fuzz.fuzz(bench.root.parent, EXAMPLES if points is None else points, tally)
 
 
+def run_http(bench: Bench, tally: Tally, *, points: int | None) -> None:
+    """Hostile requests to `qarm serve` with the bundle that `export` left."""
+    bench.reference(next(command for command in COMMANDS if command.name == "export"))
+    bundle = bench.left / "export" / "out" / "bundle"
+    report, ended = attacked(bundle, REQUESTS if points is None else points)
+    print(report)
+    tally.tried["requests"] += report.statuses.total()
+    tally.faults += report.faults
+    if max(report.health) > hostile_http.LONGEST:
+        tally.faults.append(f"/healthz took {max(report.health):.3f} s")
+    if max(report.memory) > hostile_http.MEMORY_MB or ended:
+        tally.faults.append(f"{max(report.memory):.0f} MB of memory, exit code {ended}")
+
+
 PARTS: dict[str, Callable[..., None]] = {
     "kills": run_kills,
     "faults": run_faults,
     "flips": run_flips,
     "planted": run_planted,
     "fuzz": run_fuzz,
+    "http": run_http,
 }
 
 
@@ -72,7 +91,7 @@ def main() -> None:
     chosen = parser.parse_args()
     if reason := missing():
         sys.exit(f"no system calls can be traced here: {reason}")
-    began, found = time.perf_counter(), []
+    began, tallies = time.perf_counter(), {}
     with tempfile.TemporaryDirectory(prefix="harden-") as folder:
         config = make_world(Path(folder) / "tiny")
         load_everything(config.parent / "bert")
@@ -80,13 +99,23 @@ def main() -> None:
         for name in chosen.only.split(","):
             tally = Tally()
             PARTS[name](bench, tally, points=chosen.points)
-            counts = dict(tally.tried)
-            print(f"{name}: {tally.tried.total()} {counts}, {len(tally.faults)} faults", flush=True)
-            found += tally.faults
-    for fault in found:
-        print(f"FAULT {fault}")
-    print(f"{len(found)} faults, {time.perf_counter() - began:.0f} s")
-    sys.exit(bool(found))
+            tallies[name] = tally
+            print(f"{name}: {tally.tried.total()} tried, {len(tally.faults)} faults", flush=True)
+    print_table(tallies)
+    faulty = any(tally.faults for tally in tallies.values())
+    print(f"{time.perf_counter() - began:.0f} s")
+    sys.exit(faulty)
+
+
+def print_table(tallies: Mapping[str, Tally]) -> None:
+    """A row for each part, as in docs/hardening.md, and the faults."""
+    print("| part | tried | faults |\n|---|---|---|")
+    for name, tally in tallies.items():
+        counts = ", ".join(f"{count} {kind}" for kind, count in tally.tried.items())
+        print(f"| {name} | {tally.tried.total()}: {counts} | {len(tally.faults)} |")
+    for tally in tallies.values():
+        for fault in tally.faults:
+            print(f"FAULT {fault}")
 
 
 if __name__ == "__main__":

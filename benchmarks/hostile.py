@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hardening.hostile_http import Attack
+from hardening.hostile_http import Attack, Report
 from load import LOOPBACK, export, start
 
 ROOT = Path(__file__).parent.parent
@@ -28,16 +28,23 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="qarm-hostile-") as folder:
         bundle = asked.bundle or export(asked.run, Path(folder) / "bundle")
-        server, port = start(bundle, Path(folder) / "store", threads=1)
-        try:
-            report = asyncio.run(Attack(LOOPBACK, port, pid=server.pid).run(asked.requests))
-            server.send_signal(signal.SIGTERM)
-            ended = server.wait(60)
-        finally:
-            server.kill()
+        report, ended = attacked(bundle, asked.requests)
     print(report)
     print(f"exit code {ended}; {'passed' if report.passed and ended == 0 else 'NOT PASSED'}")
     sys.exit(0 if report.passed and ended == 0 else 1)
+
+
+def attacked(bundle: Path, requests: int) -> tuple[Report, int]:
+    """What came of so many requests to a service on a bundle, and its exit code after SIGTERM."""
+    with tempfile.TemporaryDirectory(prefix="qarm-hostile-") as folder:
+        server, port = start(bundle, Path(folder) / "store", threads=1)
+        try:
+            report = asyncio.run(Attack(LOOPBACK, port, pid=server.pid).run(requests))
+            server.send_signal(signal.SIGTERM)
+            return report, server.wait(60)
+        finally:
+            server.kill()
+            server.wait()
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ COMMANDS = (
     Command("export-codes", "refit", f"export-codes {RUN} --to parquet {TABLES}"),
     Command("export-codes jsonl", "refit", f"export-codes {RUN} --to jsonl --since 1 {TABLES}"),
     Command("export-codes redis", "refit", f"export-codes {RUN} --to redis {TABLES}"),
+    Command("recommend", "run", f"recommend --run {RUN} --users all --out {{place}}/out/lists.parquet"),
+    Command("init", None, "init {items} {interactions} --out {place}/out/config.yaml"),
     Command("serve's store", None, _fill_store),
 )
 
@@ -122,8 +124,9 @@ class Bench:
     def words(self, command: Command) -> list[str]:
         """Arguments of a command line."""
         given = {"place": self.root, "config": self.config, "new": self.new}
-        items = self.config.with_name("world") / "items.parquet"
-        return str(command.line).format(**given, items=items).split()
+        world = self.config.with_name("world")
+        tables = {name: world / f"{name}.parquet" for name in ("items", "interactions")}
+        return str(command.line).format(**given, **tables).split()
 
     def finish(self, command: Command) -> Ended:
         """The command, undisturbed."""

@@ -14,6 +14,7 @@ encoder:
   {{text: {folder}/bert, image: null, audio: logmel, tune: full, dim: 8, hidden: 16, batch: 32,
    epochs: 1, min_steps: 1, max_steps: 4, checkpoint_steps: 2}}
 quantizer: {{levels: 2, width: 4, nearest: 3}}
+retriever: {{dim: 8, history: 5, negatives: 8, epochs: 1, min_steps: 1, patience: 1, batch: 64}}
 ranker: {{variants: [id+rq], epochs: 1, dim: 4, history: 10, negatives: {{eval: 5}}}}
 compare:
   {{variants: [id, id+rq], primary: [id+rq, id], seeds: [0], search: 2, negatives: 5, catalogue_users: 5}}

@@ -298,7 +298,10 @@ def test_the_command_checks_out_and_replaces_nothing(
     assert told[-1].endswith("next: qarm check shop.yaml")
     main(["check", "shop.yaml"])
     assert "items: 40" in capsys.readouterr().out
+    main(["init", "items.csv", "log.parquet", "--out", "shop.yaml"])  # the same once more changes nothing
+    Path("shop.yaml").write_text(Path("shop.yaml").read_text() + "# mine\n")
     before = Path("shop.yaml").read_bytes()
+    capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         main(["init", "items.csv", "log.parquet", "--out", "shop.yaml"])
     assert end.value.code == 2

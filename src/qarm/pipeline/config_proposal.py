@@ -63,11 +63,14 @@ def write_proposal(proposal: Proposal, out: Path, *, overwrite: bool = False) ->
     """Config file with a comment for each key.
 
     Raises:
-        InputError: the file is there already, and `overwrite` is off.
+        InputError: the file is there already with other content, and `overwrite` is off.
     """
+    text = config_text(proposal)
     if not overwrite and os.path.lexists(out):
+        if out.is_file() and out.read_bytes() == text.encode():
+            return
         raise InputError(f"{out}: is there already; give another name, or --overwrite")
-    write_text(out, config_text(proposal))
+    write_text(out, text)
 
 
 def _items(roles: Roles, notes: list[str]) -> Iterator[Guess]:
