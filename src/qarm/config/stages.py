@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from qarm.config.retriever import RetrieverConfig
-from qarm.config.tables import Count, Data, Place, Positive, Section, Seed, Share, SplitConfig
+from qarm.config.tables import Count, Data, Place, Positive, Section, Seed, Share, SplitConfig, empty
+from qarm.schemas.encoder import Pooling, TowerOptions
 
 __all__ = [
     "FEATURES",
@@ -53,6 +54,9 @@ def _checked(variant: str) -> str:
 
 
 Variant = Annotated[str, AfterValidator(_checked)]
+
+
+Towers = str | Annotated[list[str], Field(min_length=1)] | None  # of a modality: names or folders
 
 
 class SwingConfig(Section):
@@ -118,8 +122,8 @@ class FilterConfig(Section):
 class EncoderConfig(Section):
     """Encoder of the items and its alignment.
 
-    `text` and `image` name a packaged encoder or a folder; null leaves the modality out. `model` names
-    one checkpoint that reads whole items, instead of the three towers.
+    `text`, `image` and `audio` name a packaged encoder or a checkpoint, or several in a list; null leaves the
+    modality out. `model` names one checkpoint that reads whole items, instead of the three towers.
 
     Training takes `epochs`, but at least `min_steps` and at most `max_steps` steps of `accumulate` batches.
     docs/alignment.md explains every setting.
@@ -127,9 +131,16 @@ class EncoderConfig(Section):
 
     model: str | None = None  # one checkpoint for whole items, by name or folder; null: the three towers
     # the packaged encoder, or any sentence-transformers checkpoint; null: no text
-    text: str | None = "all-minilm-l6-v2"
-    image: str | None = "efficientnet-lite0"  # the packaged encoder; null: no pictures
-    audio: str | None = "logmel"  # log-mel frames and a small network; null: no sounds
+    text: Towers = "all-minilm-l6-v2"
+    image: Towers = "efficientnet-lite0"  # the packaged encoder, or any checkpoint for pictures; null: none
+    # log-mel frames and a small network, or any checkpoint for sounds; null: none
+    audio: Towers = "logmel"
+    # name of one of the text checkpoint's prompts; null: its default one; "": none
+    prompt: Annotated[str | None, Field(exclude_if=empty)] = None
+    # first numbers of a text vector that are kept, of checkpoints that were trained for it; null: all
+    truncate_dim: Annotated[Count | None, Field(exclude_if=empty)] = None
+    # of picture and sound checkpoints; auto: their pooled output, their class token, or the mean
+    pooling: Annotated[Pooling, Field(exclude_if=lambda pooling: pooling == "auto")] = "auto"
     # what is trained: the heads alone, LoRA in the towers too, or everything
     tune: Literal["heads", "lora", "full"] = "heads"
     tune_layers: Count | None = None  # with `full`: only the last layers of each stack are trained; null: all
@@ -165,6 +176,11 @@ class EncoderConfig(Section):
     checkpoint_steps: Count = 100  # steps between two checkpoints in the cache
     filter: FilterConfig = FilterConfig()
     cache: Place | None = None  # folder of tower features and checkpoints; null: `cache/` in the run
+
+    @property
+    def options(self) -> TowerOptions:
+        """Options of the checkpoints."""
+        return TowerOptions(prompt=self.prompt, truncate_dim=self.truncate_dim, pooling=self.pooling)
 
     @model_validator(mode="after")
     def _something_to_train(self) -> "EncoderConfig":

@@ -34,6 +34,7 @@ __all__ = [
     "SplitConfig",
     "UsersTable",
     "Wanted",
+    "empty",
 ]
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -49,7 +50,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _empty(value: object) -> bool:
+def empty(value: object) -> bool:
     """Whether a key says nothing: manifests and bundles of before the key existed lack it."""
     return value is None or value == []
 
@@ -62,7 +63,7 @@ def _as_json(value: object) -> object:
 
 
 Scalar = bool | int | float | str
-Bound = Annotated[int | float | str | None, BeforeValidator(_as_json), Field(exclude_if=_empty)]
+Bound = Annotated[int | float | str | None, BeforeValidator(_as_json), Field(exclude_if=empty)]
 
 
 class Condition(Section):
@@ -73,11 +74,11 @@ class Condition(Section):
     at_least: Bound = None  # a number or a date
     at_most: Bound = None  # a number or a date
     # none of these values
-    no: Annotated[list[Scalar], BeforeValidator(_as_json), Field(alias="not", exclude_if=_empty)] = []
+    no: Annotated[list[Scalar], BeforeValidator(_as_json), Field(alias="not", exclude_if=empty)] = []
 
     @model_validator(mode="after")
     def _says_something(self) -> "Condition":
-        if _empty(self.at_least) and _empty(self.at_most) and not self.no:
+        if empty(self.at_least) and empty(self.at_most) and not self.no:
             raise ValueError("need at_least, at_most or not")
         return self
 
@@ -145,13 +146,13 @@ class InteractionsTable(Section):
     item: str = "item_id"  # column of item ids, spelt as in the items' table
     time: str = "timestamp"  # column of whole numbers, dates or date-times, also as text
     # form of a text column of times, `%m/%d/%Y`; null: ISO dates, or another form that can be told
-    time_format: Annotated[str | None, Field(min_length=2, exclude_if=_empty)] = None
+    time_format: Annotated[str | None, Field(min_length=2, exclude_if=empty)] = None
     order: str | None = None  # column that replaces `time` where only the order is known; larger is later
     # column of 1 (positive) and 0, or `{column: stars, at_least: 4}`; null: every event is positive
     label: Label | None = None
     labels: dict[str, Label] = {}  # columns of auxiliary labels by name; 0, 1 or null
     # column of positive numbers: what an event counts in the ranker's loss, relative to the others; null: 1
-    weight: Annotated[str | None, Field(exclude_if=_empty)] = None
+    weight: Annotated[str | None, Field(exclude_if=empty)] = None
     # keep only rows whose columns have this value, one of `[4, 5]`, or are within `{at_least: 1}`
     where: dict[str, Wanted] = {}
     # largest accepted share of events on items that the catalogue lacks; these events are dropped

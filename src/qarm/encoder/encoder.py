@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Mapping
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,57 +18,16 @@ from qarm.data.embeddings import Embeddings
 from qarm.encoder.feature_cache import FeatureCache, feature_shards, open_feature_caches
 from qarm.encoder.heads import Batch, Heads, as_batch
 from qarm.encoder.item_contents import readable
-from qarm.encoder.towers.audio import LOGMEL, LogMel
-from qarm.encoder.towers.checkpoint import Checkpoint
-from qarm.encoder.towers.image import PACKAGED_IMAGE, ImageTower
-from qarm.encoder.towers.multimodal import ItemTower
-from qarm.encoder.towers.text import TextTower
+from qarm.encoder.towers.factory import open_original, open_saved, options_of
 from qarm.encoder.towers.tower import Tower, reads
 from qarm.errors import ArtifactError, InputError, shown
 from qarm.schemas.encoder import AlignSummary, EncoderCard, HeadsSettings
 from qarm.schemas.encoder import Tower as TowerCard
 
-__all__ = ["Encoder", "model_card", "open_towers"]
+__all__ = ["Encoder", "model_card"]
 
 FORMAT = "qarm-encoder-1"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
-SAVED: dict[str, Callable[[Path], Tower]] = {
-    "TextTower": TextTower,
-    "ImageTower": ImageTower,
-    "ItemTower": ItemTower,
-    "LogMel": lambda folder: LogMel(),
-}
-
-
-def open_towers(
-    *, text: str | None = None, image: str | None = None, audio: str | None = None, model: str | None = None
-) -> dict[str, Tower]:
-    """The towers that a config names; None leaves a modality out.
-
-    Args:
-        text: `all-minilm-l6-v2`, or the folder or hub name of a sentence-transformers checkpoint.
-        image: `efficientnet-lite0`.
-        audio: `logmel`.
-        model: folder or hub name of a checkpoint that reads whole items, in place of the three.
-
-    Raises:
-        InputError: no such encoder.
-        MissingExtraError: a packaged encoder is not installed.
-    """
-    if model is not None:
-        return {"item": ItemTower(model)}
-    if image not in (None, PACKAGED_IMAGE):
-        raise InputError(f"encoder.image = {image!r}, need {PACKAGED_IMAGE!r}, or null to go without")
-    if audio not in (None, LOGMEL):
-        raise InputError(f"encoder.audio = {audio!r}, need {LOGMEL!r}, or null to go without")
-    towers: dict[str, Tower] = {}
-    if text is not None:
-        towers["text"] = TextTower(text)
-    if image is not None:
-        towers["image"] = ImageTower()
-    if audio is not None:
-        towers["audio"] = LogMel()
-    return towers
 
 
 class Encoder:
@@ -178,6 +136,7 @@ class Encoder:
                 fingerprint=self.towers[modality].fingerprint,
                 shape=list(shape),
                 tuned=modality in self.originals,
+                options=options_of(self.towers[modality]),
             )
             for modality, shape in heads.shapes.items()
         }
@@ -218,35 +177,12 @@ class Encoder:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise InputError(f"{folder}: {CONFIG} is not of format {FORMAT!r}; align again with this version")
         card = EncoderCard.model_validate(content, strict=False)
-        opened = {name: _open_saved(folder, name, entry, towers or {}) for name, entry in card.towers.items()}
-        originals = {name: _original(entry) for name, entry in card.towers.items() if entry.tuned}
+        opened = {name: open_saved(folder, name, entry, towers or {}) for name, entry in card.towers.items()}
+        originals = {name: open_original(entry) for name, entry in card.towers.items() if entry.tuned}
         shapes = {modality: tuple(entry.shape) for modality, entry in card.towers.items()}
         heads = Heads(shapes, **dict(card.heads))
         heads.load_state_dict(_weights(folder / WEIGHTS, card.weights_sha256))
         return cls(opened, heads, originals=originals, summary=card.summary)
-
-
-def _open_saved(folder: Path, modality: str, entry: TowerCard, given: Mapping[str, Tower]) -> Tower:
-    if modality not in given and entry.kind not in SAVED:
-        raise InputError(
-            f"{folder}: the {modality} tower is a {entry.kind} of your own; "
-            f"pass it as towers={{{modality!r}: ...}}"
-        )
-    tower = given[modality] if modality in given else SAVED[entry.kind](folder / modality)
-    if isinstance(tower, Checkpoint):
-        tower.name = entry.name
-    if tower.fingerprint != entry.fingerprint:
-        raise ArtifactError(
-            f"{folder}: the {modality} tower is not the one that was saved; restore it or align again"
-        )
-    return tower
-
-
-def _original(entry: TowerCard) -> Callable[[], Tower]:
-    """Opens the tower that a tuned one came from, by the name it had."""
-    kinds: dict[str, Callable[[str], Tower]] = {"TextTower": TextTower, "ItemTower": ItemTower}
-    kinds["ImageTower"] = lambda name: ImageTower()
-    return partial(kinds[entry.kind], entry.name)
 
 
 def _weights(path: Path, expected: str) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from qarm.data.catalog import Catalog
 from qarm.data.media import blame, read_media
 from qarm.data.media_columns import sources_of
-from qarm.encoder.towers.tower import Tower, reads
+from qarm.encoder.towers.tower import Tower, reads, reads_parts
 from qarm.errors import InputError
 
 __all__ = [
@@ -54,7 +54,7 @@ def contents_of(catalog: Catalog, name: str, tower: Tower, row: Mapping[str, Any
     own = reads(name, tower)
     parts = {m: _contents(catalog, m, row) for m in own if row[m] is not None}
     contents = [dict(zip(parts, chosen, strict=True)) for chosen in product(*parts.values())]
-    return contents if own != (name,) else [content[name] for content in contents]
+    return contents if reads_parts(name, tower) else [content[own[0]] for content in contents]
 
 
 def _contents(catalog: Catalog, modality: str, row: Mapping[str, Any]) -> list[str | bytes]:

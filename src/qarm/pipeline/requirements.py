@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from qarm.config import Config, FilterConfig
-from qarm.data.catalog import MODALITIES, Catalog
+from qarm.data.catalog import Catalog
 from qarm.data.embeddings import Embeddings
 from qarm.data.splits import Split
 from qarm.errors import ArtifactError, InputError, MissingExtraError, Problems
@@ -48,16 +49,18 @@ def encoder_requirements(
         timings: gets the seconds for one item by encoder, which loads it; None: it is not loaded.
     """
     from qarm.encoder.alignment.align import towers_for
-    from qarm.encoder.encoder import open_towers
     from qarm.encoder.feature_cache import tower_features
+    from qarm.encoder.towers.factory import open_towers
+    from qarm.encoder.towers.trial import try_tower
 
     chosen, present = config.encoder, [name for name, count in catalog.counts().items() if count]
 
-    def opened(**named: str) -> None:
-        for name, tower in open_towers(**named).items():
+    def opened(**named: Any) -> None:
+        for name, tower in open_towers(**named, options=chosen.options).items():
+            try_tower(name, tower)
             if timings is None:
                 continue
-            sample = _items_with(catalog, name if name in MODALITIES else present[0], SAMPLE)
+            sample = _items_with(catalog, name.rstrip("0123456789") if name != "item" else present[0], SAMPLE)
             tower_features(Catalog(sample.frame.head(1), sample.folder), {name: tower})  # loads it
             started = time.perf_counter()
             tower_features(sample, {name: tower})

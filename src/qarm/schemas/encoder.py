@@ -1,12 +1,22 @@
 """Alignment metrics, the config of a saved encoder, and the quality of its vectors."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from qarm.schemas.base import Count, Schema, Share
 
-__all__ = ["AlignStep", "AlignSummary", "EmbeddingQuality", "EncoderCard", "Neighbours"]
+__all__ = [
+    "AlignStep",
+    "AlignSummary",
+    "EmbeddingQuality",
+    "EncoderCard",
+    "Neighbours",
+    "Pooling",
+    "TowerOptions",
+]
+
+Pooling = Literal["auto", "pooler", "cls", "mean"]
 
 
 class AlignFigures(Schema):
@@ -36,14 +46,30 @@ class AlignSummary(AlignFigures, AlignSize):
     """Size of an alignment, and its figures at the end."""
 
 
+class TowerOptions(Schema):
+    """What changes a checkpoint's vectors: name of a prompt ("": none), their length, the pooling."""
+
+    prompt: str | None = None
+    truncate_dim: int | None = None
+    pooling: Pooling | None = None
+
+    def fixed(self) -> "TowerOptions":
+        """The same for a copy of the checkpoint: no prompt stays no prompt."""
+        return self.model_copy(update={"prompt": self.prompt or ""})
+
+
 class Tower(Schema):
-    """A tower of a saved encoder; shape: of one item's feature; tuned: whether its weights were trained."""
+    """A tower of a saved encoder; shape: of one item's feature; tuned: whether its weights were trained.
+
+    options: None where the checkpoint has no other than its plain vectors.
+    """
 
     kind: str
     name: str
     fingerprint: str
     shape: list[Count]
     tuned: bool
+    options: Annotated[TowerOptions | None, Field(exclude_if=lambda value: value is None)] = None
 
 
 class HeadsSettings(Schema):

@@ -21,10 +21,11 @@ from qarm.data.catalog import MODALITIES, Catalog
 from qarm.encoder.alignment.model import AlignmentModel
 from qarm.encoder.alignment.pair_dataset import read_pairs
 from qarm.encoder.alignment.trainer import train
-from qarm.encoder.encoder import Encoder, open_towers
+from qarm.encoder.encoder import Encoder
 from qarm.encoder.feature_cache import Features, open_feature_caches, tower_features
 from qarm.encoder.heads import Heads
 from qarm.encoder.item_contents import readable
+from qarm.encoder.towers.factory import open_towers
 from qarm.encoder.towers.finetuning import Tuned, tunable
 from qarm.encoder.towers.tower import Tower, default_device, reads
 from qarm.errors import InputError
@@ -212,11 +213,12 @@ def towers_for(
     if given is not None:
         used = {n: tower for n, tower in sorted(given.items()) if there & {*reads(n, tower)}}
     elif settings.model is not None:
-        opened = open_towers(model=settings.model)
+        opened = open_towers(model=settings.model, options=settings.options)
         used = {n: tower for n, tower in opened.items() if there & {*reads(n, tower)}}
     else:
         named = {m: getattr(settings, m) for m in MODALITIES}
-        used = open_towers(**{m: name if m in there else None for m, name in named.items()})
+        there_of = {m: name if m in there else None for m, name in named.items()}
+        used = open_towers(**there_of, options=settings.options)
     if not used:
         raise InputError(
             f"the items have {', '.join(sorted(there))} and no encoder is named for it; "

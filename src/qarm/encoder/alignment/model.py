@@ -16,7 +16,7 @@ from qarm.encoder.feature_cache import Features
 from qarm.encoder.heads import Batch, Heads, flat
 from qarm.encoder.item_contents import contents_of, flattened, load_item, readable
 from qarm.encoder.towers.finetuning import Tuned
-from qarm.encoder.towers.tower import reads
+from qarm.encoder.towers.tower import reads, reads_parts
 
 __all__ = ["AlignmentModel", "Chunk", "Precision"]
 
@@ -104,8 +104,9 @@ class AlignmentModel:
         """What can be hidden of an item: a tower, or one of the modalities of a tower that reads several."""
         parts: list[tuple[str, str | None]] = []
         for name in self.names:
-            own = reads(name, self.tuned[name].tower) if name in self.tuned else (name,)
-            parts += [(name, None)] if own == (name,) else [(name, modality) for modality in own]
+            tower = self.tuned[name].tower if name in self.tuned else None
+            several = tower is not None and reads_parts(name, tower)
+            parts += [(name, m) for m in reads(name, tower)] if several and tower else [(name, None)]
         return parts
 
     def _costs_of_items(self) -> Ints:

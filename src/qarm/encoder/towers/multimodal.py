@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from qarm.data.media_decoding import HEARD_SECONDS, load_audio, load_image
-from qarm.encoder.towers.checkpoint import Checkpoint
+from qarm.encoder.towers.sentence_checkpoint import SentenceCheckpoint
 from qarm.errors import InputError
 
 __all__ = ["ItemTower"]
@@ -21,7 +21,7 @@ RATE = 16_000
 AT_ONCE = 16
 
 
-class ItemTower(Checkpoint):
+class ItemTower(SentenceCheckpoint):
     """Vectors of whole items; arguments and errors as in `Checkpoint`.
 
     A checkpoint that reads messages (Qwen3-VL-Embedding, EmbeddingGemma 2) gets one message an item, its

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from qarm.encoder.towers.checkpoint import Checkpoint
+from qarm.encoder.towers.sentence_checkpoint import SentenceCheckpoint
 
 __all__ = ["TextTower"]
 
@@ -21,7 +21,7 @@ REMEMBERED = 1 << 17  # texts, whose tokens take about a kilobyte each
 PROBE = "a few words, and some more"
 
 
-class TextTower(Checkpoint):
+class TextTower(SentenceCheckpoint):
     """Sentence vectors of a checkpoint; arguments and errors as in `Checkpoint`."""
 
     @cached_property
@@ -40,6 +40,8 @@ class TextTower(Checkpoint):
         by one at lengths of which a first text has shown that this gives the same bits.
         """
         tokens = self._tokens(inputs)
+        if not tokens or "attention_mask" not in tokens[0]:  # a table of words, which reads texts one by one
+            return np.concatenate(self.each(lambda one: self._together([one]), tokens))
         batches = list(_batches([t["input_ids"].shape[1] for t in tokens], self._at_once))
         made = self.each(lambda rows: self._encode([tokens[i] for i in rows]), batches)
         vectors = np.empty((len(inputs), made[0].shape[1]), dtype=np.float32)
@@ -120,6 +122,8 @@ class TextTower(Checkpoint):
         short, long, both = (
             self.preprocessed(_messages(texts)) for texts in ([PROBE[:1]], [PROBE], [PROBE[:1], PROBE])
         )
+        if "attention_mask" not in both:
+            return None
         right = not bool(both["attention_mask"][0, -1])
         fills = {}
         for key, made in both.items():

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-__all__ = ["Learnable", "Tower", "default_device", "reads", "side_by_side", "tensors_digest"]
+__all__ = ["Learnable", "Tower", "default_device", "reads", "reads_parts", "side_by_side", "tensors_digest"]
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -69,9 +69,14 @@ class Learnable(Tower, Protocol):
 
 
 def reads(name: str, tower: Tower) -> tuple[str, ...]:
-    """The modalities that a tower of that name reads: its own word for it, else its name."""
-    found: tuple[str, ...] = getattr(tower, "modalities", (name,))
+    """The modalities that a tower of that name reads: its own word for it, else its name without a number."""
+    found: tuple[str, ...] = getattr(tower, "modalities", (name.rstrip("0123456789"),))
     return found
+
+
+def reads_parts(name: str, tower: Tower) -> bool:
+    """Whether a tower takes an item's parts by modality, and not the content of its only one."""
+    return hasattr(tower, "modalities") and reads(name, tower) != (name,)
 
 
 def default_device() -> str:
