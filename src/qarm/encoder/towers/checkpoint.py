@@ -3,12 +3,15 @@
 import shutil
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from qarm.core.atomic_io import atomic, digest, read_json, sha256_file
@@ -110,6 +113,14 @@ class Checkpoint(ABC):
     def unusable(self, error: Exception) -> InputError:
         """The refusal of a checkpoint of which a part cannot be loaded."""
         return InputError(f"{self.key} = {self.name!r}: not a usable checkpoint: {_reason(error)}")
+
+    @abstractmethod
+    def load(self, content: Any) -> Any:
+        """An item's content, decoded; as in `Tower`."""
+
+    @abstractmethod
+    def encode(self, inputs: Sequence[Any]) -> npt.NDArray[np.float32]:
+        """Features of loaded inputs; as in `Tower`."""
 
     @abstractmethod
     def _load(self) -> torch.nn.Module:

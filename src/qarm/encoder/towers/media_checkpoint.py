@@ -135,7 +135,8 @@ class _MediaCheckpoint(Checkpoint):
         return self._pool(network(**there))
 
     def _pool(self, found: Any) -> Tensor:
-        states, own = found.last_hidden_state, getattr(found, "pooler_output", None)
+        own: Any = getattr(found, "pooler_output", None)
+        states = found.last_hidden_state
         pooling = self.options.pooling or self._auto(own)
         if pooling == "pooler" and (own is None or self._random):
             raise InputError(
@@ -174,7 +175,8 @@ class ImageCheckpoint(_MediaCheckpoint):
     def _processor(self) -> Any:
         from transformers import AutoImageProcessor
 
-        return AutoImageProcessor.from_pretrained(str(self.folder), local_files_only=True)
+        read: Any = AutoImageProcessor.from_pretrained  # which has no types
+        return read(str(self.folder), local_files_only=True)
 
     def load(self, content: bytes) -> Inputs:
         """The picture as the model's inputs, [1, ...] each."""
@@ -209,7 +211,8 @@ class AudioCheckpoint(_MediaCheckpoint):
     def _processor(self) -> Any:
         from transformers import AutoFeatureExtractor
 
-        return AutoFeatureExtractor.from_pretrained(str(self.folder), local_files_only=True)
+        read: Any = AutoFeatureExtractor.from_pretrained  # which has no types
+        return read(str(self.folder), local_files_only=True)
 
     @cached_property
     def processor(self) -> Any:

@@ -104,24 +104,26 @@ class SentenceCheckpoint(Checkpoint):
         """The module that reads texts, and what names the route to it where a Router has several."""
         from sentence_transformers.sentence_transformer.modules import Router
 
-        first = self.model[0]
+        first: Any = self.model[0]
         if not isinstance(first, Router):
             return first, {}
-        routes, default = list(first.sub_modules), first.default_route
+        parts: Any = first.sub_modules
+        routes, default = list(parts), first.default_route
         mapped = {(None, "text"), (None, None)} & set(first.route_mappings)
         if default is not None or mapped or "text" in routes:
             route = first._resolve_route(modality="text")
-            return first.sub_modules[route][0], {}
+            return parts[route][0], {}
         if ROUTE not in routes:
             raise InputError(
                 f"{self.key} = {self.name!r}: a Router of {shown(routes)} without a default route; "
                 f"give it one, or a route {ROUTE!r}"
             )
-        return first.sub_modules[ROUTE][0], {"task": ROUTE}
+        return parts[ROUTE][0], {"task": ROUTE}
 
     @cached_property
     def _special(self) -> re.Pattern[str] | None:
         module = self._input[0]
+        tokenizer: Any
         tokenizer, processor = getattr(module, "tokenizer", None), getattr(module, "processor", None)
         added = list(getattr(tokenizer, "added_tokens_decoder", {}).values())
         if hasattr(tokenizer, "get_added_tokens_decoder"):  # one of the library tokenizers
