@@ -7,6 +7,7 @@ from cyclopts import App, Parameter
 
 from qarm.cli.arguments import Json
 from qarm.cli.output import print_figures
+from qarm.serving.limits import Limits
 
 __all__ = ["app"]
 
@@ -59,17 +60,16 @@ def serve(
         bool, Parameter(help="Serve without a token where other machines reach HOST.", negative=())
     ] = False,
     threads: Annotated[int, Parameter(help="Threads of the encoder, one a text.")] = 2,
-    max_connections: Annotated[int, Parameter(help="Most connections at a time.")] = 1_000,
-    max_body: Annotated[int, Parameter(help="Most bytes of a request.")] = 16 * 2**20,
-    max_batch: Annotated[int, Parameter(help="Most items of a request.")] = 64,
-    max_pixels: Annotated[int, Parameter(help="Most pixels of a picture.")] = 16_000_000,
-    max_seconds: Annotated[float, Parameter(help="Longest sound.")] = 600.0,
-    max_waiting: Annotated[int, Parameter(help="Most items that wait for the encoder.")] = 256,
+    max_connections: Annotated[int, Parameter(help="Most connections at a time.")] = Limits.connections,
+    max_body: Annotated[int, Parameter(help="Most bytes of a request.")] = Limits.body,
+    max_batch: Annotated[int, Parameter(help="Most items of a request.")] = Limits.batch,
+    max_pixels: Annotated[int, Parameter(help="Most pixels of a picture.")] = Limits.pixels,
+    max_seconds: Annotated[float, Parameter(help="Longest sound.")] = Limits.sound_seconds,
+    max_waiting: Annotated[int, Parameter(help="Most items that wait for the encoder.")] = Limits.waiting,
 ) -> None:
     """Serve a bundle: codes for new items, known items, scores. SIGHUP loads BUNDLE again."""
     from qarm.serving.app import read_token
     from qarm.serving.app import serve as serve_bundle
-    from qarm.serving.limits import Limits
 
     limits = Limits(
         connections=max_connections,
