@@ -2,16 +2,20 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from tests.comparison.conftest import TINY, config_of, seed_of
 
 from qarm.cli import main
 from qarm.comparison.compare import compare_variants
-from qarm.comparison.variants import DEFAULT, parse_variant
+from qarm.comparison.settings_search import tuned_settings
+from qarm.comparison.variants import DEFAULT, FAMILIES, parse_variant
 from qarm.config import load_config
 from qarm.core.atomic_io import read_json, read_model
 from qarm.core.tables.parquet import write_parquet
@@ -75,6 +79,51 @@ def test_every_json_file_has_the_shape_that_its_schema_says(finished: Path) -> N
     assert checked == {"ComparedKey", "ComparedTiming", "Compared", "ComparedCell", "Searched"}
 
 
+def test_every_family_has_its_own_search_with_the_same_budget(world: Path, finished: Path) -> None:
+    results = read_model(finished / "compare" / "results.json", Compared)
+    assert set(results.searches) == set(FAMILIES)
+    assert {len(search.rounds[0]) for search in results.searches.values()} == {2}
+    assert results.searches["codes"].variants == ["id+rq+vq"]
+    tuned = yaml.safe_load((finished / "compare" / "tuned.yaml").read_text())["compare"]["tuned"]
+    assert tuned == {family: search.chosen for family, search in results.searches.items()}
+    text = (finished / "compare" / "results.md").read_text()
+    assert all(f"Ranker settings of `{family}`" in text for family in FAMILIES)
+    cells = finished / "compare" / "seed-1" / "cells"
+    for family, variant in (("codes", "id+rq+vq@placebo"), ("id-free", "frozen")):
+        assert read_json(cells / f"{variant}.json")["dim"] == tuned[family]["dim"]
+
+
+def test_frozen_settings_are_taken_without_a_search(world: Path, tmp_path: Path) -> None:
+    tuned = "{id: {dim: 3, id_decay: 1}, codes: {dim: 5}}"
+    flags = {"compare.variants": "[id, id+rq+vq]", "compare.seeds": "[0]", "compare.tuned": tuned}
+    results = compare_variants(config_of(world, **flags), tmp_path, progress=lambda line: None)
+    assert results.searches == {}
+    assert not (tmp_path / "compare" / "search").exists()
+    cells = tmp_path / "compare" / "seed-0" / "cells"
+    assert [read_json(cells / f"{name}.json")["dim"] for name in ("id", "id+rq+vq")] == [3, 5]
+    flags["compare.tuned"] = "{id: {dim: -3}, ids: {dim: 2}}"
+    with pytest.raises(InputError, match="compare.tuned"):
+        compare_variants(config_of(world, **flags), tmp_path / "other", progress=lambda line: None)
+
+
+def test_figures_are_computed_again_from_the_evidence(finished: Path) -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "recompute.py"
+    command = [sys.executable, str(script), str(finished), "--methods", "id", "id+rq+vq", "EASE"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "uniform  cold  id+rq+vq minus id" in done.stdout
+    users = pl.read_parquet(finished / "compare" / "evidence" / "users-0.parquet")
+    kept = users.filter(slice="all", negatives="uniform", method="id")
+    results = read_model(finished / "compare" / "results.json", Compared)
+    mean = next(m for m in results.means if (m.method, m.slice, m.negatives) == ("id", "all", "uniform"))
+    others = pl.read_parquet(finished / "compare" / "evidence" / "users-1.parquet")
+    others = others.filter(slice="all", negatives="uniform", method="id")
+    gaucs = [(part["auc"] * part["rows"]).sum() / part["rows"].sum() for part in (kept, others)]
+    assert np.mean(gaucs) == pytest.approx(mean.gauc, abs=1e-9)
+    rows = pl.read_parquet(finished / "compare" / "evidence" / "seed-0-uniform.parquet")
+    assert {"user_id", "item_id", "label", "frequency_group", "history", "score id"} <= set(rows.columns)
+
+
 def test_the_wide_id_has_as_many_parameters_as_the_largest(finished: Path) -> None:
     cells = finished / "compare" / "seed-0" / "cells"
     sizes = {name: read_json(cells / f"{name}.json")["parameters"] for name in DEFAULT}
@@ -115,8 +164,8 @@ def test_another_comparison_does_not_go_on_from_it(world: Path, finished: Path) 
 
 
 def learned(root: Path, out: Path) -> dict[str, bytes]:
-    """All that is learned, or learned from, by name: pairs, codebooks, codes, training rows, losses."""
-    flags = {"compare.variants": "[id, id+rq+vq]", "compare.cold_items": "0"}
+    """All that is learned, or learned from, by name: pairs, codebooks, codes, rows, settings, weights."""
+    flags = {"compare.variants": "[id, id+rq+vq]", "compare.cold_items": "0.1"}
     config = config_of(root, **flags)
     seed = seed_of(config, out)
     sources = seed.sources
@@ -131,11 +180,15 @@ def learned(root: Path, out: Path) -> dict[str, bytes]:
         arrays = {name: part for name, part in vars(rows).items() if isinstance(part, np.ndarray)}
         found |= {f"{name} of epoch {epoch}": part.tobytes() for name, part in arrays.items()}
         found[f"users of epoch {epoch}"] = "\n".join(rows.user_ids).encode()
+    arrays = {
+        name: part for name, part in vars(seed.evaluation.valid).items() if isinstance(part, np.ndarray)
+    }
+    found |= {f"{name} of validation": part.tobytes() for name, part in arrays.items()}
+    seed.tuned = tuned_settings(seed, out, lambda line: None)
+    found["search"] = (out / "tuned.yaml").read_bytes()
     seed.run(lambda line: None)
-    for variant in config.compare.variants:
-        found[f"loss of {variant}"] = str(
-            read_json(out / "seed-0" / "cells" / f"{variant}.json")["epochs"][0]["loss"]
-        ).encode()
+    for variant in config.compare.variants:  # losses, validation figures, the epoch kept, hash of the weights
+        found[f"cell of {variant}"] = (out / "seed-0" / "cells" / f"{variant}.json").read_bytes()
     return found
 
 
@@ -158,7 +211,7 @@ def test_code_tables_start_from_what_their_codes_came_from(world: Path, tmp_path
 
 
 def test_the_future_changes_no_byte_of_what_is_learned(world: Path, tmp_path: Path) -> None:
-    """Items of the last fifth are dealt out anew: pairs, codebooks, codes, training rows keep every byte."""
+    """Items of the last fifth are dealt out anew: all that is learned or chosen keeps every byte."""
     log = pl.read_parquet(world / "interactions.parquet").sort("timestamp")
     start = int(0.81 * log.height)
     dealt = log[start:].with_columns(pl.col("item_id").shuffle(seed=1))
@@ -172,6 +225,7 @@ def test_the_future_changes_no_byte_of_what_is_learned(world: Path, tmp_path: Pa
     one, other = found
     assert set(one) == set(other)
     expected = {"pairs.parquet", "codes.parquet", "level 2", "pool", "items of epoch 1", "history of epoch 0"}
+    expected |= {"items of validation", "search", "cell of id+rq+vq"}
     assert expected <= set(one)
     assert [name for name in one if one[name] != other[name]] == []
     assert one["items of epoch 0"] != one["items of epoch 1"]  # negatives are drawn anew, and the same

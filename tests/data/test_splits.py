@@ -129,6 +129,22 @@ def test_the_draw_follows_the_seed(busy: Log) -> None:
     assert draws[0] == draws[1] != draws[2]
 
 
+def test_validation_has_cold_items_of_its_own(busy: Log) -> None:
+    """A second draw keeps the events of its items in validation alone; the first keeps those of the test."""
+    whole = split_log(busy)
+    split = split_log(busy, cold_items=0.25, cold_valid_items=0.25)
+    of_test = set(split_log(busy, cold_items=0.25).cold_items) - {"new"}
+    of_valid = set(split.cold_items) - of_test - {"new"}
+    assert (len(of_test), len(of_valid)) == (10, 10)
+    assert not (of_test | of_valid) & {*split.train.items}
+    assert split.train.frame.equals(whole.train.without_items(of_test | of_valid).frame)
+    assert split.valid.frame.equals(whole.valid.without_items(of_test).frame)
+    assert split.test.frame.equals(whole.test.without_items(of_valid).frame)
+    assert {*split.left_out_later.items} == of_valid
+    parts = (split.train, split.valid, split.test, split.left_out, split.left_out_later)
+    assert sum(map(len, parts)) == len(busy)
+
+
 # ---- what is refused --------------------------------------------------------------------------
 
 

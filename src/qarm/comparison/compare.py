@@ -3,20 +3,20 @@
 import platform
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from qarm.comparison.code_sources import CodeSources
+from qarm.comparison.evidence import write_evidence
 from qarm.comparison.file_hashes import checked, enter
 from qarm.comparison.results import compare_seeds
 from qarm.comparison.rivals.torch_rechub import need_rechub
 from qarm.comparison.seed_run import SeedRun
-from qarm.comparison.successive_halving import apply_setting, search_settings
+from qarm.comparison.settings_search import tuned_settings
 from qarm.comparison.tables import comparison_tables
-from qarm.comparison.variants import DEFAULT, Variant, parse_variant
+from qarm.comparison.variants import DEFAULT, FAMILIES, Variant, parse_variant
 from qarm.comparison.windows import cut_windows
 from qarm.config import Config
 from qarm.core.atomic_io import read_model, write_json, write_text
@@ -36,8 +36,9 @@ SECTIONS = ("data", "split", "pairs", "encoder", "quantizer", "ranker", "compare
 def compare_variants(config: Config, folder: Path, *, progress: Callable[[str], None] = print) -> Compared:
     """Results of the comparison, which is run into `folder/compare`, as in its `results.json`.
 
-    Beside it lie `results.md` and, with the extra `report`, `index.html`. Finished rankers are kept, and the
-    same call resumes from them; other settings or data are refused.
+    Beside it lie `results.md`, `evidence/` with every judged row and score, from which
+    benchmarks/recompute.py computes the figures again, and, with the extra `report`, `index.html`. Finished
+    rankers are kept, and the same call resumes from them; other settings or data are refused.
 
     Args:
         config: of every stage; `compare` says what is compared.
@@ -58,10 +59,7 @@ def compare_variants(config: Config, folder: Path, *, progress: Callable[[str], 
         seeds: list[SeedRun] = []
         for number in config.compare.seeds:
             seed = seed_run(run, out, variants, seed=number)
-            if seeds:
-                seed.config = seeds[0].config
-            elif config.compare.search > 1:
-                seed.config = _searched(seed, out / "search.json", progress)
+            seed.tuned = seeds[0].tuned if seeds else tuned_settings(seed, out, progress)
             seed.run(_progress_of_seed(progress, number, clock))
             seed.sources.clear()
             seeds.append(seed)
@@ -69,13 +67,19 @@ def compare_variants(config: Config, folder: Path, *, progress: Callable[[str], 
         results = compare_seeds(seeds, primary=config.compare.primary)
         if (out / "search.json").is_file():
             results.search = read_model(checked(out, out / "search.json"), Searched)
+        results.searches = {
+            family: read_model(checked(out, file), Searched)
+            for family in FAMILIES
+            if (file := out / "search" / f"{family}.json").is_file()
+        }
+        evidence = write_evidence(seeds, out / "evidence")
         write_json(out / "results.json", results)
         write_text(out / "results.md", comparison_tables(results))
         if find_spec("plotly") is not None and find_spec("jinja2") is not None:
             from qarm.report.comparison import comparison_page
 
             write_text(out / "index.html", comparison_page(results, name=folder.name))
-        enter(out, *(out / name for name in WRITTEN if (out / name).is_file()))
+        enter(out, *evidence, *(out / name for name in WRITTEN if (out / name).is_file()))
         _time(out, counted)
         return results
 
@@ -101,6 +105,8 @@ def _variants(config: Config) -> list[Variant]:
         problems.add(f"compare.primary names {', '.join(missing)}, which is not compared; add it to variants")
     if len(set(names)) < len(names):
         problems.add(f"compare.variants = {names} names one twice; remove it")
+    for family in config.compare.tuned.keys() - FAMILIES.keys():
+        problems.add(f"compare.tuned names {family!r}, need one of {', '.join(FAMILIES)}")
     problems.raise_any()
     return variants
 
@@ -120,19 +126,6 @@ def _claim(out: Path, run: Run) -> None:
             )
     write_json(file, key)
     enter(out, file)
-
-
-def _searched(seed: SeedRun, file: Path, progress: Callable[[str], None]) -> Config:
-    """The config with the ranker settings that the search chose; a finished search is read from its file."""
-    config = seed.config
-    if not file.is_file():
-        trial = partial(seed.search_trial, config.compare.primary)
-        _, searched = search_settings(config.ranker, config.compare.search, trial, seed=seed.seed)
-        write_json(file, searched)
-        enter(file.parent, file)
-        progress(f"ranker settings searched: {searched.chosen}")
-    ranker = apply_setting(config.ranker, read_model(checked(file.parent, file), Searched).chosen)
-    return config.model_copy(update={"ranker": ranker})
 
 
 def _progress_of_seed(progress: Callable[[str], None], number: int, clock: float) -> Callable[[str], None]:

@@ -17,7 +17,7 @@ from qarm.recommender.metrics import UserAuc, auc, calibration, grouped_auc, log
 from qarm.recommender.ranking.full_catalogue import FIGURES
 from qarm.schemas.comparison import CatalogueFigures, CatalogueGain, Compared, Gain, GainKey, Means
 
-__all__ = ["compare_seeds", "slices_of"]
+__all__ = ["ASKED", "LENGTHS", "compare_seeds", "history_thirds", "slices_of"]
 
 LENGTHS = ("short", "middle", "long")
 ASKED = ("all", "warm", "cold")  # slices of the questions, whose intervals are computed over items too
@@ -51,14 +51,19 @@ def slices_of(seed: SeedRun, rows: Examples) -> dict[str, Bools]:
     group = training_frequency_groups(rows.item_ids, seed.windows.split.train)[rows.items]
     slices = {"all": np.ones(len(rows), dtype=bool), "warm": group > 0, "cold": group == 0}
     slices |= {f"L{number}": group == number for number in range(1, FREQUENCY_GROUPS + 1)}
-    lengths = rows.end - rows.begin
+    third = history_thirds(rows)
+    return slices | {f"{name} histories": third == n for n, name in enumerate(LENGTHS)}
+
+
+def history_thirds(rows: Examples) -> Ints:
+    """Third of each row's user by the length of the longest history, int64 [n]."""
     longest = np.zeros(len(rows.user_ids), dtype=np.int64)
-    np.maximum.at(longest, rows.users, lengths)
+    np.maximum.at(longest, rows.users, rows.end - rows.begin)
     present = np.unique(rows.users)
     rank = np.argsort(np.argsort(longest[present], kind="stable"), kind="stable")
     third = np.zeros(len(rows.user_ids), dtype=np.int64)
     third[present] = rank * len(LENGTHS) // max(1, len(present))
-    return slices | {f"{name} histories": third[rows.users] == n for n, name in enumerate(LENGTHS)}
+    return third[rows.users]
 
 
 def compare_seeds(seeds: Sequence[SeedRun], *, primary: tuple[str, str]) -> Compared:

@@ -15,10 +15,11 @@ from qarm.comparison.code_sources import CodeSources
 from qarm.comparison.file_hashes import checked, enter
 from qarm.comparison.rivals.anchors import Anchors
 from qarm.comparison.rivals.torch_rechub import DIN, Rival, fit_rival, score_rival
-from qarm.comparison.variants import Variant
+from qarm.comparison.variants import Variant, family_of
 from qarm.comparison.windows import Windows, sample_users
 from qarm.config import Config, RankerConfig, features_of
 from qarm.core.atomic_io import atomic, write_json
+from qarm.core.training_state import fingerprint
 from qarm.data.codes import Codes
 from qarm.data.interactions import Log
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
@@ -30,7 +31,7 @@ from qarm.recommender.ranking.model import score_examples
 from qarm.recommender.ranking.variants import training_rows
 from qarm.schemas.comparison import ComparedCell
 
-__all__ = ["UNTRAINED", "EvaluationRows", "SeedRun"]
+__all__ = ["UNTRAINED", "EvaluationRows", "SeedRun", "log_q"]
 
 CATALOGUE = "catalogue"
 UNTRAINED = Anchors.NAMES  # anchors whose scores are no logits
@@ -77,6 +78,8 @@ class SeedRun:
         sources: vectors and codes of this seed.
         config: ranker settings, and what is compared.
         folder: of this seed's files.
+
+    `tuned`: ranker settings by family of variants, where they are not those of the config.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class SeedRun:
         self.sources, self.config, self.folder = sources, config, folder
         self.variants, self.seed = variants, sources.seed
         self.item_ids = sorted(sources.catalog.item_ids)
+        self.tuned: dict[str, RankerConfig] = {}
         self.windows: Windows = sources.windows
         self.evaluation = self._evaluation_rows()
 
@@ -93,8 +97,10 @@ class SeedRun:
     def _evaluation_rows(self) -> EvaluationRows:
         split = self.windows.split
         kinds = ["labels"] if split.explicit else ["uniform", "popular"]
-        valid = thin_examples(self._rows_of(split.valid, split.test, kinds[0]), events=VALID_EVENTS)
-        test = {kind: self._rows_of(split.test, split.valid, kind) for kind in kinds}
+        # validation knows no event of the test part, not even which item is no negative
+        later = [split.test] if self.config.compare.edition == 1 else []
+        valid = thin_examples(self._rows_of(split.valid, later, kinds[0]), events=VALID_EVENTS)
+        test = {kind: self._rows_of(split.test, [split.valid, split.left_out_later], kind) for kind in kinds}
         catalogue = catalogue_rows(
             [split.train, split.valid],
             split.test,
@@ -114,8 +120,8 @@ class SeedRun:
             "long_history": ranker.long_history,
         }
 
-    def _rows_of(self, part: Log, other: Log, kind: str) -> Examples:
-        """Rows of a part's sampled users; items of their events in the other part are no negatives either."""
+    def _rows_of(self, part: Log, others: Sequence[Log], kind: str) -> Examples:
+        """Rows of a part's sampled users; items of their events in other parts are no negatives either."""
         split = self.windows.split
         sampled, rest = sample_users(part, users=self.config.compare.judged_users or len(part))
         frame = evaluation_rows(
@@ -123,7 +129,7 @@ class SeedRun:
             split.train,
             item_ids=self.item_ids,
             trained_items=split.train.items,
-            touched=[other, split.left_out, rest],
+            touched=[*others, split.left_out, rest],
             negatives=self.config.compare.negatives,
             popular=kind == "popular",
             seed=self.seed,
@@ -140,6 +146,12 @@ class SeedRun:
         return self._training(self.windows.rows)
 
     @cached_property
+    def _log_q(self) -> npt.NDArray[np.float32]:
+        """Correction of logits for rows whose negatives are drawn by popularity, as of `log_q`."""
+        events = self._training_events
+        return log_q(np.bincount(events.items, minlength=len(self.item_ids)))
+
+    @cached_property
     def _training_events(self) -> Examples:
         """Events of the whole training part."""
         return self._training(None).events
@@ -154,13 +166,14 @@ class SeedRun:
             self._score_once(name, scorer, progress)
 
     def search_trial(self, names: Sequence[str], settings: RankerConfig) -> list[tuple[float, int]]:
-        """Best validation AUC of these variants with other settings, and the epochs that each took."""
+        """Best validation figure of these variants with other settings, and the epochs that each took."""
         trials = []
         for variant in (variant for variant in self.variants if variant.name in names):
             fitted = fit_ranker(
                 self.rows, self.evaluation.valid, self._table(variant), settings=settings, seed=self.seed
             )
-            reached = [epoch.valid_auc or 0.0 for epoch in fitted.epochs]
+            figures = (e.valid_gauc if settings.select == "gauc" else e.valid_auc for e in fitted.epochs)
+            reached = [figure or 0.0 for figure in figures]
             trials.append((float(max(reached)), len(fitted.epochs)))
         return trials
 
@@ -189,7 +202,10 @@ class SeedRun:
             return
         scorer = make_scorer()
         for kind, rows in self.evaluation.test.items():
-            self._write(name, kind, scorer(rows).astype(np.float32))
+            scores = scorer(rows)
+            if kind == "popular" and name not in UNTRAINED and self.config.compare.edition > 1:
+                scores = scores - self._log_q[rows.items]
+            self._write(name, kind, scores.astype(np.float32))
         self._write(
             name, CATALOGUE, top_figures(self.evaluation.catalogue, scorer(self.evaluation.catalogue))
         )
@@ -202,9 +218,9 @@ class SeedRun:
 
     def _scorer(self, variant: Variant) -> Scorer:
         """A trained ranker's logits; where negatives are drawn, shifted to the rows' share of positives."""
-        table, settings = self._table(variant), self.config.ranker
+        table, settings = self._table(variant), self.settings_of(variant)
         if variant.wide:
-            settings = settings.model_copy(update={"dim": self._wide()})
+            settings = settings.model_copy(update={"dim": self._wide(settings)})
         fitted = fit_ranker(self.rows, self.evaluation.valid, table, settings=settings, seed=self.seed)
         ranker = fitted.ranker
         self._write_cell(variant.name, fitted, ranker, dim=settings.dim)
@@ -216,6 +232,7 @@ class SeedRun:
             epochs=fitted.epochs,
             dim=dim,
             parameters=sum(weight.numel() for weight in model.parameters()),
+            weights=fingerprint(weight.detach().cpu().numpy() for weight in model.parameters()),
         )
         if isinstance(fitted, Rival):
             cell.settings = fitted.settings
@@ -257,10 +274,14 @@ class SeedRun:
             return {"codebooks": self.sources.codebooks(variant.source)}
         return {"pool_vectors": self.sources.pool_vectors(variant.source)}
 
-    def _wide(self) -> int:
+    def settings_of(self, variant: Variant) -> RankerConfig:
+        """Ranker settings of a variant: those of its family."""
+        return self.tuned.get(family_of(variant), self.config.ranker)
+
+    def _wide(self, settings: RankerConfig) -> int:
         """The smallest width with which `id` has as many parameters as the largest variant."""
-        settings = self.config.ranker
-        wanted = max(self._parameters(self._table(v), settings) for v in self.variants if not v.wide)
+        others = [variant for variant in self.variants if not variant.wide]
+        wanted = max(self._parameters(self._table(v), self.settings_of(v)) for v in others)
         alone = item_table(self.item_ids, "id")
         for dim in range(settings.dim, WIDEST):
             if self._parameters(alone, settings.model_copy(update={"dim": dim})) >= wanted:
@@ -301,3 +322,17 @@ class SeedRun:
         rival = fit_rival(self.rows, self.evaluation.valid, settings=settings, seed=self.seed)
         self._write_cell(DIN, rival, rival.model, dim=settings.dim)
         return self._shifted(partial(score_rival, rival), prior_of(self.rows.epoch(0).labels))
+
+
+def log_q(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Logarithm of an item's chance among negatives drawn by popularity, against a uniform draw, [items].
+
+    A ranker that was trained against uniform negatives has log p(item | user) in its logits; subtracting
+    log q makes them those of one trained against the popular ones (Yi et al., RecSys 2019). An item without a
+    training event has the mean of the others, weighted by events: what a ranker takes it for.
+    """
+    known = counts > 0
+    logs = np.zeros(len(counts))
+    logs[known] = np.log(counts[known] * (known.sum() / counts.sum()))
+    logs[~known] = np.average(logs[known], weights=counts[known])
+    return logs.astype(np.float32)

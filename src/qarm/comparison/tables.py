@@ -12,6 +12,7 @@ from qarm.schemas.comparison import (
     Estimate,
     Gain,
     Means,
+    Searched,
 )
 
 __all__ = [
@@ -138,15 +139,21 @@ def _answers(results: Compared) -> str:
 
 
 def _search(results: Compared) -> str:
-    search = results.search
-    if search is None:
-        return ""
+    """What was searched, for all variants or for each family, with its budget."""
+    if results.search is not None:
+        return _searched("all variants", results.search)
+    return "\n\n".join(_searched(f"`{family}`", search) for family, search in results.searches.items())
+
+
+def _searched(family: str, search: Searched) -> str:
     chosen = ", ".join(f"{name} {value:g}" for name, value in search.chosen.items())
     grid = "; ".join(f"{name} {', '.join(f'{v:g}' for v in values)}" for name, values in search.grid.items())
     return (
-        f"Ranker settings of all variants, searched on validation of the first seed: {chosen}; "
+        f"Ranker settings of {family}, searched on validation of the first seed"
+        f"{''.join(f' for {name}' for name in search.variants)}: {chosen}; "
         f"{len(search.rounds[0])} settings of the grid ({grid}), {search.variant_epochs} epochs trained in "
         f"{len(search.rounds)} rounds of successive halving."
+        f"{f' On an edge of the grid: {edges}.' if (edges := ', '.join(search.edges)) else ''}"
     )
 
 

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from qarm.config import features_of
 from qarm.errors import InputError
 
-__all__ = ["DEFAULT", "Source", "Variant", "parse_variant"]
+__all__ = ["DEFAULT", "FAMILIES", "Source", "Variant", "family_of", "parse_variant"]
 
 Source = Literal["aligned", "raw", "rqvae", "als", "placebo"]
 WIDE = "id-wide"
@@ -29,6 +29,15 @@ DEFAULT = (
     "frozen",
 )
 
+# families of variants that share a search, each with the variants to search for, the first that is compared
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "id": ("id",),
+    "id+vector": ("id+frozen", "id+raw"),
+    "codes": ("id+rq+vq", "id+vq", "id+rq"),
+    "codes+cross": ("id+rq+vq+cross", "id+rq+cross"),
+    "id-free": ("rq+vq", "frozen", "raw"),
+}
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -43,6 +52,18 @@ class Variant:
     source: Source = "aligned"
     fixed: bool = False
     wide: bool = False
+
+
+def family_of(variant: Variant) -> str:
+    """The family whose settings a variant takes."""
+    features = set(features_of(variant.features))
+    if "id" not in features:
+        return "id-free"
+    if "cross" in features:
+        return "codes+cross"
+    if features & {"rq", "vq"}:
+        return "codes"
+    return "id+vector" if features & {"raw", "frozen"} else "id"
 
 
 def parse_variant(name: str) -> Variant:

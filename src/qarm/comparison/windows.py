@@ -17,7 +17,7 @@ class Windows:
     """Parts of a log for each purpose.
 
     split: training, validation and test part; pairs: the events that pairs are mined from; rows: the events
-    that the ranker is trained on. Both are parts of the training part, or all of it with one window for both.
+    that the ranker is trained on, all of the training part from the protocol's second edition on.
     """
 
     split: Split
@@ -30,8 +30,10 @@ def cut_windows(log: Log, split: SplitConfig, compare: CompareConfig, *, seed: i
 
     Args:
         split: `kind`, `test` and `valid` of `split_log`.
-        compare: windows: three halves the training part by order: of each user, or of the log where `kind` is
-            time; cold_items: share of the training items that lose their events before the test part.
+        compare: windows: three halves the training part by order, of each user, or of the log where `kind` is
+            time, and pairs come from the earlier half; edition: 1 trains the ranker on the later half only;
+            cold_items: share of the training items that lose their events before the test part, and of others
+            that keep those of the validation part only (edition 2).
         seed: of that draw.
 
     Raises:
@@ -43,6 +45,7 @@ def cut_windows(log: Log, split: SplitConfig, compare: CompareConfig, *, seed: i
         test=split.test,
         valid=split.valid,
         cold_items=compare.cold_items,
+        cold_valid_items=compare.cold_items if compare.edition > 1 else 0.0,
         seed=seed,
     )
     if compare.windows == "one":
@@ -51,7 +54,7 @@ def cut_windows(log: Log, split: SplitConfig, compare: CompareConfig, *, seed: i
     halves = split_log(parts.train, kind=kind, test=0.5, valid=0.0)
     if not len(halves.train.positives()) or not len(halves.test.positives()):
         raise InputError("a window has no positive event; give more events, or set compare.windows to one")
-    return Windows(parts, halves.train, halves.test)
+    return Windows(parts, halves.train, halves.test if compare.edition == 1 else parts.train)
 
 
 def sample_users(log: Log, *, users: int) -> tuple[Log, Log]:

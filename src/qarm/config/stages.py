@@ -248,10 +248,15 @@ class RankerConfig(Section):
     dropout: Share = 0.3  # inside the network
     id_dropout: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1  # trains the row of items without an id
     epochs: Count = 20  # passes over the training rows, at most
-    patience: Count = 3  # epochs without a better validation AUC before training stops
+    patience: Count = 3  # epochs without a better validation figure before training stops
     batch: Count = 1024  # rows per step
     lr: Positive = 5e-3  # step size of AdamW
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.1  # of AdamW
+    # the same of embeddings of ids, of biases, of embeddings of codes; null: `weight_decay`
+    id_decay: Annotated[float, Field(ge=0.0)] | None = None
+    bias_decay: Annotated[float, Field(ge=0.0)] | None = None
+    code_decay: Annotated[float, Field(ge=0.0)] | None = None
+    select: Literal["auc", "gauc"] = "auc"  # validation figure of early stopping
     # code tables start at random, each level's from its centroids, or the VQ table from its items' vectors
     start: Literal["random", "codebooks", "pool"] = "random"
     prefixes: Annotated[int, Field(ge=0)] = 0  # rows of a table for codes 1 and 2 together; 0: none
@@ -284,7 +289,10 @@ class CompareConfig(Section):
     catalogue_users: Count = 300  # users for whom the whole catalogue is ranked
     # users whose validation and test events are evaluated, the same for all seeds; 0: all
     judged_users: Annotated[int, Field(ge=0)] = 0
-    search: Count = 12  # ranker settings compared on validation first; 1: only those of `ranker`
+    # ranker settings compared on validation first, for each family of variants; 1: only those of `ranker`
+    search: Count = 12
+    # ranker settings by family, as a search leaves them in compare/tuned.yaml; such a family is not searched
+    tuned: dict[str, dict[str, int | float]] = Field(default={})
     primary: tuple[str, str] = ("id+rq+vq", "id")  # the one comparison without correction for multiple tests
     peer: bool = False  # also torch-rechub's DIN on the same rows; needs the extra `peers`
 

@@ -30,7 +30,14 @@ UNSAID_IN_1: dict[str, str] = RANKER_ONLY | {
     "ranker.missing_codes": "0.0",
     "compare.judged_users": "0",
 }
-LATER: dict[str, str] = {"compare.edition": "1"}  # settings added to format 2, and what their absence meant
+LATER: dict[str, str] = {  # settings added to format 2, and what their absence meant
+    "compare.edition": "1",
+    "compare.tuned": "{}",
+    "ranker.id_decay": "null",
+    "ranker.bias_decay": "null",
+    "ranker.code_decay": "null",
+    "ranker.select": '"auc"',
+}
 
 
 def upgraded(content: Mapping[str, JsonValue], settings: str = "config") -> dict[str, JsonValue]:
@@ -87,7 +94,7 @@ def comparison_key(settings: Settings, tables: list[str], *, version: int = FORM
     settings = SETTINGS.validate_json(json.dumps(settings))
     for name, value in (LATER if version == FORMAT else UNSAID_IN_1 | LATER).items():
         parent, key = _parent(settings, name)
-        if parent is not None and parent.get(key) == json.loads(value):
+        if parent is not None and key in parent and parent[key] == json.loads(value):
             del parent[key]
     return digest({"settings": settings, "tables": tables})
 

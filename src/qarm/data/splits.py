@@ -13,7 +13,7 @@ from qarm.errors import InputError, Problems
 __all__ = ["Split", "split_log"]
 
 Kind = Literal["time", "user_tail", "last_out"]
-TRAIN, VALID, TEST, UNUSED = 0, 1, 2, 3
+TRAIN, VALID, TEST, UNUSED, UNUSED_LATER = 0, 1, 2, 3, 4
 Parts = npt.NDArray[np.int8]
 
 
@@ -21,7 +21,8 @@ Parts = npt.NDArray[np.int8]
 class Split:
     """The three parts of a log; cold_items: its items without a training event, sorted.
 
-    left_out: events of items held out as cold, from before the test part; they belong to no part.
+    left_out: events of items held out as cold, from before the test part; they belong to no part, nor do
+    left_out_later, the test events of validation's cold items.
     """
 
     train: Log
@@ -29,6 +30,7 @@ class Split:
     test: Log
     cold_items: list[str]
     left_out: Log
+    left_out_later: Log
 
     @property
     def explicit(self) -> bool:
@@ -43,6 +45,7 @@ def split_log(
     test: float = 0.2,
     valid: float = 0.1,
     cold_items: float = 0.0,
+    cold_valid_items: float = 0.0,
     seed: int = 0,
 ) -> Split:
     """Split all events, positive and negative, into train, valid and test.
@@ -57,33 +60,41 @@ def split_log(
         test, valid: shares of the events, together below 1; 0 leaves a part empty on purpose.
         cold_items: this share of the training items, drawn evenly from rare to frequent, loses its
             events in train and valid.
-        seed: of that draw.
+        cold_valid_items: a second draw of others, which lose their events in train and test, so that
+            validation has cold positives as the test does.
+        seed: of these draws.
 
     Raises:
         InputError: an argument is out of range, or a part came out empty.
     """
-    _check(log, kind, test, valid, cold_items)
+    _check(log, kind, test, valid, cold_items, cold_valid_items)
     if kind == "time":
         parts = _by_time(log.frame["time"].to_numpy(), test, valid)
     else:
         parts = _by_user(log.frame, kind, test, valid)
     if cold_items:
-        parts = _without_cold(log.frame, parts, cold_items, seed)
-    train, held_out, tested, nowhere = (
-        replace(log, frame=log.frame.filter(parts == part)) for part in (TRAIN, VALID, TEST, UNUSED)
+        parts = _without_cold(log.frame, parts, cold_items, np.random.default_rng(seed))
+    if cold_valid_items:
+        share = cold_valid_items / (1 - cold_items)  # of all items, drawn from those that are left
+        parts = _without_cold(log.frame, parts, share, np.random.default_rng([seed, 1]), kept=VALID)
+    train, held_out, tested, unused, later = (
+        replace(log, frame=log.frame.filter(parts == part))
+        for part in (TRAIN, VALID, TEST, UNUSED, UNUSED_LATER)
     )
-    split = Split(train, held_out, tested, sorted(set(log.items) - set(train.items)), nowhere)
+    split = Split(train, held_out, tested, sorted(set(log.items) - set(train.items)), unused, later)
     _check_parts(split, kind, test, valid)
     return split
 
 
-def _check(log: Log, kind: str, test: float, valid: float, cold_items: float) -> None:
+def _check(
+    log: Log, kind: str, test: float, valid: float, cold_items: float, cold_valid_items: float
+) -> None:
     problems = Problems()
     if not len(log):
         problems.add("the log has no event to split")
     if kind not in get_args(Kind):
         problems.add(f"got split kind {kind!r}, need one of {', '.join(get_args(Kind))}")
-    for name, share in (("test", test), ("valid", valid), ("cold_items", cold_items)):
+    for name, share in (("test", test), ("valid", valid), ("cold_items", cold_items + cold_valid_items)):
         if not 0.0 <= share < 1.0:
             problems.add(f"got {name}={share:g}, need a share of at least 0 and below 1")
     if test + valid >= 1.0:
@@ -133,8 +144,10 @@ def _by_user(frame: pl.DataFrame, kind: Kind, test: float, valid: float) -> Part
     return np.where(from_end <= last, TEST, np.where(from_end <= last_two, VALID, TRAIN)).astype(np.int8)
 
 
-def _without_cold(frame: pl.DataFrame, parts: Parts, share: float, seed: int) -> Parts:
-    """Take the drawn items' events out of train and valid: they belong to no part."""
+def _without_cold(
+    frame: pl.DataFrame, parts: Parts, share: float, random: np.random.Generator, *, kept: int = TEST
+) -> Parts:
+    """The parts with the drawn items' events in one of them only: the others belong to no part."""
     counts = frame.filter(parts == TRAIN).group_by("item_id").len()
     ranked = counts.sort("len", "item_id")["item_id"]
     drawn = round(share * len(ranked))
@@ -144,6 +157,7 @@ def _without_cold(frame: pl.DataFrame, parts: Parts, share: float, seed: int) ->
         )
     # One item from each of `drawn` equal slices of the ranking: as many rare as frequent ones.
     edges = np.arange(drawn + 1) * len(ranked) // drawn
-    places = np.random.default_rng(seed).integers(edges[:-1], edges[1:])
+    places = random.integers(edges[:-1], edges[1:])
     cold = frame["item_id"].is_in(ranked.gather(places).implode()).to_numpy()
-    return np.where(cold & (parts != TEST), UNUSED, parts).astype(np.int8)
+    removed = cold & (parts != kept) & (parts != UNUSED)
+    return np.where(removed, np.where(parts == TEST, UNUSED_LATER, UNUSED), parts).astype(np.int8)

@@ -19,6 +19,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "compare/key.json": ComparedKey,
     "compare/timing.json": ComparedTiming,
     "compare/search.json": Searched,
+    "compare/search/*.json": Searched,
     "compare/results.json": Compared,
     "compare/seed-*/cells/*.json": ComparedCell,
     "*/manifest.json": Manifest,

@@ -45,7 +45,8 @@ class ComparedTiming(Schema):
 class ComparedCell(Schema):
     """`compare/seed-<n>/cells/<variant>.json`: one trained ranker; `best` is the epoch that was kept.
 
-    `settings`: learning rate and initialisation that were searched for torch-rechub's DIN.
+    `settings`: learning rate and initialisation that were searched for torch-rechub's DIN; `weights`: SHA-256
+    of its weights.
     """
 
     best: int
@@ -53,6 +54,7 @@ class ComparedCell(Schema):
     dim: Count
     settings: Setting | None = None
     parameters: Count
+    weights: str | None = None
 
 
 class Means(Schema):
@@ -151,7 +153,10 @@ class CatalogueFigures(Schema):
 
 
 class Rung(Schema):
-    """One setting of the ranker in one round: epochs allowed, and the validation AUC that was reached."""
+    """One setting of the ranker in one round: epochs allowed, and the validation figure that was reached.
+
+    valid_auc: AUC in the protocol's first edition, GAUC in the second.
+    """
 
     setting: Setting
     epochs: Count
@@ -159,21 +164,32 @@ class Rung(Schema):
 
 
 class Searched(Schema):
-    """`compare/search.json`: successive halving of ranker settings; `variant_epochs` were trained in all."""
+    """`compare/search.json`, `compare/search/<family>.json`: successive halving of ranker settings.
+
+    variant_epochs: epochs trained in all; variants: those that were trained.
+    """
 
     grid: dict[str, list[int | float]]
     chosen: Setting
     variant_epochs: Count
     rounds: list[list[Rung]]
+    variants: list[str] = Field(default=[])
+
+    @property
+    def edges(self) -> list[str]:
+        """Settings whose chosen value lies on an edge of the grid, so that a better one may lie beyond."""
+        values = {name: self.grid[name] for name in self.chosen if len(self.grid.get(name, [])) > 1}
+        return [name for name, row in values.items() if self.chosen[name] in (min(row), max(row))]
 
 
 class Compared(Schema):
     """`compare/results.json`; docs/protocol.md says how it comes about.
 
     primary: of the two variants of `compare.primary`, in GAUC over all items; holm: by difference in GAUC
-    over all items, whether it is significant at 5 % after Holm's correction; search: where one was made.
-    edition: of the protocol. answers: to its questions. anchors_ahead: anchors minus a variant on warm items,
-    where the interval lies above zero. left_out: anchors that were not run, with the reason.
+    over all items, whether it is significant at 5 % after Holm's correction; search: where one was made for
+    all variants; searches: by family of variants. edition: of the protocol. answers: to its questions.
+    anchors_ahead: anchors minus a variant on warm items, where the interval lies above zero. left_out:
+    anchors that were not run, with the reason.
     """
 
     seeds: list[int]
@@ -183,6 +199,7 @@ class Compared(Schema):
     primary: Gain | None
     holm: dict[str, bool]
     search: Searched | None = None
+    searches: dict[str, Searched] = Field(default={})
     edition: Count = 1
     answers: list[Answered] = Field(default=[])
     anchors_ahead: list[Gain] = Field(default=[])

@@ -49,12 +49,13 @@ class LabelRow(Figures, OfLabel, OfVariant):
 
 
 class Epoch(Schema):
-    """Training loss and validation figures of an epoch."""
+    """Training loss and validation figures of an epoch; GAUC where it decides when to stop."""
 
     epoch: Count
     loss: float
     valid_auc: Share | None
     valid_logloss: float | None
+    valid_gauc: Share | None = None
 
 
 class Cell(Schema):

@@ -22,9 +22,10 @@ from qarm.errors import ArtifactError
 from qarm.recommender.batches import batches
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
 from qarm.recommender.item_features import item_table
+from qarm.recommender.metrics import gauc
 from qarm.recommender.ranking.fitting import FittedRanker, build_ranker, fit_ranker
 from qarm.recommender.ranking.model import Ranker, score_examples
-from qarm.recommender.ranking.trainer import RankerTrainer
+from qarm.recommender.ranking.trainer import RankerTrainer, decay_groups
 
 Toy = tuple[Log, Codes, Embeddings]
 SETTINGS = RankerConfig(dim=4, hidden=[4], epochs=5, patience=5, batch=256, history=10, lr=0.02)
@@ -286,3 +287,29 @@ def test_calls_do_not_grow_with_rows(
     few, many = epoch_of(20), epoch_of(200)
     assert few > 500
     assert many < 1.1 * few
+
+
+def test_ids_biases_and_codes_decay_on_their_own(toy: Toy) -> None:
+    rows, _, table = inputs(toy[0], toy[1])
+    weights = dict(build_ranker(rows, table, SETTINGS).named_parameters())
+    settings = SETTINGS.model_copy(update={"id_decay": 3.0, "bias_decay": 0.5})
+    groups = {group["weight_decay"]: group["params"] for group in decay_groups(weights, settings)}
+    names = {
+        decay: {n for n, w in weights.items() if any(w is p for p in of)} for decay, of in groups.items()
+    }
+    assert names[3.0] == {"item.ids.weight"}
+    assert {"item.id_bias.weight", "item.level_bias.0.weight", "bias"} <= names[0.5]
+    assert "item.code.levels.0.weight" in names[SETTINGS.weight_decay]
+    assert sum(map(len, names.values())) == len(weights)
+    assert len(decay_groups(weights, SETTINGS)) == 1
+
+
+def test_gauc_decides_when_to_stop_where_it_is_asked_for(toy: Toy) -> None:
+    rows, valid, table = inputs(toy[0], toy[1])
+    settings = SETTINGS.model_copy(update={"select": "gauc", "epochs": 3})
+    fitted = fit_ranker(rows, valid, table, settings=settings)
+    reached = [line.valid_gauc for line in fitted.epochs]
+    assert reached[fitted.best] == max(reached)
+    logits = score_examples(fitted.ranker, valid)
+    assert gauc(valid.users, valid.labels, logits) == pytest.approx(reached[fitted.best], abs=1e-6)
+    assert fit_ranker(rows, valid, table, settings=SETTINGS).epochs[0].valid_gauc is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
@@ -19,11 +19,11 @@ from qarm.core.parallel.torchrun import Processes
 from qarm.core.training_state import RankerState, restore_ranker_state, write_ranker_state
 from qarm.recommender.batches import Batch, batches
 from qarm.recommender.examples import Examples, TrainingRows
-from qarm.recommender.metrics import auc, logloss
+from qarm.recommender.metrics import auc, gauc, logloss
 from qarm.recommender.ranking.model import Ranker, score_examples
 from qarm.schemas.results import Epoch
 
-__all__ = ["AVERAGE", "GAIN", "RankerTrainer"]
+__all__ = ["AVERAGE", "GAIN", "RankerTrainer", "decay_groups"]
 
 AVERAGE = 0.99  # a step's share in the running mean falls by this factor with every later step
 WARM_UP = 10
@@ -54,8 +54,7 @@ class RankerTrainer:
         self.seed, self.processes = seed, processes
         self.random = np.random.default_rng(seed)
         self.weights = dict(ranker.named_parameters())
-        learning = [weight for weight in self.weights.values() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(learning, lr=settings.lr, weight_decay=settings.weight_decay)
+        self.optimizer = torch.optim.AdamW(decay_groups(self.weights, settings), lr=settings.lr)
         self.search, self.valid_search = ranker.search(rows.events.history), ranker.search(valid.history)
         self.device = ranker.bias.device
 
@@ -108,10 +107,9 @@ class RankerTrainer:
         loss = self._pass(state)
         live = self._copied()
         self._set(state.mean)
-        valid_auc, valid_logloss = self._validate()
-        line = Epoch(epoch=state.epoch, loss=loss, valid_auc=valid_auc, valid_logloss=valid_logloss)
+        line = self._validated(Epoch(epoch=state.epoch, loss=loss, valid_auc=None, valid_logloss=None))
         state.lines.append(line)
-        reached = line.valid_auc
+        reached = line.valid_gauc if self.settings.select == "gauc" else line.valid_auc
         if reached is None or reached > state.top + GAIN:
             state.best, state.top = state.epoch, state.top if reached is None else reached
             state.kept = {name: value.clone() for name, value in state.mean.items()}
@@ -176,12 +174,18 @@ class RankerTrainer:
 
     # ---- validation -----------------------------------------------------------------------------
 
-    def _validate(self) -> tuple[float | None, float | None]:
-        """AUC and logloss of the validation rows; None where there are none."""
+    def _validated(self, line: Epoch) -> Epoch:
+        """The epoch with the figures of the validation rows; as it was where there are none."""
         if not len(self.valid):
-            return None, None
-        logits = self._scored(self.valid)
-        return auc(self.valid.labels, logits), logloss(self.valid.labels, logits)
+            return line
+        logits, labels = self._scored(self.valid), self.valid.labels
+        figures: dict[str, float | None] = {
+            "valid_auc": auc(labels, logits),
+            "valid_logloss": logloss(labels, logits),
+        }
+        if self.settings.select == "gauc":
+            figures["valid_gauc"] = gauc(self.valid.users, labels, logits)
+        return line.model_copy(update=figures)
 
     def _scored(self, examples: Examples) -> np.ndarray:
         """Logits of all rows, each event's computed by one process."""
@@ -195,6 +199,25 @@ class RankerTrainer:
         logits[torch.from_numpy(np.flatnonzero(own))] = torch.from_numpy(found).to(self.device)
         total: npt.NDArray[np.float32] = self.processes.add_up(logits).cpu().numpy()
         return total
+
+
+def decay_groups(weights: dict[str, nn.Parameter], settings: RankerConfig) -> list[dict[str, object]]:
+    """Parameter groups of AdamW, one for each weight decay of the settings; frozen weights are left out."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, weight in weights.items():
+        if weight.requires_grad:
+            own = getattr(settings, f"{_part(name)}_decay", None)
+            groups.setdefault(settings.weight_decay if own is None else own, []).append(weight)
+    return [{"params": params, "weight_decay": decay} for decay, params in groups.items()]
+
+
+def _part(name: str) -> str:
+    """The part of the ranker that has a decay of its own: id, bias, code, or none of them."""
+    if name.startswith(("item.id_bias.", "item.level_bias.")) or name == "bias":
+        return "bias"
+    if name.startswith("item.ids."):
+        return "id"
+    return "code" if name.startswith("item.code.") else ""
 
 
 def _known(batch: Batch) -> Tensor:
