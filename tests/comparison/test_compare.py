@@ -180,10 +180,11 @@ def learned(root: Path, out: Path) -> dict[str, bytes]:
         arrays = {name: part for name, part in vars(rows).items() if isinstance(part, np.ndarray)}
         found |= {f"{name} of epoch {epoch}": part.tobytes() for name, part in arrays.items()}
         found[f"users of epoch {epoch}"] = "\n".join(rows.user_ids).encode()
-    arrays = {
-        name: part for name, part in vars(seed.evaluation.valid).items() if isinstance(part, np.ndarray)
-    }
-    found |= {f"{name} of validation": part.tobytes() for name, part in arrays.items()}
+    valid = seed.evaluation.valid
+    for name in ("users", "items", "labels", "times", "events", "cold"):
+        found[f"{name} of validation"] = getattr(valid, name).tobytes()
+    read = (valid.history[start:end] for start, end in zip(valid.start, valid.end, strict=True))
+    found["histories of validation"] = b"".join(past.tobytes() for past in read)
     seed.tuned = tuned_settings(seed, out, lambda line: None)
     found["search"] = (out / "tuned.yaml").read_bytes()
     seed.run(lambda line: None)
