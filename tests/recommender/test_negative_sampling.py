@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from qarm.recommender.negative_sampling import Untouched, draw, draw_popular
+from qarm.recommender.negative_sampling import Untouched, draw, draw_popular, log_q
 
 ROWS = 40_000
 # 5 of 20 items are touched: 15 free. Two draws are searched for, ten are dealt from a shuffled deck.
@@ -159,3 +159,18 @@ def test_nothing_popular_draws_nothing() -> None:
     asked = source, np.zeros(3, np.int32), np.arange(3)
     for popularity in (np.array([0, 0]), np.array([7, 0])):  # none at all; only what the user touched
         assert not draw_popular(*asked, popularity=popularity, count=2, seed=0)[1].any()
+
+
+def test_log_q_by_hand() -> None:
+    """Chances 1/2 and 1/4, 1/4 of three items against 1/3; an unknown item has their mean by events."""
+    found = log_q(np.array([4, 2, 0, 2]))
+    known = np.log([1.5, 0.75, 0.75])
+    np.testing.assert_allclose(found[[0, 1, 3]], known, rtol=1e-6)
+    np.testing.assert_allclose(found[2], (known[0] * 4 + known[1] * 4) / 8, rtol=1e-6)
+
+
+def test_logits_of_uniform_negatives_become_those_of_popular_ones() -> None:
+    """Odds of a positive against negatives of chance q are p / q; with uniform ones they are p * items."""
+    p, counts = np.array([0.5, 0.3, 0.2]), np.array([70, 20, 10])
+    corrected = np.log(p * 3) - log_q(counts)
+    np.testing.assert_allclose(corrected, np.log(p / (counts / 100)), rtol=1e-5)

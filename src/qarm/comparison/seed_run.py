@@ -25,17 +25,19 @@ from qarm.data.interactions import Log
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
 from qarm.recommender.item_features import ItemTable, item_table
 from qarm.recommender.metrics import prior_of
+from qarm.recommender.negative_sampling import log_q
 from qarm.recommender.ranking.fitting import FittedRanker, build_ranker, fit_ranker, thin_examples
 from qarm.recommender.ranking.full_catalogue import catalogue_rows, top_figures
 from qarm.recommender.ranking.model import score_examples
 from qarm.recommender.ranking.variants import training_rows
 from qarm.schemas.comparison import ComparedCell
 
-__all__ = ["UNTRAINED", "EvaluationRows", "SeedRun", "log_q"]
+__all__ = ["UNTRAINED", "EvaluationRows", "SeedRun"]
 
 CATALOGUE = "catalogue"
 UNTRAINED = Anchors.NAMES  # anchors whose scores are no logits
 WIDEST = 512
+TIE = 5  # decimals of a logit that decide; equal candidates differ beyond them, by their place in a batch
 VALID_EVENTS = 5_000  # events for early stopping; more cost time and change its decision little
 
 Scores = npt.NDArray[Any]  # logits, or counts of an anchor
@@ -203,13 +205,19 @@ class SeedRun:
         scorer = make_scorer()
         for kind, rows in self.evaluation.test.items():
             scores = scorer(rows)
-            if kind == "popular" and name not in UNTRAINED and self.config.compare.edition > 1:
-                scores = scores - self._log_q[rows.items]
+            if self.config.compare.edition > 1 and name not in UNTRAINED:
+                scores = self._corrected(scores, rows, kind)
             self._write(name, kind, scores.astype(np.float32))
         self._write(
             name, CATALOGUE, top_figures(self.evaluation.catalogue, scorer(self.evaluation.catalogue))
         )
         progress(name)
+
+    def _corrected(self, logits: Scores, rows: Examples, kind: str) -> Scores:
+        """Logits with log q for popular negatives, rounded: what differs by float32's rounding is a tie."""
+        shifted = logits - self._log_q[rows.items] if kind == "popular" else logits
+        rounded: Scores = np.round(shifted.astype(np.float64), TIE)
+        return rounded
 
     def _write(self, name: str, kind: str, values: npt.NDArray[np.floating]) -> None:
         with atomic(self._file(name, kind)) as temporary, temporary.open("wb") as file:
@@ -322,17 +330,3 @@ class SeedRun:
         rival = fit_rival(self.rows, self.evaluation.valid, settings=settings, seed=self.seed)
         self._write_cell(DIN, rival, rival.model, dim=settings.dim)
         return self._shifted(partial(score_rival, rival), prior_of(self.rows.epoch(0).labels))
-
-
-def log_q(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Logarithm of an item's chance among negatives drawn by popularity, against a uniform draw, [items].
-
-    A ranker that was trained against uniform negatives has log p(item | user) in its logits; subtracting
-    log q makes them those of one trained against the popular ones (Yi et al., RecSys 2019). An item without a
-    training event has the mean of the others, weighted by events: what a ranker takes it for.
-    """
-    known = counts > 0
-    logs = np.zeros(len(counts))
-    logs[known] = np.log(counts[known] * (known.sum() / counts.sum()))
-    logs[~known] = np.average(logs[known], weights=counts[known])
-    return logs.astype(np.float32)

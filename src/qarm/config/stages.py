@@ -260,6 +260,10 @@ class RankerConfig(Section):
     # code tables start at random, each level's from its centroids, or the VQ table from its items' vectors
     start: Literal["random", "codebooks", "pool"] = "random"
     prefixes: Annotated[int, Field(ge=0)] = 0  # rows of a table for codes 1 and 2 together; 0: none
+    # rows of a table for the prefixes of each length, 1 to all codes, whose vectors are summed; 0: none
+    ngrams: Annotated[int, Field(ge=0)] = 0
+    # an id's vector is a prior from content, and its own by events / (events + shrinkage); 0: its own alone
+    shrinkage: Annotated[float, Field(ge=0.0)] = 0.0
     nearest_weights: bool = False  # weight of a VQ list's entries by rank
     time: bool = False  # attention reads the time since each event
     missing_codes: Share = 0.0  # largest share of items without codes that is accepted

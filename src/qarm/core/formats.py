@@ -37,6 +37,8 @@ LATER: dict[str, str] = {  # settings added to format 2, and what their absence 
     "ranker.bias_decay": "null",
     "ranker.code_decay": "null",
     "ranker.select": '"auc"',
+    "ranker.ngrams": "0",
+    "ranker.shrinkage": "0.0",
 }
 
 

@@ -33,6 +33,9 @@ class CodeEmbedding(nn.Module):
             mean of however many there are.
         prefixes: rows of a table for codes 1 and 2 together, which share rows by hash where there are more
             such prefixes; 0: none.
+        ngrams: rows of a table for the prefixes of each length, 1 to all codes, shared by hash; an item has
+            the sum of its prefixes' vectors (Zheng et al., RecSys 2025, "Enhancing Embedding Representation
+            Stability in Recommendation Systems with Semantic ID": prefix n-grams); 0: none.
         std: deviation of the normal initialisation.
     """
 
@@ -44,6 +47,7 @@ class CodeEmbedding(nn.Module):
         dim: int = 64,
         nearest: int = 0,
         prefixes: int = 0,
+        ngrams: int = 0,
         std: float = 0.02,
     ) -> None:
         super().__init__()
@@ -52,20 +56,23 @@ class CodeEmbedding(nn.Module):
         self.widths, self.pool, self.dim = list(widths), pool, dim
         self.levels = nn.ModuleList(nn.Embedding(width, dim) for width in widths)
         self.prefix = nn.Embedding(prefixes, dim) if prefixes else None
+        self.ngrams = nn.EmbeddingBag(ngrams * len(widths), dim, mode="sum") if ngrams else None
         self.nearest = nn.EmbeddingBag(pool, dim, mode="sum" if nearest else "mean") if pool else None
         self.place = nn.Parameter(torch.zeros(nearest)) if pool and nearest else None
         self._rows = ItemIndex(())
         self._table = torch.empty(0, 0, dtype=torch.int64)
-        for table in (*self.levels, *([self.prefix] if self.prefix is not None else [])):
-            nn.init.normal_(table.weight, std=std)
+        for table in (*self.levels, self.prefix, self.ngrams):
+            if table is not None:
+                nn.init.normal_(table.weight, std=std)
         if self.nearest is not None:
             # a mean of 25 independent rows is five times shorter than one of them
             nn.init.normal_(self.nearest.weight, std=5 * std)
 
     @property
     def fields(self) -> int:
-        """Number of vectors per item: one per level, one for the prefix, and one for the VQ list."""
-        return len(self.widths) + (self.prefix is not None) + (self.nearest is not None)
+        """Number of vectors per item: one per level, for the prefix, the n-grams and the VQ list one each."""
+        further = (self.prefix, self.ngrams, self.nearest)
+        return len(self.widths) + sum(table is not None for table in further)
 
     @property
     def out_dim(self) -> int:
@@ -78,11 +85,22 @@ class CodeEmbedding(nn.Module):
         if self.prefix is not None:
             whole = codes[:, 0] * self.widths[1] + codes[:, 1]
             vectors.append(self.prefix(whole * HASH % PRIME % self.prefix.num_embeddings))
+        if self.ngrams is not None:
+            vectors.append(self.ngrams(self._ngram_rows(codes)))
         if self.nearest is not None:
             near = codes[:, len(self.widths) :]
             weights = None if self.place is None else self.place.softmax(0).expand(len(near), -1)
             vectors.append(self.nearest(near, per_sample_weights=weights))
         return torch.stack(vectors, dim=1)
+
+    def _ngram_rows(self, codes: Tensor) -> Tensor:
+        """Rows [n, levels] of the prefixes of 1 to all codes, each length in a range of its own."""
+        rows = self.ngrams.num_embeddings // len(self.widths) if self.ngrams is not None else 0
+        whole, found = torch.zeros_like(codes[:, 0]), []
+        for level, width in enumerate(self.widths):
+            whole = (whole * width + codes[:, level]) % PRIME
+            found.append(level * rows + whole * HASH % PRIME % rows)
+        return torch.stack(found, dim=1)
 
     def widened(self, codes: Tensor) -> "CodeEmbedding":
         """The same with rows of zeros for codes [n, levels + nearest] beyond its tables: they add nothing."""

@@ -17,12 +17,17 @@ class ItemFields(nn.Module):
 
     The id of an item without training events is row 0, out of vocabulary; dropping ids in training
     is what trains that row.
+
+    With `shape.shrinkage` k an id's vector is a prior from the item's content plus what its own n training
+    events add, A c + n / (n + k) r, c the sum of its other fields, and so is its bias: an empirical-Bayes
+    estimate, shrunk to what items alike have (the factor n / (n + k): Bell and Koren, ICDM 2007).
     """
 
     known: Tensor
     codes: Tensor
     vectors: Tensor
     pool: Tensor
+    events: Tensor
 
     def __init__(self, shape: RankerShape) -> None:
         super().__init__()
@@ -32,6 +37,11 @@ class ItemFields(nn.Module):
         if self.ids is not None and self.id_bias is not None:
             nn.init.normal_(self.ids.weight, std=ID_INIT)
             nn.init.zeros_(self.id_bias.weight)
+        shrunk = bool(shape.ids and shape.shrinkage)
+        self.prior = nn.Linear(shape.dim, shape.dim + 1, bias=False) if shrunk else None
+        if self.prior is not None:
+            nn.init.zeros_(self.prior.weight)
+            self.register_buffer("events", torch.zeros(shape.known + 1))
         self.register_buffer("known", torch.zeros(shape.items, dtype=torch.int64))
         self.register_buffer(
             "codes", torch.zeros(shape.items, len(shape.widths) + shape.nearest, dtype=torch.int64)
@@ -47,6 +57,7 @@ class ItemFields(nn.Module):
                 dim=shape.dim,
                 nearest=shape.nearest if shape.weighted else 0,
                 prefixes=shape.prefixes,
+                ngrams=shape.ngrams,
                 std=INIT,
             )
             if has_codes
@@ -98,4 +109,13 @@ class ItemFields(nn.Module):
         ids = self.known[items]
         if self.training and self.shape.id_dropout:
             ids = torch.where(torch.rand(ids.shape, device=ids.device) < self.shape.id_dropout, 0, ids)
-        return torch.cat([self.ids(ids)[:, None], fields], dim=1), self.id_bias(ids)[:, 0] + bias
+        own, own_bias = self._shrunk(ids, self.ids(ids), self.id_bias(ids)[:, 0], fields.sum(1))
+        return torch.cat([own[:, None], fields], dim=1), own_bias + bias
+
+    def _shrunk(self, ids: Tensor, own: Tensor, bias: Tensor, content: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors [n, dim] and biases [n] of ids, shrunk to a prior from content where the shape says so."""
+        if self.prior is None:
+            return own, bias
+        events, prior = self.events[ids], self.prior(content)
+        share = events / (events + self.shape.shrinkage)
+        return prior[:, :-1] + share[:, None] * own, prior[:, -1] + share * bias

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from qarm.core.parallel.numba_jit import compiled
 from qarm.core.statistics import splitmix64
 
-__all__ = ["Untouched", "draw", "draw_popular"]
+__all__ = ["Untouched", "draw", "draw_popular", "log_q"]
 
 TRIES = 100
 _splitmix64 = compiled()(splitmix64)
@@ -90,6 +90,20 @@ def draw_popular(
         count,
         np.uint64(seed % 2**64),
     )
+
+
+def log_q(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Logarithm of an item's chance among negatives drawn by popularity, against a uniform draw, [items].
+
+    A ranker that was trained against uniform negatives has log p(item | user) in its logits; subtracting
+    log q makes them those of one trained against the popular ones (Yi et al., RecSys 2019). An item without a
+    training event has the mean of the others, weighted by events: what a ranker takes it for.
+    """
+    known = counts > 0
+    logs = np.zeros(len(counts))
+    logs[known] = np.log(counts[known] * (known.sum() / counts.sum()))
+    logs[~known] = np.average(logs[known], weights=counts[known])
+    return logs.astype(np.float32)
 
 
 @compiled()

@@ -88,6 +88,8 @@ class RankerShape(Schema):
     by rank; spare: whether the last code of each table is that of items without codes; time: whether
     attention reads gaps of time; labels: the auxiliary labels; users: number of values of each user feature;
     long_history: longest history that the search by code reads, None where an earlier qarm did not note it.
+    ngrams: rows of the table for the prefixes of each length; shrinkage: events at which half of an id's own
+    vector counts, beside a prior from content.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -114,6 +116,8 @@ class RankerShape(Schema):
     labels: tuple[str, ...] = ()
     users: tuple[Count, ...] = ()
     long_history: Count | None = None
+    ngrams: Count = 0
+    shrinkage: Annotated[float, Field(ge=0.0)] = 0.0
 
 
 class Results(Schema):

@@ -167,6 +167,8 @@ def build_ranker(rows: TrainingRows, items: ItemTable, settings: RankerConfig) -
         id_dropout=settings.id_dropout,
         history=settings.history,
         prefixes=settings.prefixes if items.rq is not None else 0,
+        ngrams=settings.ngrams if items.rq is not None else 0,
+        shrinkage=settings.shrinkage if items.ids else 0.0,
         weighted=settings.nearest_weights and items.vq is not None,
         spare=spare,
         time=settings.time,
@@ -186,6 +188,7 @@ def build_ranker(rows: TrainingRows, items: ItemTable, settings: RankerConfig) -
         codes=codes,
         vectors=items.vectors,
         pool=pool,
+        events=np.bincount(rows.events.items, minlength=len(items.item_ids)),
     )
     if books is not None and ranker.item.code is not None:
         ranker.item.code.start_from(books)

@@ -196,7 +196,8 @@ def _with_items(
     if len(pool) and len(codes):  # pool ids that no list of the training named have no item there
         listed = int(codes[:, len(ranker.shape.widths) :].max()) + 1
         pool = functional.pad(pool, (0, max(0, listed - len(pool))), value=-1)
-    part.item._buffers = {"known": known, "codes": codes, "vectors": vectors, "pool": pool}
+    part.item._buffers = dict(ranker.item._buffers)
+    part.item._buffers |= {"known": known, "codes": codes, "vectors": vectors, "pool": pool}
     part.item_ids, part.past = item_ids, None
     part.shape = ranker.shape.model_copy(update={"items": len(item_ids)})
     _widen(part.item, ranker.shape, codes)

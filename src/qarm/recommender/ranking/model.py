@@ -330,11 +330,17 @@ def set_items(
     codes: npt.NDArray[np.int64] | None = None,
     vectors: npt.NDArray[np.float32] | None = None,
     pool: npt.NDArray[np.int64] | None = None,
+    events: npt.NDArray[np.int64] | None = None,
 ) -> None:
-    """Fill the item tables: rows with an id of their own, codes [n, c], vectors [n, d], the pool's rows."""
+    """Fill the item tables: rows with an id of their own, codes [n, c], vectors [n, d], the pool's rows.
+
+    events: training events of each item, [n], for a ranker that shrinks its ids' vectors by them.
+    """
     ranker.item.known[torch.from_numpy(trained)] = torch.arange(1, len(trained) + 1)
     if pool is not None:
         ranker.item.pool[: len(pool)] = torch.from_numpy(pool)
+    if events is not None and ranker.item.prior is not None:
+        ranker.item.events[1:] = torch.from_numpy(events[trained])
     if codes is not None:
         ranker.item.codes.copy_(torch.from_numpy(codes))
     if vectors is not None:
