@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from qarm.core.paths import as_path
+from qarm.core.tables.feature_columns import AttributeKind, is_vector_file, vector_key
 
 __all__ = [
     "Condition",
@@ -52,7 +53,7 @@ class Section(BaseModel):
 
 def empty(value: object) -> bool:
     """Whether a key says nothing: manifests and bundles of before the key existed lack it."""
-    return value is None or value == []
+    return value is None or value == [] or value == {}
 
 
 def _as_json(value: object) -> object:
@@ -132,6 +133,27 @@ class ItemsTable(Section):
     # column of paths inside the table's folder, file contents, structs of both, or lists; null: no pictures
     image: str | None = "image_path"
     audio: str | None = "audio_path"  # the same for sounds
+    # vectors made elsewhere: list columns, or .npy and Parquet files in the table's folder
+    vectors: Annotated[list[str], Field(exclude_if=empty)] = []
+    # columns of attributes, `{brand: categorical, genres: list, price: number}`
+    attributes: Annotated[dict[str, AttributeKind], Field(exclude_if=empty)] = {}
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the catalogue is read by: the columns, without the path."""
+        return self.model_dump(exclude={"path"})
+
+    @property
+    def has_files(self) -> bool:
+        """Whether vectors lie in files beside the table, so that its hash does not tell them."""
+        return any(is_vector_file(name) for name in self.vectors)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "ItemsTable":
+        keys = [vector_key(name) for name in self.vectors]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"vectors = {self.vectors} holds one name twice; rename one of them")
+        return self
 
 
 class InteractionsTable(Section):

@@ -11,6 +11,13 @@ import polars as pl
 
 from qarm.core.atomic_io import sha256_file
 from qarm.core.tables import Table, TableColumns, as_ids, as_texts, media_folder, read_table, rows_hash
+from qarm.core.tables.feature_columns import (
+    AttributeKind,
+    attribute_column,
+    is_vector_file,
+    vector_column,
+    vector_key,
+)
 from qarm.data.media_columns import (
     MediaCell,
     check_paths,
@@ -34,6 +41,7 @@ class Catalog:
     frame: item_id str (distinct), text str, image and audio str (a path), binary (the file itself) or, where
     items have several pictures, lists of structs with `bytes` and `path`; null where an item lacks the
     modality, every item having at least one; rows in file order.
+    Further columns are features that the items come with: `attributes` (JSON), and vectors (float32 bytes).
     folder: media paths resolve against it and do not leave it.
     """
 
@@ -50,7 +58,17 @@ class Catalog:
 
     def counts(self) -> dict[str, int]:
         """Number of items that have each modality."""
-        return {name: len(self) - self.frame[name].null_count() for name in MODALITIES}
+        return {name: len(self) - self.frame[name].null_count() for name in self.modalities}
+
+    @property
+    def modalities(self) -> list[str]:
+        """Names of the columns of content: text, image, audio, and the features."""
+        return [name for name in self.frame.columns if name != "item_id"]
+
+    @property
+    def features(self) -> list[str]:
+        """Names of the columns of features: `attributes`, and `vector_` with a name."""
+        return [name for name in self.modalities if name not in MODALITIES]
 
     def only(self, item_ids: Iterable[str]) -> "Catalog":
         """Catalogue of the given items, in file order; unknown ids are ignored.
@@ -133,6 +151,8 @@ def read_catalog(
     text: Sequence[str] = ("title", "description"),
     image: str | None = "image_path",
     audio: str | None = "audio_path",
+    vectors: Sequence[str] = (),
+    attributes: Mapping[str, AttributeKind] | None = None,
     folder: Path | str | None = None,
 ) -> Catalog:
     """Catalogue from a file (Parquet, CSV or JSON Lines) or a frame.
@@ -143,6 +163,8 @@ def read_catalog(
         text: columns joined, in order, to the item's text, one per line, empty ones left out.
         image, audio: column of paths, of file contents, of structs with `bytes` and `path` (as Hugging Face's
             datasets have them), or of lists of these for items with several pictures; None: there are none.
+        vectors: list columns of vectors that an encoder elsewhere made, or `.npy` and Parquet files of them.
+        attributes: columns of attributes, each `categorical`, `list` or `number`.
         folder: media paths are relative to it; by default the file's own, for a frame the working folder.
 
     Raises:
@@ -150,12 +172,17 @@ def read_catalog(
             without any content, media paths that leave the folder.
     """
     names = [text] if isinstance(text, str) else list(text)
-    columns = [name for name in (id, *names, image, audio) if name is not None]
-    read = read_table(table, columns, text=columns)
+    kinds = dict(attributes or {})
+    texts = [name for name in (id, *names, image, audio) if name is not None]
+    listed = [name for name in vectors if not is_vector_file(name)]
+    texts += [name for name, kind in kinds.items() if kind == "categorical"]
+    read = read_table(table, list(dict.fromkeys([*texts, *kinds, *listed])), text=texts)
     if folder is None:
         folder = media_folder(table) if isinstance(table, Path | str) else Path()
     home = None if folder is None else Path(folder)
-    return as_catalog(read, home, id=id, text=names, image=image, audio=audio)
+    return as_catalog(
+        read, home, id=id, text=names, image=image, audio=audio, vectors=vectors, attributes=kinds
+    )
 
 
 def as_catalog(
@@ -166,12 +193,14 @@ def as_catalog(
     text: Sequence[str],
     image: str | None,
     audio: str | None,
+    vectors: Sequence[str] = (),
+    attributes: Mapping[str, AttributeKind] | None = None,
 ) -> Catalog:
     """Catalogue of a table that is already read.
 
     Args:
         folder: the folder of its media paths; None where it can have none.
-        id, text, image, audio: as in `read_catalog`, and so are the errors.
+        id, text, image, audio, vectors, attributes: as in `read_catalog`, and so are the errors.
     """
     problems, name = Problems(), table.name
     ids = table.column(id, problems=problems)
@@ -184,6 +213,11 @@ def as_catalog(
     }
     if ids is None:
         problems.raise_any()
+    assert ids is not None  # noqa: S101 - else it was raised
+    if attributes:
+        columns["attributes"] = attribute_column(table, attributes, problems=problems)
+    for own in vectors:
+        columns[vector_key(own)] = vector_column(table, own, ids=ids, folder=folder, problems=problems)
     frame = pl.DataFrame({"item_id": ids, **columns})
     _check_ids(frame, name=f"{name}.{id}", problems=problems)
     if not problems.messages:
@@ -231,7 +265,7 @@ def _check_content(frame: pl.DataFrame, *, where: str, problems: Problems) -> No
     empty = _without_content(frame)
     if empty:
         problems.add(
-            f"{where}: items {shown(empty)} have no text, picture or sound; add one or remove the rows"
+            f"{where}: items {shown(empty)} have no text, picture or sound, nor anything else; add one or remove them"
         )
 
 
@@ -246,5 +280,5 @@ def _cell_content(cell: MediaCell | None) -> bytes:
 
 
 def _without_content(frame: pl.DataFrame) -> list[str]:
-    nothing = pl.all_horizontal(pl.col(name).is_null() for name in MODALITIES)
+    nothing = pl.all_horizontal(pl.col(name).is_null() for name in frame.columns if name != "item_id")
     return frame.filter(nothing)["item_id"].to_list()

@@ -43,9 +43,7 @@ class Run:
         items, interactions = self.config.data.items, self.config.data.interactions
         catalog = log = None
         try:
-            catalog = read_catalog(
-                self.config.items_path, **items.model_dump(include={"id", "text", "image", "audio"})
-            )
+            catalog = read_catalog(self.config.items_path, **items.content)
         except InputError as error:
             problems.extend(error)
         try:
@@ -98,7 +96,8 @@ class Run:
     def _source_hashes(self) -> dict[str, str]:
         catalog, log = self.tables
         hashes = {
-            "items": files_hash(self.config.items_path) or catalog.rows_hash(),
+            "items": (None if self.config.data.items.has_files else files_hash(self.config.items_path))
+            or catalog.rows_hash(),
             "interactions": files_hash(self.config.interactions_path) or log.rows_hash(),
         }
         if log.about is None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qarm.data.catalog import Catalog
+from qarm.data.catalog import MEDIA, Catalog
 from qarm.data.media import blame, read_media
 from qarm.data.media_columns import sources_of
 from qarm.encoder.towers.tower import Tower, reads, reads_parts
@@ -38,7 +38,12 @@ class Several:
 
 def readable(catalog: Catalog, name: str, tower: Tower) -> npt.NDArray[np.bool_]:
     """Which items have something that the tower reads, bool [n]."""
-    there = [catalog.frame[modality].is_not_null().to_numpy() for modality in reads(name, tower)]
+    there = [
+        catalog.frame[modality].is_not_null().to_numpy()
+        if modality in catalog.modalities
+        else np.zeros(len(catalog), dtype=np.bool_)
+        for modality in reads(name, tower)
+    ]
     found: npt.NDArray[np.bool_] = np.logical_or.reduce(there)
     return found
 
@@ -52,13 +57,13 @@ def contents_of(catalog: Catalog, name: str, tower: Tower, row: Mapping[str, Any
         InputError: a file cannot be read, by name of the item.
     """
     own = reads(name, tower)
-    parts = {m: _contents(catalog, m, row) for m in own if row[m] is not None}
+    parts = {m: _contents(catalog, m, row) for m in own if row.get(m) is not None}
     contents = [dict(zip(parts, chosen, strict=True)) for chosen in product(*parts.values())]
     return contents if reads_parts(name, tower) else [content[own[0]] for content in contents]
 
 
 def _contents(catalog: Catalog, modality: str, row: Mapping[str, Any]) -> list[str | bytes]:
-    if modality == "text":
+    if modality not in MEDIA:
         return [row[modality]]
     contents: list[str | bytes] = []
     for source in sources_of(row[modality]):
@@ -71,7 +76,7 @@ def _contents(catalog: Catalog, modality: str, row: Mapping[str, Any]) -> list[s
 
 def load_item(name: str, tower: Tower, row: Mapping[str, Any], contents: Sequence[Any]) -> Any:
     """`tower.load` of the only content, or `Several` of them; errors name the item and the file."""
-    media = [m for m in reads(name, tower) if m != "text" and row[m] is not None]
+    media = [m for m in reads(name, tower) if m in MEDIA and row.get(m) is not None]
     sources = sources_of(row[media[0]]) if len(media) == 1 else []
     loaded = []
     for number, content in enumerate(contents):

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from qarm.config import Config, FilterConfig
-from qarm.data.catalog import Catalog
+from qarm.data.catalog import MODALITIES, Catalog
 from qarm.data.embeddings import Embeddings
 from qarm.data.splits import Split
 from qarm.errors import ArtifactError, InputError, MissingExtraError, Problems
@@ -66,7 +66,7 @@ def encoder_requirements(
             tower_features(sample, {name: tower})
             timings[name] = (time.perf_counter() - started) / len(sample)
 
-    named = {name: value for name in present if (value := getattr(chosen, name)) is not None}
+    named = {n: value for n in present if n in MODALITIES and (value := getattr(chosen, n)) is not None}
     if chosen.model is not None:
         named = {"model": chosen.model}
     yield from (partial(opened, **{name: value}) for name, value in named.items())

@@ -146,7 +146,7 @@ def new_items(table: Path, manifest: Manifest, *, allow_unreadable: bool = False
     Raises:
         InputError: the table is wrong, or media cannot be read.
     """
-    columns = saved_config(manifest.config).data.items.model_dump(include={"id", "text", "image", "audio"})
+    columns = saved_config(manifest.config).data.items.content
     catalog = read_catalog(table, **columns)
     found = check_media(catalog)
     if not allow_unreadable and (bad := found.images | found.sounds):

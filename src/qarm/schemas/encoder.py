@@ -9,11 +9,13 @@ from qarm.schemas.base import Count, Schema, Share
 __all__ = [
     "AlignStep",
     "AlignSummary",
+    "AttributesSettings",
     "EmbeddingQuality",
     "EncoderCard",
     "Neighbours",
     "Pooling",
     "TowerOptions",
+    "VectorSettings",
 ]
 
 Pooling = Literal["auto", "pooler", "cls", "mean"]
@@ -56,6 +58,22 @@ class TowerOptions(Schema):
     def fixed(self) -> "TowerOptions":
         """The same for a copy of the checkpoint: no prompt stays no prompt."""
         return self.model_copy(update={"prompt": self.prompt or ""})
+
+
+class AttributesSettings(Schema):
+    """Settings of an attributes tower; numbers: quantiles by name, in rising order."""
+
+    revision: Count
+    categories: list[str]
+    numbers: dict[str, list[float]]
+
+
+class VectorSettings(Schema):
+    """Settings of a tower of given vectors; width: numbers of each."""
+
+    revision: Count
+    name: str
+    width: Count
 
 
 class Tower(Schema):

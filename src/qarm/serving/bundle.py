@@ -16,6 +16,7 @@ from qarm.core.formats import upgraded
 from qarm.core.item_index import ItemIndex
 from qarm.core.sealed_folder import opened_seal
 from qarm.core.tables import TableColumns
+from qarm.core.tables.feature_columns import AttributeKind, split_list, vector_field
 from qarm.core.tables.parquet import read_parquet
 from qarm.data.catalog import MEDIA, Catalog, as_catalog
 from qarm.data.codes import Codes
@@ -135,6 +136,14 @@ class Bundle:
         """The text fields of an item, by the run's names."""
         return list(dict.fromkeys(self.config.data.items.text))
 
+    @property
+    def feature_fields(self) -> dict[str, tuple[type, ...]]:
+        """Attributes and vectors of an item, by the run's names, and the types of their values."""
+        items = self.config.data.items
+        values: dict[str, tuple[type, ...]] = {"list": (str, int, float, list)}
+        kinds = {name: values.get(kind, (str, int, float)) for name, kind in items.attributes.items()}
+        return kinds | {vector_field(name): (list,) for name in items.vectors}
+
     # ---- new items --------------------------------------------------------------------------------
 
     def code(self, catalog: Catalog) -> tuple[Embeddings, Codes]:
@@ -152,16 +161,16 @@ class Bundle:
 
         Args:
             rows: item_id (str), any of the run's text fields (str or None), `image` and `audio` (bytes or
-                None, whole files).
+                None, whole files), attributes (a text, a number or a list) and vectors (lists) by name.
 
         Raises:
             InputError: every problem: unknown fields, values of another type, ids that are missing, empty or
                 not distinct, items without any content.
         """
         kinds = dict.fromkeys(("item_id", *self.text_fields), str) | dict.fromkeys(MEDIA, bytes)
-        problems = Problems()
+        problems, features = Problems(), self.feature_fields
         for number, row in enumerate(rows):
-            for problem in _problems_of(row, kinds):
+            for problem in _problems_of(row, {**features, **kinds}):
                 problems.add(f"item {number}: {problem}")
         if not rows:
             problems.add("got no items, need at least one")
@@ -171,6 +180,9 @@ class Bundle:
             name: pl.Series(name, [row.get(name) for row in rows], dtype=types[kind])
             for name, kind in kinds.items()
         }
+        items = self.config.data.items
+        for name in features:
+            columns[name] = _feature_column(name, [row.get(name) for row in rows], items.attributes.get(name))
         return as_catalog(
             TableColumns("items", pl.DataFrame(columns), list(columns)),
             self.folder,
@@ -178,6 +190,8 @@ class Bundle:
             text=self.text_fields,
             image="image",
             audio="audio",
+            vectors=[vector_field(name) for name in items.vectors],
+            attributes=items.attributes,
         )
 
     # ---- known items ------------------------------------------------------------------------------
@@ -290,13 +304,35 @@ def _writable(vectors: Embeddings) -> Embeddings:
     return Embeddings(vectors.item_ids, vectors.vectors.copy())
 
 
-def _problems_of(row: Mapping[str, Any], kinds: Mapping[str, type]) -> list[str]:
+def _feature_column(name: str, values: list[Any], kind: AttributeKind | None) -> pl.Series:
+    """A column of one attribute, or of vectors where it is none, as a table would have it."""
+    if kind is None:
+        return pl.Series(name, values, dtype=pl.List(pl.Float32), strict=False)
+    if kind != "list":
+        return pl.Series(name, [None if v is None else _text_of(v) for v in values], dtype=pl.String)
+    lists = [None if v is None else split_list(v) if isinstance(v, str) else v for v in values]
+    texts = [None if v is None else [_text_of(x) for x in (v if isinstance(v, list) else [v])] for v in lists]
+    return pl.Series(name, texts, dtype=pl.List(pl.String))
+
+
+def _text_of(value: object) -> str:
+    """A JSON value as a table of texts has it: 7 and 7.0 are `7`."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def _named(kind: type | tuple[type, ...]) -> str:
+    return kind.__name__ if isinstance(kind, type) else " or ".join(one.__name__ for one in kind)
+
+
+def _problems_of(row: Mapping[str, Any], kinds: Mapping[str, type | tuple[type, ...]]) -> list[str]:
     unknown = [name for name in row if name not in kinds]
     found = [f"unknown fields {shown(unknown)}; it has {shown(kinds, first=12)}"] if unknown else []
     for name, kind in kinds.items():
         value = row.get(name)
         if value is not None and not isinstance(value, kind):
-            found.append(f"{name} is {type(value).__name__}, need {kind.__name__}")
+            found.append(f"{name} is {type(value).__name__}, need {_named(kind)}")
         elif isinstance(value, str) and any("\ud800" <= sign <= "\udfff" for sign in value):
             found.append(f"{name} is no Unicode text: it holds half a surrogate pair")
     return found

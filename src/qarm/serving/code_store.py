@@ -265,11 +265,18 @@ def damaged_rows(folder: Path) -> list[str]:
         return [f"{path}: not readable ({error})"]
 
 
-def content_digest(texts: Mapping[str, str | None], image: bytes | None, audio: bytes | None) -> bytes:
-    """SHA-256 over an item's texts, by name, and its media; fields that are null do not count."""
+def content_digest(
+    texts: Mapping[str, str | None],
+    image: bytes | None,
+    audio: bytes | None,
+    features: Mapping[str, object] | None = None,
+) -> bytes:
+    """SHA-256 over an item's texts and features, by name, and its media; null fields do not count."""
     media = [None if part is None else hashlib.sha256(part).hexdigest() for part in (image, audio)]
     given = {name: text for name, text in texts.items() if text is not None}
-    return hashlib.sha256(json.dumps([given, media], sort_keys=True).encode()).digest()
+    own = {name: value for name, value in (features or {}).items() if value is not None}
+    parts = [given, media, own] if own else [given, media]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
 
 
 def _opened(path: Path) -> sqlite3.Connection:

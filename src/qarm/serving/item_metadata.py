@@ -13,8 +13,8 @@ from PIL import Image
 from qarm.config import ItemsTable
 from qarm.core.atomic_io import atomic, read_json
 from qarm.core.run_folder import read_manifest
-from qarm.core.tables import as_texts, files_hash, is_table, media_folder, read_table
-from qarm.data.catalog import MEDIA, Catalog, as_catalog
+from qarm.core.tables import as_texts, files_hash, is_table, read_table
+from qarm.data.catalog import MEDIA, Catalog, read_catalog
 from qarm.data.media import read_media
 from qarm.data.media_columns import MediaCell, without_bad
 from qarm.data.media_decoding import FORMATS, UNREADABLE
@@ -94,15 +94,13 @@ def _located(run: Path, columns: ItemsTable, tables: Sequence[Path]) -> list[Pat
 
 
 def _hash(path: Path, columns: ItemsTable) -> str:
-    return files_hash(path) or _read(path, columns)[1].rows_hash()
+    return (None if columns.has_files else files_hash(path)) or _read(path, columns)[1].rows_hash()
 
 
 def _read(path: Path, columns: ItemsTable) -> tuple[pl.DataFrame, Catalog]:
     """The text columns by item, and the catalogue."""
-    given = columns.model_dump(include={"id", "text", "image", "audio"})
-    names = [name for name in (columns.id, *columns.text, columns.image, columns.audio) if name is not None]
+    catalog, names = read_catalog(path, **columns.content), [columns.id, *columns.text]
     table = read_table(path, names, text=names)
-    catalog = as_catalog(table, media_folder(path), **given)
     ids = catalog.frame.select("item_id")
     texts = pl.DataFrame([as_texts(table.frame[name]) for name in dict.fromkeys(columns.text)])
     return ids.hstack(texts.drop("item_id", *MEDIA, strict=False)), catalog

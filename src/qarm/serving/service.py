@@ -73,7 +73,7 @@ class Service:
 
     async def _code(self, loaded: LoadedBundle, items: Sequence[NewItem], *, store: bool) -> CodesAnswer:
         version = loaded.bundle.version
-        digests = {i.item_id: content_digest(i.text, i.image, i.audio) for i in items if i.item_id and store}
+        digests = {i.item_id: _digest(i) for i in items if i.item_id and store}
         known = await self._known(loaded, digests)
         new = [item for item in items if item.item_id is None or item.item_id not in known]
         coded = iter(await self._coded(loaded, items, new) if new else ())
@@ -111,7 +111,10 @@ class Service:
         self, loaded: LoadedBundle, items: Sequence[NewItem], new: Sequence[NewItem]
     ) -> list[Coded]:
         rows = [
-            {"item_id": item.item_id, **item.text, "image": item.image or None, "audio": item.audio or None}
+            {
+                **{"item_id": item.item_id, **item.text, **item.attributes, **item.vectors},
+                **{"image": item.image or None, "audio": item.audio or None},
+            }
             for item in new
         ]
         async with self.decoder.decoded(rows, side=loaded.bundle.picture_side) as decoded:
@@ -249,6 +252,10 @@ class Service:
         if len(loaded.bundle.item_ids) <= AT_ONCE:
             return search()
         return await asyncio.to_thread(search)
+
+
+def _digest(item: NewItem) -> bytes:
+    return content_digest(item.text, item.image, item.audio, {**item.attributes, **item.vectors})
 
 
 def _codes(made: Coded | NewCode) -> tuple[list[int], list[int] | None, str]:

@@ -25,7 +25,7 @@ from qarm.encoder.encoder import Encoder
 from qarm.encoder.feature_cache import Features, open_feature_caches, tower_features
 from qarm.encoder.heads import Heads
 from qarm.encoder.item_contents import readable
-from qarm.encoder.towers.factory import open_towers
+from qarm.encoder.towers.factory import content_towers, open_towers
 from qarm.encoder.towers.finetuning import Tuned, tunable
 from qarm.encoder.towers.tower import Tower, default_device, reads
 from qarm.errors import InputError
@@ -210,6 +210,7 @@ def towers_for(
 ) -> Mapping[str, Tower]:
     """Encoders of the modalities that some item has; the others are not even opened."""
     there = {modality for modality, count in catalog.counts().items() if count}
+    own = content_towers(catalog)
     if given is not None:
         used = {n: tower for n, tower in sorted(given.items()) if there & {*reads(n, tower)}}
     elif settings.model is not None:
@@ -219,6 +220,7 @@ def towers_for(
         named = {m: getattr(settings, m) for m in MODALITIES}
         there_of = {m: name if m in there else None for m, name in named.items()}
         used = open_towers(**there_of, options=settings.options)
+    used = own | dict(used)
     if not used:
         raise InputError(
             f"the items have {', '.join(sorted(there))} and no encoder is named for it; "

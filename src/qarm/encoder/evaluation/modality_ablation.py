@@ -16,7 +16,7 @@ __all__ = ["ablated_versions", "only_modalities"]
 def only_modalities(catalog: Catalog, kept: Collection[str]) -> Catalog | None:
     """The catalogue as if items had these modalities alone; an item with none goes, None if all do."""
     there = pl.any_horizontal(pl.col(list(kept)).is_not_null())
-    gone = [m for m in ("text", "image", "audio") if m not in kept]
+    gone = [m for m in catalog.modalities if m not in kept]
     blank = [pl.lit(None, dtype=catalog.frame[m].dtype).alias(m) for m in gone]
     frame = catalog.frame.filter(there).with_columns(blank)
     return replace(catalog, frame=frame) if frame.height else None

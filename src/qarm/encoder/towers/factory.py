@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from qarm.data.catalog import Catalog
+from qarm.encoder.towers.attributes import ATTRIBUTES, AttributesTower
 from qarm.encoder.towers.audio import LOGMEL, LogMel
 from qarm.encoder.towers.checkpoint import Checkpoint
 from qarm.encoder.towers.image import PACKAGED_IMAGE, ImageTower
@@ -11,11 +13,12 @@ from qarm.encoder.towers.media_checkpoint import AudioCheckpoint, ImageCheckpoin
 from qarm.encoder.towers.multimodal import ItemTower
 from qarm.encoder.towers.text import TextTower
 from qarm.encoder.towers.tower import Tower
+from qarm.encoder.towers.vectors import VectorTower
 from qarm.errors import ArtifactError, InputError
 from qarm.schemas.encoder import Tower as TowerCard
 from qarm.schemas.encoder import TowerOptions
 
-__all__ = ["open_original", "open_saved", "open_towers", "options_of"]
+__all__ = ["content_towers", "open_original", "open_saved", "open_towers", "options_of"]
 
 CHECKPOINTS: dict[str, type[Checkpoint]] = {
     kind.__name__: kind for kind in (TextTower, ItemTower, ImageCheckpoint, AudioCheckpoint)
@@ -24,6 +27,10 @@ NAMED: dict[str, type[Checkpoint]] = {"text": TextTower, "image": ImageCheckpoin
 PACKAGED: dict[str, Callable[[Path | None], Tower]] = {
     "ImageTower": ImageTower,
     "LogMel": lambda folder: LogMel(),
+}
+SAVED: dict[str, Callable[[Path], Tower]] = PACKAGED | {
+    "AttributesTower": AttributesTower.read,
+    "VectorTower": VectorTower.read,
 }
 WORDS = {PACKAGED_IMAGE: ("image", "ImageTower"), LOGMEL: ("audio", "LogMel")}
 Names = str | Sequence[str] | None
@@ -62,6 +69,17 @@ def open_towers(
             key = modality if number == 1 else f"{modality}{number}"
             towers[key] = _opened(modality, name, asked)
     return _prompted(towers, asked) if asked.prompt else towers
+
+
+def content_towers(catalog: Catalog) -> dict[str, Tower]:
+    """Towers for what the items come with: attributes, and vectors that were made elsewhere."""
+    towers: dict[str, Tower] = {}
+    for name in catalog.features:
+        contents = catalog.frame[name].drop_nulls()
+        if len(contents):
+            attributes = name == ATTRIBUTES
+            towers[name] = AttributesTower.fit(contents) if attributes else VectorTower.of(name, contents[0])
+    return towers
 
 
 def _opened(modality: str, name: str, asked: TowerOptions) -> Tower:
@@ -103,15 +121,15 @@ def open_saved(folder: Path, modality: str, entry: TowerCard, given: Mapping[str
         InputError: a tower of a class of your own that was not given.
         ArtifactError: the tower is not the one that was saved.
     """
-    if modality not in given and entry.kind not in CHECKPOINTS.keys() | PACKAGED.keys():
+    if modality not in given and entry.kind not in CHECKPOINTS.keys() | SAVED.keys():
         raise InputError(
             f"{folder}: the {modality} tower is a {entry.kind} of your own; "
             f"pass it as towers={{{modality!r}: ...}}"
         )
     if modality in given:
         tower = given[modality]
-    elif entry.kind in PACKAGED:
-        tower = PACKAGED[entry.kind](folder / modality)
+    elif entry.kind in SAVED:
+        tower = SAVED[entry.kind](folder / modality)
     else:
         tower = CHECKPOINTS[entry.kind](folder / modality, options=_fixed(entry))
     if isinstance(tower, Checkpoint):

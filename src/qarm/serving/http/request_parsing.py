@@ -201,8 +201,9 @@ def _faults(item: NewItem, fields: Collection[str], limits: Limits) -> list[tupl
         found.append(("/item_id", f"{len(item.item_id):,} characters, need at most {limits.item_id:,}"))
     if item.item_id is not None and not item.item_id.isprintable():
         found.append(("/item_id", "line breaks or other control characters, which no address can hold"))
-    if not any(text and text.strip() for text in item.text.values()) and not item.image and not item.audio:
-        found.append(("", "no text, picture or sound; give at least one"))
+    some = any(text and text.strip() for text in item.text.values())
+    if not some and not any((item.image, item.audio, item.attributes, item.vectors)):
+        found.append(("", "no text, picture, sound, attribute or vector; give at least one"))
     return found
 
 

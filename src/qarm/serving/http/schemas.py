@@ -52,6 +52,9 @@ Version = Annotated[int, Field(description="of the codebooks", examples=[1])]
 BundleVersion = Annotated[str, Field(description="which bundle answered", examples=["3f1c0a9be2"])]
 
 
+Attribute = str | float | int | bool | list[str | float | int | bool] | None
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
@@ -66,6 +69,8 @@ class NewItem(_Strict):
     ] = {}
     image: Annotated[File | None, Field(description="a picture, the whole file")] = None
     audio: Annotated[File | None, Field(description="a sound, the whole file")] = None
+    attributes: Annotated[dict[str, Attribute], Field(description="of `data.items.attributes`")] = {}
+    vectors: Annotated[dict[str, list[float]], Field(description="of `data.items.vectors`")] = {}
 
 
 class ItemBatch(_Strict):
