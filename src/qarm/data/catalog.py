@@ -265,7 +265,7 @@ def _check_content(frame: pl.DataFrame, *, where: str, problems: Problems) -> No
     empty = _without_content(frame)
     if empty:
         problems.add(
-            f"{where}: items {shown(empty)} have no text, picture or sound, nor anything else; add one or remove them"
+            f"{where}: items {shown(empty)} have no text, picture or sound, nor others; add one or remove the rows"
         )
 
 

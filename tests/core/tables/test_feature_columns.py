@@ -124,5 +124,5 @@ def test_attributes_of_other_types_are_refused(tmp_path: Path) -> None:
     frame = {"price": ["cheap", "1", "2"], "t": ["x"] * 3}
     with pytest.raises(InputError, match=r"price: the attribute is String, need numbers \(price: number\)"):
         catalog(frame, tmp_path, attributes={"price": "number"})
-    with pytest.raises(InputError, match="items c have no text, picture or sound, nor anything else"):
+    with pytest.raises(InputError, match="items c have no text, picture or sound, nor others"):
         catalog({"brand": ["x", "y", None]}, tmp_path, attributes={"brand": "categorical"})
