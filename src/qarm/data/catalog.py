@@ -265,7 +265,8 @@ def _check_content(frame: pl.DataFrame, *, where: str, problems: Problems) -> No
     empty = _without_content(frame)
     if empty:
         problems.add(
-            f"{where}: items {shown(empty)} have no text, picture or sound, nor others; add one or remove the rows"
+            f"{where}: items {shown(empty)} have no text, picture or sound, nor others; "
+            "add one or remove the rows"
         )
 
 
