@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
-from tests.serving.fakes import Fakes
+from tests.serving.fakes import Fakes, expected
 from tests.serving.http.test_routes import problem
 
 from qarm.serving.http.problems import Problem
@@ -133,3 +133,36 @@ def test_stored_items_can_be_deleted_and_published_ones_cannot(client: TestClien
     problem(client.delete("/v1/items/a/b"), 404, "no-such-item")
     problem(client.delete("/v1/items/i1"), 409, "already-published")
     assert client.post("/v1/codes", json={"item_id": "a/b", "text": {"title": "y"}}).status_code == 200
+
+
+def text_part(content: bytes, kind: str | None = None) -> bytes:
+    head = b'Content-Disposition: form-data; name="title"\r\n'
+    head += b"" if kind is None else f"Content-Type: {kind}\r\n".encode()
+    return b"--x\r\n" + head + b"\r\n" + content + b"\r\n--x--\r\n"
+
+
+@pytest.mark.parametrize(
+    "kind", [None, "text/plain", "text/plain; charset=UTF-8", 'text/plain;charset="utf8"']
+)
+def test_texts_of_forms_are_utf8(client: TestClient, kind: str | None) -> None:
+    form = {"content-type": "multipart/form-data; boundary=x"}
+    answer = client.post("/v1/codes", content=text_part("\u00e9t\u00e9".encode(), kind), headers=form)
+    assert answer.json()["items"][0]["rq"] == expected("\u00e9t\u00e9").rq.tolist()
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\xe9", None),
+        (b"a", "text/plain; charset=punycode"),
+        (b"a", "text/plain; charset=utf-16"),
+        (b"\xe9", "text/plain; charset=latin-1"),
+    ],
+)
+def test_texts_of_other_encodings_are_not_guessed(
+    client: TestClient, content: bytes, kind: str | None
+) -> None:
+    form = {"content-type": "multipart/form-data; boundary=x"}
+    answer = client.post("/v1/codes", content=text_part(content, kind), headers=form)
+    assert answer.status_code == 400
+    assert answer.json()["detail"] == "the text 'title' is not in UTF-8; encode it so"

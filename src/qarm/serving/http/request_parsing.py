@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from qarm.errors import shown
@@ -143,11 +144,43 @@ def _model(content: Any, model: type[Model]) -> Model:
         ) from None
 
 
+class _Utf8Form(MultiPartParser):
+    """Parts of a form; a text that is no UTF-8 is refused, which starlette would read as Latin-1."""
+
+    def on_part_end(self) -> None:
+        """Take a part."""
+        part = self._current_part
+        if part.file is None:
+            kinds = [value for name, value in part.item_headers if name == b"content-type"]
+            charsets = {_charset(kind) for kind in kinds} - {""}
+            try:
+                part.data.decode()
+            except UnicodeDecodeError:
+                charsets.add("unknown")
+            if charsets - {"utf-8", "utf8", "us-ascii"}:
+                raise MultiPartException(f"the text {part.field_name[:100]!r} is not in UTF-8; encode it so")
+        super().on_part_end()
+
+
+def _charset(kind: bytes) -> str:
+    """The `charset` of a content type in small letters; empty where it has none."""
+    parameters = kind.decode("latin-1").lower().split(";")[1:]
+    found = [value for name, _, value in _pairs(parameters) if name.strip() == "charset"]
+    return found[0].strip().strip('"') if found else ""
+
+
 async def _form_item(request: Request, fields: Sequence[str], limits: Limits) -> NewItem:
-    async with request.form(max_files=2, max_fields=len(fields) + 1, max_part_size=4 * limits.text) as form:
+    most = {"max_files": 2, "max_fields": len(fields) + 1, "max_part_size": 4 * limits.text}
+    try:
+        form = await _Utf8Form(request.headers, request.stream(), **most).parse()
+    except MultiPartException as error:
+        raise Problem(400, None, error.message) from None
+    try:
         _check_form(form, fields)
         files = {name: await value.read() for name, value in form.items() if isinstance(value, UploadFile)}
         texts = {name: value for name, value in form.items() if isinstance(value, str)}
+    finally:
+        await form.close()
     item_id = texts.pop("item_id", None)
     return _model({"item_id": item_id or None, "text": texts, **files}, NewItem)
 
