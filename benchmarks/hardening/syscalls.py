@@ -291,19 +291,23 @@ def unflushed(events: list[Event], left: set[str]) -> list[str]:
     were written before they were moved are followed to their new name.
     """
     written: dict[str, bool] = {}  # file to whether it is flushed
-    names: dict[str, bool] = {}  # folder to whether its names are
+    names: set[str] = set()  # that came into their folder after its last flush
     for event in events:
         if event.kind in ("write", "truncate"):
             written[event.path] = False
         elif event.kind == "fsync":
-            written[event.path] = names[event.path] = True
+            written[event.path] = True
+            names -= {name for name in names if _folder(name) == event.path}
         elif event.kind in ("mkdir", "create", "link"):
-            names[_folder(event.new or event.path)] = False
+            names.add(event.new or event.path)
         elif event.kind == "rename":
-            for table in (written, names):
-                for name in [n for n in table if n == event.path or n.startswith(event.path + "/")]:
-                    table[event.new + name[len(event.path) :]] = table.pop(name)
-            names[_folder(event.new)] = False
+            moved = [name for name in written if name == event.path or name.startswith(event.path + "/")]
+            for name in moved:
+                written[event.new + name[len(event.path) :]] = written.pop(name)
+            inside = {name for name in names if name.startswith(event.path + "/")}
+            names -= inside | {event.path}
+            names |= {event.new} | {event.new + name[len(event.path) :] for name in inside}
     files = [name for name, flushed in written.items() if not flushed and name in left]
-    folders = [f"{name}/" for name, flushed in names.items() if not flushed and name in left]
-    return sorted(files + folders)
+    kept = {name for name in names if name in left or any(one.startswith(f"{name}/") for one in left)}
+    folders = {_folder(name) for name in kept} & left
+    return sorted([*files, *(f"{name}/" for name in folders)])

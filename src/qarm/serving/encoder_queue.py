@@ -20,6 +20,7 @@ __all__ = ["EncoderQueue"]
 Made = TypeVar("Made")
 RETRY = {"Retry-After": "1"}
 CLOSE_SECONDS = 5.0  # for what is being coded when the service is asked to stop
+LEAST = 4  # items of a batch, however long they take: the text tower takes as long for fewer
 FORGOTTEN = 0.7  # share of an earlier batch's time for an item that still counts after the next batch
 
 
@@ -34,8 +35,8 @@ class _Job:
 class EncoderQueue:
     """Feeds one worker. While it works on a batch, what comes in gathers to the next one.
 
-    A batch holds an item of each waiting request in turn, and no more items than fit into `batch_seconds`, so
-    that a request waits for another's items no longer than that.
+    A batch holds an item of each waiting request in turn, and no more items than fit into `batch_seconds`, or
+    four, so that a request waits for another's items no longer than that.
 
     Everything runs on the event loop but the worker, which has a thread of its own.
     """
@@ -108,7 +109,8 @@ class EncoderQueue:
         """The job of each item of the next batch, an item of each in turn."""
         size = self.limits.together
         if self._item_seconds > 0:
-            size = max(1, min(size, int(self.limits.batch_seconds / self._item_seconds)))
+            fitting = int(self.limits.batch_seconds / self._item_seconds)
+            size = max(min(LEAST, size), min(size, fitting))
         taken: list[_Job] = []
         while self._jobs and len(taken) < size:
             job = self._jobs.popleft()

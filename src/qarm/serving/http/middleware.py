@@ -33,6 +33,9 @@ class ErrorMiddleware:
         try:
             fault = _protocol_fault(scope)
             await (self.app if fault is None else answer(fault))(inner, receive, answering)
+        except asyncio.CancelledError:  # the service is stopping, and has waited long enough
+            if answering.status == 0:
+                await answer(busy())(inner, receive, answering)
         except Exception as error:  # noqa: BLE001 - nothing of it may reach the other side
             response = hidden(error)
             if answering.status == 0:
