@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qarm.core.run_folder import read_manifest
-from qarm.core.stage_timing import read_timing
-from qarm.errors import ArtifactError
 from qarm.report.tables import leaves, named_figures
 
 __all__ = ["DID", "ORDER", "StageProvenance", "stages_done"]
@@ -23,14 +21,10 @@ ORDER = tuple(DID)
 
 
 class StageProvenance(NamedTuple):
-    """A finished stage: its folder, what it did, its row counts, settings, and hashes of inputs and files.
-
-    seconds: that it took; None where its times were damaged.
-    """
+    """A finished stage: its folder, what it did, its row counts, settings, and hashes of inputs and files."""
 
     folder: str
     did: str
-    seconds: float | None
     rows: list[tuple[str, str]]
     config: list[tuple[str, str]]
     inputs: list[tuple[str, str]]
@@ -44,7 +38,6 @@ def stages_done(run: Path) -> list[StageProvenance]:
         StageProvenance(
             folder=folder,
             did=DID[folder],
-            seconds=_seconds(run / folder),
             rows=named_figures(manifest.rows),
             config=leaves(manifest.config),
             inputs=sorted(manifest.inputs.items()),
@@ -53,10 +46,3 @@ def stages_done(run: Path) -> list[StageProvenance]:
         for folder, manifest in manifests
         if manifest is not None
     ]
-
-
-def _seconds(folder: Path) -> float | None:
-    try:
-        return read_timing(folder).seconds
-    except ArtifactError:
-        return None
