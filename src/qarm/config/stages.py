@@ -264,6 +264,8 @@ class RankerConfig(Section):
     ngrams: Annotated[int, Field(ge=0)] = 0
     # an id's vector is a prior from content, and its own by events / (events + shrinkage); 0: its own alone
     shrinkage: Annotated[float, Field(ge=0.0)] = 0.0
+    # tiers of a histogram of the candidate's cosines with the history, where the variant has vectors; 0: none
+    tiers: Annotated[int, Field(ge=0)] = 0
     nearest_weights: bool = False  # weight of a VQ list's entries by rank
     time: bool = False  # attention reads the time since each event
     missing_codes: Share = 0.0  # largest share of items without codes that is accepted

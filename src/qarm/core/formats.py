@@ -39,6 +39,7 @@ LATER: dict[str, str] = {  # settings added to format 2, and what their absence 
     "ranker.select": '"auc"',
     "ranker.ngrams": "0",
     "ranker.shrinkage": "0.0",
+    "ranker.tiers": "0",
 }
 
 

@@ -89,7 +89,7 @@ class RankerShape(Schema):
     attention reads gaps of time; labels: the auxiliary labels; users: number of values of each user feature;
     long_history: longest history that the search by code reads, None where an earlier qarm did not note it.
     ngrams: rows of the table for the prefixes of each length; shrinkage: events at which half of an id's own
-    vector counts, beside a prior from content.
+    vector counts, beside a prior from content; tiers: of the histogram of similarities to the history.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -118,6 +118,7 @@ class RankerShape(Schema):
     long_history: Count | None = None
     ngrams: Count = 0
     shrinkage: Annotated[float, Field(ge=0.0)] = 0.0
+    tiers: Count = 0
 
 
 class Results(Schema):

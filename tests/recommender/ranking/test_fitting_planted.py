@@ -7,6 +7,7 @@ import torch
 
 from qarm.config import RankerConfig
 from qarm.data.codes import Codes
+from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
 from qarm.recommender.code_embedding import CodeEmbedding
 from qarm.recommender.examples import Examples, TrainingRows, evaluation_rows, read_examples
@@ -90,6 +91,41 @@ def test_shrinkage_wins_where_few_items_have_most_events() -> None:
     assert best is not None
     assert reached["shrunk", "rare"] > reached["plain", "rare"] + 0.02
     assert reached["shrunk", "frequent"] > reached["plain", "frequent"] - 0.01
+
+
+def test_similarity_tiers_win_where_one_near_event_decides() -> None:
+    """Items come in twins; a candidate is liked when its twin is in the history, and near to nothing else."""
+    random, users, items = np.random.default_rng(2), 260, 120
+    vectors = np.repeat(random.normal(size=(items // 2, 32)), 2, axis=0) + random.normal(0, 0.05, (items, 32))
+    events: list[tuple[str, str, int, int]] = []
+    for user in range(users):
+        twins = random.permutation(items // 2)
+        past, unknown = 2 * twins[:8] + random.integers(0, 2, 8), 2 * twins[8:12] + random.integers(0, 2, 4)
+        rows = [(item, 0, 1) for item in past] + [(item ^ 1, 1, 1) for item in past[:4]]
+        rows += [(item, 1, 0) for item in unknown]
+        events += [(f"u{user:03d}", f"i{item:04d}", time, label) for item, time, label in rows]
+    frame = pl.DataFrame(events, schema=["user_id", "item_id", "time", "label"], orient="row")
+    frame = frame.with_columns(
+        row=pl.int_range(pl.len(), dtype=pl.Int64), label=pl.col("label").cast(pl.Int8)
+    )
+    later, known = pl.col("time") == 1, pl.col("user_id") < "u200"
+    train, rows, future = (
+        Log(frame.filter(part)) for part in (~later | known, later & known, later & ~known)
+    )
+    ids = [f"i{n:04d}" for n in range(items)]
+    settings = SETTINGS.model_copy(update={"history": 8})
+    learned = TrainingRows(train, item_ids=ids, explicit=True, history=8, since=rows)
+    judged_rows = evaluation_rows({"test": future}, train, item_ids=ids, trained_items=train.items)
+    judged = read_examples(judged_rows, [train, future], item_ids=ids, history=8)
+    nothing = judged.only(np.zeros(len(judged), dtype=bool))
+    table = item_table(ids, "frozen", embeddings=Embeddings(ids, vectors.astype(np.float32)))
+    reached = {}
+    for tiers in (0, 10):
+        chosen = settings.model_copy(update={"tiers": tiers})
+        ranker = fit_ranker(learned, nothing, table, settings=chosen).ranker
+        reached[tiers] = auc(judged.labels, score_examples(ranker, judged)) or 0.0
+    assert reached[10] > 0.95
+    assert reached[0] < reached[10] - 0.1
 
 
 def test_an_unknown_item_is_its_prior_and_a_frequent_one_itself() -> None:

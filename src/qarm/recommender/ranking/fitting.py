@@ -168,6 +168,7 @@ def build_ranker(rows: TrainingRows, items: ItemTable, settings: RankerConfig) -
         history=settings.history,
         prefixes=settings.prefixes if items.rq is not None else 0,
         ngrams=settings.ngrams if items.rq is not None else 0,
+        tiers=settings.tiers if items.vectors is not None else 0,
         shrinkage=settings.shrinkage if items.ids else 0.0,
         weighted=settings.nearest_weights and items.vq is not None,
         spare=spare,

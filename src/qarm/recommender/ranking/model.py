@@ -25,6 +25,7 @@ from qarm.recommender.examples import LONG, Examples
 from qarm.recommender.history_search import CodeSearch, Cross, Crossed
 from qarm.recommender.item_fields import ItemFields
 from qarm.recommender.scoring_requests import requests
+from qarm.recommender.similarity_tiers import SimilarityTiers
 from qarm.recommender.user_fields import UserFields, user_codes
 from qarm.schemas.results import RankerShape
 
@@ -48,7 +49,8 @@ class Ranker(nn.Module):
 
     A logit is the sum of a network over [candidate, attended history, their product, products by
     field], a weighted sum of the products by field, and the candidate's biases. With `shape.cross` what
-    search by code found in a longer history stands beside the attended one (QARM, section 3.3), and so do
+    search by code found in a longer history stands beside the attended one (QARM, section 3.3), with
+    `shape.tiers` a histogram of the candidate's similarities to the history, and so do
     the user's features with their scalar products with the candidate. Each auxiliary label has a last layer
     of its own on the network; it learns from events and not from drawn negatives, and so says how likely
     the label is where the event happens.
@@ -85,6 +87,8 @@ class Ranker(nn.Module):
         crossed = Cross.width(fields, dim) if shape.cross else 0
         known = dim + len(shape.users) if shape.users else 0
         width = 3 * dim + 2 * fields + crossed + known
+        self.tiers = SimilarityTiers(shape.tiers) if shape.tiers and shape.vector else None
+        width += shape.tiers if self.tiers is not None else 0
         self.network = _network(width, shape.hidden, shape.dropout)
         self.gap = nn.Parameter(torch.zeros(BUCKETS)) if shape.time else None
         self.user = UserFields(shape.users, dim=dim, dropout=shape.id_dropout) if shape.users else None
@@ -145,6 +149,10 @@ class Ranker(nn.Module):
             crossed = self._crossed(batch, own, matched)
             wide += [crossed.history, crossed.products, crossed.counts]
             products = products + crossed.logit
+        if self.tiers is not None:
+            near = self.item.vectors[batch.items], self.item.vectors[batch.history]
+            histogram, tiered = self.tiers(*near, batch.seen)
+            wide, products = [*wide, histogram], products + tiered
         if self.user is not None:
             user, met = self._met(batch, candidate)
             wide += [user.sum(1)[:, None].expand_as(candidate), met]
