@@ -37,6 +37,10 @@ def quantize(
         bool, Parameter(help="Fit again from the old centroids: a new version.", negative="")
     ] = False,
     rollback: Annotated[int | None, Parameter(help="Make this earlier version the current one.")] = None,
+    vectors: Annotated[
+        Path | None,
+        Parameter(help="Code these vectors (.npy or table), without a run; out is a new folder."),
+    ] = None,
     allow_unreadable: AllowUnreadable = False,
     settings: Settings = None,
     as_json: Json = False,
@@ -44,12 +48,12 @@ def quantize(
     """Residual k-means and nearest-rows codes of every item. Runs the stages before it too.
 
     --append, --refit and --rollback go on with the run's own settings, and run no other stage; other settings
-    than those are refused.
+    than those are refused. --vectors needs neither items nor interactions, and writes a folder of codes.
     """
     from qarm.pipeline import run_stages
     from qarm.quantizer.versions.lifecycle import append_items, refit_codes, roll_back
 
-    named = {"--append": append, "--refit": refit or None, "--rollback": rollback}
+    named = {"--append": append, "--refit": refit or None, "--rollback": rollback, "--vectors": vectors}
     tasks = [name for name, value in named.items() if value is not None]
     if len(tasks) > 1:
         raise InputError(f"got {' and '.join(tasks)}, need at most one of them; run one after the other")
@@ -57,6 +61,13 @@ def quantize(
         if config is None:
             raise InputError(f"no config; give one: qarm quantize CONFIG --out {out}")
         show_stages(run_stages(load_settings(config, settings), out, last="quantize"), as_json=as_json)
+        return
+    if vectors is not None:
+        from qarm.quantizer.versions.vector_codes import quantize_vectors
+
+        chosen = load_settings(config, settings)
+        figures = quantize_vectors(vectors, out, chosen.quantizer, seed=chosen.seed)
+        print_figures("quantize", out, figures, as_json=as_json)
         return
     given = _checked_settings(config, settings, out, task=tasks[0])
     result: Schema
