@@ -112,6 +112,7 @@ def test_its_bundle_and_store_are_read(old: Path) -> None:
         4,
         "random",
     )
+    assert (bundle.recommender, bundle.users) == (None, None)  # the retriever came later
     store = Store(Path("store"))
     kept = store.find("n1", bundle.version)
     store.close()

@@ -15,7 +15,13 @@ from fastapi import FastAPI
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError
+from qarm.recommender.retrieval.blend import Blend
+from qarm.recommender.retrieval.counting import ContentKnn
+from qarm.recommender.retrieval.histories import Histories
+from qarm.recommender.retrieval.recommender import Recommender
+from qarm.recommender.retrieval.storage import StoredRetriever
 from qarm.schemas.results import RankerShape
+from qarm.schemas.retrieval import CountingSettings
 from qarm.serving.app import build_app
 from qarm.serving.bundle_manager import BundleManager
 from qarm.serving.child_process import ProcessDiedError
@@ -47,6 +53,8 @@ class FakeBundle:
         self.vectors = Embeddings(self.item_ids, vectors.astype(np.float32))
         self.text_fields, self.picture_side = ["title", "description"], None
         self.scorer = FakeScorer(self.item_ids)
+        self.recommender: Recommender | None = fake_recommender(self.item_ids, self.vectors.vectors)
+        self.users: int | None = len(self.recommender.users)
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self.item_ids
@@ -72,6 +80,19 @@ class FakeBundle:
             for i, rq in zip(self.item_ids, self.codes.rq.tolist(), strict=True)
             if rq[:length] == list(prefix)
         ]
+
+
+def fake_recommender(item_ids: list[str], vectors: np.ndarray) -> Recommender:
+    """Content-kNN alone; `u1` has `i0` and `i1`, `u2` has `i9`; `i5` and then `i6` are the popular ones."""
+    part = ContentKnn.of(vectors)
+    blend = Blend({"content-knn": part}, {"content-knn": 1.0}, np.zeros(len(item_ids), bool))
+    recent = np.zeros(len(item_ids), np.int64)
+    recent[5:7] = 9, 4
+    histories = Histories.of([[0, 1], [9]])
+    counting = CountingSettings()
+    return Recommender(
+        StoredRetriever(blend, list(item_ids), recent, recent, ["u1", "u2"], histories, counting)
+    )
 
 
 class FakeScorer:

@@ -94,9 +94,7 @@ def _ids(path: Path | None) -> list[str] | None:
 def _shown(part: "Recommendations") -> str:
     """A list as text: a line for each item, with what speaks for it."""
     head = f"user {part.user_id}" if part.user_id is not None else "history"
-    notes = ["no known item in the history: popular items of late"] if part.popular else []
-    notes += [f"{part.unknown} unknown items left out"] if part.unknown else []
-    lines = [f"{head}{': ' + '; '.join(notes) if notes else ''}"]
+    lines = [f"{head}{': ' + '; '.join(part.notes) if part.notes else ''}"]
     for item in part.items:
         because = f" after {item.because}" if item.because is not None else ""
         lines.append(f"{item.rank:>4}  {item.item_id:<24} {item.score:>7.3f}  {item.why}{because}")

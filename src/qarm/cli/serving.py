@@ -25,6 +25,9 @@ def export(
         Parameter(help="The run's item table, and those of appended items.", negative=""),
     ] = None,
     media: Annotated[bool, Parameter(help="Copy pictures and sounds, for pages.", negative="")] = False,
+    histories: Annotated[
+        bool, Parameter(help="Put users' histories in, for recommendations by user id.")
+    ] = True,
     portable: Annotated[
         bool, Parameter(help="Add fusion head and RQ codes as torch.export programs.", negative="")
     ] = False,
@@ -33,7 +36,15 @@ def export(
     """Put what a service needs of a run into one folder, verified by hash when it is loaded."""
     from qarm.serving.export.bundle_writer import export_bundle
 
-    made = export_bundle(run, out, variant=variant, items=tuple(items or ()), media=media, portable=portable)
+    made = export_bundle(
+        run,
+        out,
+        variant=variant,
+        items=tuple(items or ()),
+        media=media,
+        histories=histories,
+        portable=portable,
+    )
     print_figures("export", out, made.content(), as_json=as_json)
 
 

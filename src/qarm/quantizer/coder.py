@@ -120,8 +120,12 @@ def finished_codes(run: Path) -> Manifest:
 
 
 def outdated_stages(manifests: Mapping[str, Manifest]) -> list[str]:
-    """Stages, of those that lead to codes, that were made from other files than are there now."""
-    made_from = (("embeddings", "encoder/", "encoder"), ("codes", VECTORS, "embeddings"))
+    """Stages that were made from an encoder or vectors other than are there now."""
+    made_from = (
+        ("embeddings", "encoder/", "encoder"),
+        ("codes", VECTORS, "embeddings"),
+        ("retriever", VECTORS, "embeddings"),
+    )
     return [
         stage
         for stage, name, source in made_from

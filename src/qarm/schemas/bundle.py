@@ -27,7 +27,10 @@ class Sealed(Schema):
 
 
 class BundleContent(Schema):
-    """`bundle.json`; variant: of the ranker, None where there is none; config: the run's, by section."""
+    """`bundle.json`; variant: of the ranker, None where there is none; config: the run's, by section.
+
+    retriever: whether it can recommend; users: whose histories it holds, None where it holds none.
+    """
 
     format: int
     qarm: str
@@ -36,16 +39,23 @@ class BundleContent(Schema):
     variant: str | None
     media: bool
     config: Settings
+    retriever: bool = False
+    users: Count | None = None
 
 
 class ExportedBundle(Schema):
-    """What `qarm export` wrote; `..._differs`: with `--portable`, share of items whose full code differs."""
+    """What `qarm export` wrote; `..._differs`: with `--portable`, share of items whose full code differs.
+
+    users: whose histories are in it, in `histories_bytes`; None without any.
+    """
 
     version: str
     items: Count
     files: Count
     bytes: Count
     variant: str | None
+    users: Count | None = None
+    histories_bytes: Count | None = None
     float32_differs: Share | None = None
     bfloat16_differs: Share | None = None
     float16_differs: Share | None = None

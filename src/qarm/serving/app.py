@@ -32,7 +32,7 @@ PACKAGES = {
     "python_multipart": "python-multipart",
 }
 TITLE = "qarm"
-ABOUT = "Codes for new items, known items, and scores. Errors are RFC 9457 problem documents."
+ABOUT = "Codes for new items, known items, scores, recommendations. Errors are RFC 9457 problem documents."
 END_SECONDS = 15  # for requests that have begun when the service is asked to stop; the encoder has 5 more
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 IDLE_SECONDS = 75  # longer than proxies keep a connection, so that they close it, not we
@@ -178,8 +178,8 @@ def build_app(
     app.include_router(routes(service))
     app.include_router(page_routes(lambda: app.openapi()))
     app.include_router(explorer_routes(lambda: service.bundles.current.bundle))
-    named = (wire.NewItem, wire.ItemBatch, wire.ScoreRequest, wire.BundleName, wire.ProblemDocument)
-    openapi.describe(app, named, token=token is not None)
+    requests = (wire.NewItem, wire.ItemBatch, wire.ScoreRequest, wire.RecommendRequest, wire.BundleName)
+    openapi.describe(app, (*requests, wire.ProblemDocument), token=token is not None)
     app.add_middleware(BodyLimitMiddleware, limits=service.limits)
     app.add_middleware(TokenMiddleware, token=token)
     app.add_middleware(OriginMiddleware, hosts=hosts)

@@ -30,8 +30,10 @@ from qarm.quantizer.coder import Coder
 from qarm.quantizer.exact_knn import exact_nearest, unit_rows
 from qarm.recommender.ranking.item_scorer import ItemScorer
 from qarm.recommender.ranking.model import Ranker
+from qarm.recommender.retrieval.recommender import Recommender
 from qarm.schemas.bundle import BundleContent
 from qarm.serving.bundle_checks import check_bundle
+from qarm.serving.bundle_models import read_ranker, read_recommender
 from qarm.serving.export.bundle_writer import KIND, export_bundle
 
 __all__ = ["Bundle", "export_bundle"]
@@ -43,7 +45,8 @@ class Bundle:
     """What `export_bundle` wrote, verified and read; safe to use from several threads.
 
     version: SHA-256 over all files; folder; item_ids: n items with codes; codes: theirs; vectors: aligned, in
-    the same order; config: the run's, by section; variant: of the ranker, None without one.
+    the same order; config: the run's, by section; variant: of the ranker, None without one; recommender: None
+    without one; users: whose histories it knows, None where it has none.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Bundle:
         codes: Codes,
         vectors: Embeddings,
         ranker: Ranker | None,
+        recommender: Recommender | None,
         facts: pl.DataFrame,
         raw: Mapping[str, list[str]],
     ) -> None:
@@ -63,6 +67,7 @@ class Bundle:
         self.config, self.variant = saved_config(content.config), content.variant
         self.item_ids, self.codes, self.vectors = codes.item_ids, codes, vectors
         self._coder, self._ranker, self._facts, self._raw = coder, ranker, facts, raw
+        self.recommender, self.users = recommender, content.users
         self._rows = ItemIndex(codes.item_ids)
         order = np.lexsort((np.array(codes.item_ids), *codes.rq.T[::-1]))
         self._sorted = np.ascontiguousarray(codes.rq[order].T)
@@ -84,10 +89,11 @@ class Bundle:
             raise ArtifactError(f"{folder / 'bundle.json'}: {error}; export again") from None
         coder, codes = Coder.read(folder), Codes.read(folder / "codes" / "codes.parquet")
         vectors = _writable(Embeddings.read(folder / "embeddings" / "embeddings.parquet"))
-        facts, ranker = read_parquet(folder / "items.parquet"), _ranker(folder, content)
+        facts, ranker = read_parquet(folder / "items.parquet"), read_ranker(folder, content)
         check_bundle(
             str(folder), content, coder=coder, codes=codes, vectors=vectors, facts=facts, ranker=ranker
         )
+        recommender = read_recommender(folder, codes, vectors) if content.retriever else None
         raw = folder / "embeddings" / "raw_neighbours.parquet"
         neighbours = dict(read_parquet(raw).iter_rows()) if raw.is_file() else {}
         return cls(
@@ -98,6 +104,7 @@ class Bundle:
             codes=codes,
             vectors=vectors,
             ranker=ranker,
+            recommender=recommender,
             facts=facts,
             raw=neighbours,
         )
@@ -117,6 +124,8 @@ class Bundle:
         self._coder.books.transform(some)
         self._coder.nearest.codes(some)
         self.nearest(some.vectors, 1)
+        if self.recommender is not None:
+            self.recommender.recommend(histories=[self.item_ids[:1]], k=1)
         return self
 
     @property
@@ -286,17 +295,6 @@ class Bundle:
         if self._ranker is None or self.variant is None:
             return None
         return ItemScorer(self._ranker, self.variant, codes=self.codes, vectors=self.vectors)
-
-
-def _ranker(folder: Path, content: BundleContent) -> Ranker | None:
-    """The bundle's ranker; one of an earlier qarm has its long history from the run's config."""
-    if content.variant is None:
-        return None
-    ranker = Ranker.from_pretrained(folder / "recommender" / content.variant)
-    if ranker.shape.long_history is None:
-        long = saved_config(content.config).ranker.long_history
-        ranker.shape = ranker.shape.model_copy(update={"long_history": long})
-    return ranker
 
 
 def _writable(vectors: Embeddings) -> Embeddings:

@@ -1,8 +1,6 @@
 """Scoring requests: checks of what the ranker reads, new items' codes from the store, the ranker's queue."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
 
@@ -18,10 +16,10 @@ from qarm.serving.http.problems import Problem
 from qarm.serving.http.schemas import RankerAnswer, ScoreAnswer, Scored, ScoreRequest, UserFeature
 from qarm.serving.limits import Limits
 from qarm.serving.store_queue import StoreQueue
+from qarm.serving.work_queue import WorkQueue
 
-__all__ = ["RankerQueue", "longest_request", "ranker_answer"]
+__all__ = ["RankerQueue", "longest_request", "ranker_answer", "stored_codes", "stored_vectors"]
 
-WAITING = 32  # requests that wait for the ranker
 SHOWN_VALUES = 100  # of a user feature
 NO_RANKER = "this bundle has no ranker; export one from a run that has trained it"
 
@@ -31,12 +29,11 @@ class RankerQueue:
 
     def __init__(self, store: StoreQueue, limits: Limits) -> None:
         self._store, self._limits = store, limits
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ranker")
-        self._waiting = 0
+        self._queue = WorkQueue("ranker")
 
     def close(self) -> None:
         """End of the thread, after what has begun."""
-        self._thread.shutdown()
+        self._queue.close()
 
     async def score(self, current: LoadedBundle, request: ScoreRequest) -> ScoreAnswer:
         """The ranker's logits.
@@ -48,10 +45,6 @@ class RankerQueue:
         scorer = _scorer(current)
         users = _checked(scorer, request, self._limits)
         new = await self._new_items(current, scorer, (*request.candidates, *request.history))
-        if self._waiting >= WAITING:
-            raise Problem(
-                503, "busy", "too many requests wait for the ranker; try again", headers={"Retry-After": "1"}
-            )
         call = partial(
             scorer.score,
             [request.candidates],
@@ -61,12 +54,8 @@ class RankerQueue:
             gaps=None if request.gaps is None else [request.gaps],
         )
         if new:
-            call = partial(call, new=_codes(new), new_vectors=_vectors(new))
-        self._waiting += 1
-        try:
-            (logits,) = await asyncio.get_running_loop().run_in_executor(self._thread, call)
-        finally:
-            self._waiting -= 1
+            call = partial(call, new=stored_codes(new), new_vectors=stored_vectors(new))
+        (logits,) = await self._queue.run(call)
         pairs = zip(request.candidates, logits.tolist(), strict=True)
         return ScoreAnswer(
             bundle=current.bundle.version,
@@ -199,11 +188,13 @@ def _unknown_features(scorer: ItemScorer, users: Mapping[str, str]) -> list[str]
     return [name for name, known in values.items() if users.get(name) not in known]
 
 
-def _codes(rows: Sequence[NewCode]) -> Codes:
+def stored_codes(rows: Sequence[NewCode]) -> Codes:
+    """Codes of rows of the store, at least one."""
     vq = [row.vq for row in rows if row.vq is not None]
     item_ids, rq = [row.item_id for row in rows], np.stack([row.rq for row in rows])
     return Codes(item_ids, rq, np.stack(vq) if len(vq) == len(rows) else None, rows[0].version)
 
 
-def _vectors(rows: Sequence[NewCode]) -> Embeddings:
+def stored_vectors(rows: Sequence[NewCode]) -> Embeddings:
+    """Vectors of rows of the store, at least one."""
     return Embeddings([row.item_id for row in rows], np.stack([row.vector for row in rows]))

@@ -1,4 +1,4 @@
-"""Service logic without HTTP: code and store new items, look up, search, score."""
+"""Service logic without HTTP: code and store new items, look up, search, score, recommend."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +23,15 @@ from qarm.serving.http.schemas import (
     Neighbour,
     NewItem,
     PrefixAnswer,
+    RecommendAnswer,
+    RecommendRequest,
     ScoreAnswer,
     ScoreRequest,
+    SimilarAnswer,
 )
 from qarm.serving.limits import Limits
 from qarm.serving.prometheus_metrics import Metrics
+from qarm.serving.recommending import RecommenderQueue
 from qarm.serving.scoring import RankerQueue
 from qarm.serving.store_queue import StoreQueue
 
@@ -52,6 +56,7 @@ class Service:
         self.bundles, self.store, self.decoder = bundles, store, decoder
         self.limits, self.metrics = limits, metrics
         self.ranker = RankerQueue(store, limits)
+        self.recommender = RecommenderQueue(store, limits)
 
     async def close(self) -> None:
         """Answer what waits, and close the store."""
@@ -59,6 +64,7 @@ class Service:
         await self.store.close()
         self.decoder.close()
         self.ranker.close()
+        self.recommender.close()
 
     # ---- new items --------------------------------------------------------------------------------
 
@@ -246,6 +252,22 @@ class Service:
             Problem: as of `RankerQueue.score`.
         """
         return await self.ranker.score(self.bundles.current, request)
+
+    async def recommend(self, request: RecommendRequest) -> RecommendAnswer:
+        """A list of items for a user or a history.
+
+        Raises:
+            Problem: as of `RecommenderQueue.recommend`.
+        """
+        return await self.recommender.recommend(self.bundles.current, request)
+
+    async def similar(self, item_id: str, *, count: int) -> SimilarAnswer:
+        """The items whose vectors in the retriever are nearest to an item's.
+
+        Raises:
+            Problem: as of `RecommenderQueue.similar`.
+        """
+        return await self.recommender.similar(self.bundles.current, item_id, count)
 
     async def _search(self, loaded: LoadedBundle, search: Callable[[], Result]) -> Result:
         """Result of a search, which goes to a thread where the bundle is large."""

@@ -92,6 +92,14 @@ class StoreQueue:
         """What is stored of items for a bundle."""
         return await self._read(lambda: [self.store.find(item, bundle) for item in item_ids])
 
+    async def of_bundle(self, bundle: str) -> list[NewCode]:
+        """What is stored for a bundle, in the order in which it came."""
+        return await self._read(self.store.of_bundle, bundle)
+
+    async def state(self) -> int:
+        """A number that changes whenever rows are added or removed."""
+        return await self._read(self.store.state)
+
     async def under(
         self, prefix: Sequence[int], bundle: str, *, first: int, count: int
     ) -> tuple[int, list[str]]:

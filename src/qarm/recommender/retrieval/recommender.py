@@ -61,6 +61,13 @@ class Recommendations:
     unknown: int = 0
     popular: bool = False
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader has to know of the list, in words; nothing where it is as asked for."""
+        unknown = "no known item in the history" if self.user_id is None else "unknown user"
+        notes = [f"{unknown}: popular items of late"] if self.popular else []
+        return notes + ([f"{self.unknown} unknown items of the history left out"] if self.unknown else [])
+
 
 class Recommender:
     """Recommendations from a blend of retrievers over the whole catalogue.

@@ -22,9 +22,10 @@ from qarm.recommender.retrieval.models.sequence_model import SequenceModel
 from qarm.schemas.base import FORMAT
 from qarm.schemas.retrieval import BlendShape, CountingSettings
 
-__all__ = ["StoredRetriever", "read_retriever", "write_retriever"]
+__all__ = ["HISTORIES", "StoredRetriever", "read_retriever", "write_retriever"]
 
 ITEMS, HISTORIES, BLEND, CONTENT = "items.parquet", "histories.parquet", "blend.json", "content.safetensors"
+USERS: dict[str, pl.DataType] = {"user_id": pl.String(), "rows": pl.List(pl.Int32)}
 DAMAGE = (KeyError, ValueError, RuntimeError, OSError, SafetensorError, pl.exceptions.PolarsError)
 
 
@@ -63,8 +64,7 @@ def write_retriever(folder: Path, stored: StoredRetriever) -> None:
     write_parquet(folder / ITEMS, pl.DataFrame(items))
     lists = [stored.histories[user].tolist() for user in range(len(stored.histories))]
     users = {"user_id": stored.user_ids, "rows": lists}
-    schema: dict[str, pl.DataType] = {"user_id": pl.String(), "rows": pl.List(pl.Int32)}
-    write_parquet(folder / HISTORIES, pl.DataFrame(users, schema=schema))
+    write_parquet(folder / HISTORIES, pl.DataFrame(users, schema=USERS))
     for name, part in stored.blend.parts.items():
         if isinstance(part, SequenceModel):
             part.save_pretrained(folder / "model")
@@ -88,7 +88,7 @@ def _write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> 
 
 
 def read_retriever(folder: Path) -> StoredRetriever:
-    """Read what `write_retriever` wrote.
+    """Read what `write_retriever` wrote; without its file of histories, which a bundle may lack, no users.
 
     Raises:
         ArtifactError: the folder is missing, changed since it was written, or a file does not fit the others.
@@ -100,7 +100,7 @@ def read_retriever(folder: Path) -> StoredRetriever:
     verify(folder)
     shape = read_model(folder / BLEND, BlendShape)
     try:
-        items, users = read_parquet(folder / ITEMS), read_parquet(folder / HISTORIES)
+        items, users = read_parquet(folder / ITEMS), _histories(folder / HISTORIES)
         events = items["events"].to_numpy().astype(np.int64)
         parts = {name: _read_part(folder, name, shape.counting, events) for name in shape.weights}
         lists = users["rows"]
@@ -120,6 +120,10 @@ def read_retriever(folder: Path) -> StoredRetriever:
         Histories(rows, offsets),
         shape.counting,
     )
+
+
+def _histories(path: Path) -> pl.DataFrame:
+    return read_parquet(path) if path.is_file() else pl.DataFrame(schema=USERS)
 
 
 def _read_part(

@@ -20,14 +20,16 @@ from qarm.quantizer.knn_codes import NearestCodes
 from qarm.quantizer.versions.archive import VERSIONS, appended, joined
 from qarm.recommender.ranking.item_scorer import ItemScorer
 from qarm.recommender.ranking.model import Ranker
+from qarm.recommender.retrieval.storage import HISTORIES
 from qarm.schemas.base import FORMAT, Manifest, Settings
 from qarm.schemas.bundle import BundleContent, ExportedBundle, PortableReport
+from qarm.serving.bundle_models import read_recommender
 from qarm.serving.item_metadata import item_facts, run_catalog
 
 __all__ = ["KIND", "export_bundle"]
 
 KIND = "qarm-bundle-1"
-STAGES = ("check", "pairs", "encoder", "embeddings", "codes", "recommender")
+STAGES = ("check", "pairs", "encoder", "embeddings", "codes", "retriever", "recommender")
 OWN = ("manifest.json", "timing.json")  # of a stage; the bundle has its own
 NEIGHBOURS = 10
 
@@ -39,6 +41,7 @@ def export_bundle(
     variant: str | None = None,
     items: tuple[Path, ...] = (),
     media: bool = False,
+    histories: bool = True,
     portable: bool = False,
 ) -> ExportedBundle:
     """Write a bundle, the folder that `Bundle.load` reads; nothing in the run changes.
@@ -50,11 +53,12 @@ def export_bundle(
         items: the run's table of items, and any of appended items; by default looked for where the demo has
             it and in the current folder.
         media: copy pictures and sounds, under the hash of their content.
+        histories: copy the users' histories, so that the service recommends to users by their ids.
         portable: add `portable/`, the fusion head and the RQ codes as torch.export programs.
 
     Returns:
-        version: the bundle's; items; files; bytes; variant; with `portable`, the share of items whose full
-        code differs by precision.
+        version: the bundle's; items; files; bytes; variant; users and bytes of their histories; with
+        `portable`, the share of items whose full code differs by precision.
 
     Raises:
         InputError: `out` is taken, no such variant, or a table that is not the run's.
@@ -73,6 +77,7 @@ def export_bundle(
         chosen = _chosen(run, config, variant, finished="recommender" in manifests)
         if chosen is not None:
             _copy_ranker(run, work, chosen, codes, vectors)
+        users = _copy_retriever(run, work, codes, vectors, histories=histories)
         columns = config.data.items
         facts = item_facts(run, codes.item_ids, columns=columns, tables=items, media=work if media else None)
         write_parquet(work / "items.parquet", facts)
@@ -84,12 +89,15 @@ def export_bundle(
             variant=chosen,
             media=media,
             config=settings,
+            retriever=(work / "retriever").is_dir(),
+            users=users,
         )
         write_json(work / "bundle.json", content)
         report = _write_portable(run, work, columns, items) if portable else None
         made = seal(work, kind=KIND)
         files = [path for path in work.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
+        listed = None if users is None else (work / "retriever" / HISTORIES).stat().st_size
     precisions = {} if report is None else report.precisions
     return ExportedBundle(
         version=made,
@@ -97,6 +105,8 @@ def export_bundle(
         files=len(files),
         bytes=size,
         variant=chosen,
+        users=users,
+        histories_bytes=listed,
         **{f"{name}_differs": shares.full_codes for name, shares in precisions.items()},
     )
 
@@ -167,6 +177,19 @@ def _copy_ranker(run: Path, work: Path, variant: str, codes: Codes, vectors: Emb
             f"{run / 'recommender' / variant} was trained on other codes than {run / 'codes'} holds; "
             f"run: qarm train CONFIG --out {run}, or roll the codes back"
         )
+
+
+def _copy_retriever(
+    run: Path, work: Path, codes: Codes, vectors: Embeddings, *, histories: bool
+) -> int | None:
+    """The retriever, if the run has one that was trained on these codes; number of users with a history."""
+    source, target = run / "retriever", work / "retriever"
+    if not (source / "manifest.json").is_file():
+        return None
+    left = (*OWN, "results.json", *([] if histories else [HISTORIES]))
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*left))
+    recommender = read_recommender(work, codes, vectors)
+    return len(recommender.users) if histories else None
 
 
 def _write_portable(run: Path, work: Path, columns: ItemsTable, tables: tuple[Path, ...]) -> PortableReport:

@@ -8,9 +8,9 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from qarm.serving.http.problems import PROBLEM_TYPE
-from qarm.serving.http.schemas import ItemBatch, NewItem, ProblemDocument, ScoreRequest
+from qarm.serving.http.schemas import ItemBatch, NewItem, ProblemDocument, RecommendRequest, ScoreRequest
 
-__all__ = ["CODES_BODY", "SCORE_BODY", "body_of", "describe", "problems"]
+__all__ = ["CODES_BODY", "RECOMMEND_BODY", "SCORE_BODY", "body_of", "describe", "problems"]
 
 REFS = "#/components/schemas/{model}"
 REASONS = {
@@ -75,6 +75,9 @@ CODES_BODY = {
     }
 }
 SCORE_BODY = body_of(ScoreRequest, one={"history": ["i00001"], "candidates": ["i00002", "i00003"]})
+RECOMMEND_BODY = body_of(
+    RecommendRequest, user={"user": "u00001", "k": 5}, history={"history": ["i00001", "i00002"]}
+)
 
 
 def describe(app: FastAPI, models: tuple[type[BaseModel], ...], *, token: bool) -> None:

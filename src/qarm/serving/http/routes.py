@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -10,7 +11,7 @@ from starlette.responses import Response
 
 from qarm.quantizer.code_prefix import parse_prefix
 from qarm.serving.bundle_manager import LoadedBundle
-from qarm.serving.http.openapi import CODES_BODY, SCORE_BODY, body_of, problems
+from qarm.serving.http.openapi import CODES_BODY, RECOMMEND_BODY, SCORE_BODY, body_of, problems
 from qarm.serving.http.problems import Problem
 from qarm.serving.http.request_parsing import read_items, read_json_body
 from qarm.serving.http.schemas import (
@@ -23,8 +24,11 @@ from qarm.serving.http.schemas import (
     Prefix,
     PrefixAnswer,
     RankerAnswer,
+    RecommendAnswer,
+    RecommendRequest,
     ScoreAnswer,
     ScoreRequest,
+    SimilarAnswer,
     Status,
 )
 from qarm.serving.prometheus_metrics import METRICS_TYPE
@@ -50,7 +54,7 @@ def reply(answer: BaseModel) -> Response:
 def routes(service: Service) -> APIRouter:
     """Every route but the admin's."""
     router = APIRouter()
-    for part in (_code_routes, _item_routes, _score_routes, _health_routes):
+    for part in (_code_routes, _recommend_routes, _item_routes, _score_routes, _health_routes):
         router.include_router(part(service))
     return router
 
@@ -86,6 +90,46 @@ def _code_routes(service: Service) -> APIRouter:
         """The items whose RQ code begins with these codes, `12` or `12-3`."""
         codes = parse_prefix(prefix, levels=len(prefix))
         return reply(await service.under(codes, first=offset, count=min(limit, limits.page)))
+
+    return router
+
+
+def _recommend_routes(service: Service) -> APIRouter:
+    """Routes of the recommender; before those of items, whose ids may hold any path."""
+    router, limits = APIRouter(), service.limits
+
+    @router.post(
+        "/v1/recommend",
+        tags=["recommend"],
+        summary="Recommend items",
+        responses={200: {"model": RecommendAnswer}, **problems(400, 404, 408, 409, 413, 415, 422, 503)},
+        openapi_extra=RECOMMEND_BODY,
+    )
+    async def recommend(request: Request) -> Response:
+        """The best items of the whole catalogue for a user or a history; later items by their codes."""
+        asked = await read_json_body(request, RecommendRequest, tokens=limits.tokens)
+        return reply(await service.recommend(asked))
+
+    @router.get(
+        "/v1/items/{item_id:path}/similar",
+        tags=["recommend"],
+        summary="Items similar to one",
+        responses={200: {"model": SimilarAnswer}, **problems(404, 409, 422, 503)},
+    )
+    async def similar(
+        item_id: Annotated[str, Path(min_length=1, examples=["i00001"])],
+        k: Annotated[int, Query(ge=1, description="items of the list")] = 10,
+    ) -> Response:
+        """Items whose vectors in the retriever are nearest; `nearest` of an item is by aligned vectors."""
+        try:
+            return reply(await service.similar(item_id, count=min(k, limits.nearest)))
+        except Problem as problem:
+            if problem.kind != "no-such-item":
+                raise
+            whole = f"{item_id}/similar"  # an id may end like this
+            with suppress(Problem):
+                return reply(await service.item(whole, nearest=min(10, limits.nearest)))
+            raise
 
     return router
 

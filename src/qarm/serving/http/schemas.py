@@ -4,7 +4,7 @@ import base64
 import binascii
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 __all__ = [
     "BundleList",
@@ -22,9 +22,14 @@ __all__ = [
     "PrefixAnswer",
     "ProblemDocument",
     "RankerAnswer",
+    "RecommendAnswer",
+    "RecommendRequest",
+    "Recommended",
     "ScoreAnswer",
     "ScoreRequest",
     "Scored",
+    "SimilarAnswer",
+    "SimilarItem",
     "Status",
     "UserFeature",
 ]
@@ -209,6 +214,59 @@ class RankerAnswer(BaseModel):
     gaps: Annotated[bool, Field(description="whether it reads, and needs, `gaps`")]
     labels: Annotated[list[str], Field(description="auxiliary labels that may be scored")]
     user_features: list[UserFeature]
+
+
+class RecommendRequest(_Strict):
+    """A user whose history the bundle holds, or a history, oldest first: one of the two."""
+
+    user: Annotated[str | None, Field(min_length=1, max_length=1000, examples=["u00001"])] = None
+    history: Annotated[list[ItemId] | None, Field(examples=[["i00001", "i00002"]])] = None
+    k: Annotated[int, Field(ge=1, description="items of the list")] = 10
+    only: Annotated[list[ItemId] | None, Field(description="items that may be recommended; null: all")] = None
+    without: Annotated[list[ItemId], Field(description="items that may not be recommended")] = []
+    exclude_seen: Annotated[bool, Field(description="leave out the items of the history")] = True
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "RecommendRequest":
+        if (self.user is None) == (self.history is None):
+            raise ValueError("give user or history, one of the two; history may be empty")
+        return self
+
+
+class Recommended(BaseModel):
+    """An item of a list."""
+
+    rank: Annotated[int, Field(description="from 1")]
+    item_id: ItemId
+    score: Annotated[float, Field(description="deviations above the catalogue's mean, of the blend")]
+    why: Annotated[str, Field(description="the retriever that gave most", examples=["model"])]
+    because: Annotated[str | None, Field(description="item of the history that spoke most for it there")]
+
+
+class RecommendAnswer(BaseModel):
+    """Recommended items, best first; fewer than asked for where no more may be recommended."""
+
+    bundle: BundleVersion
+    user: str | None
+    items: list[Recommended]
+    unknown_items: Annotated[int, Field(description="events of the history on unknown items, left out")]
+    popular: Annotated[bool, Field(description="the popular items of late, for want of any history")]
+    notes: Annotated[list[str], Field(examples=[["unknown user: popular items of late"]])]
+
+
+class SimilarItem(BaseModel):
+    """An item, and the cosine of its vector in the retriever to the other's."""
+
+    item_id: ItemId
+    cosine: float
+
+
+class SimilarAnswer(BaseModel):
+    """Items whose vectors in the retriever are nearest to an item's, nearest first."""
+
+    bundle: BundleVersion
+    item_id: ItemId
+    items: list[SimilarItem]
 
 
 class BundleName(_Strict):
