@@ -39,6 +39,7 @@ def test_the_tree_counts_the_bundles_codes(client: TestClient, bundle: Bundle) -
         "version": 1,
         "items": len(bundle),
         "levels": bundle.codes.rq.shape[1],
+        "recommends": True,
     }
     nodes = client.get("/v1/explorer/tree").json()["nodes"]
     for node in nodes:

@@ -17,6 +17,7 @@ ASSETS = {
     "service.js": "text/javascript; charset=utf-8",
     "sunburst.js": "text/javascript; charset=utf-8",
     "item.js": "text/javascript; charset=utf-8",
+    "recommend.js": "text/javascript; charset=utf-8",
     "explorer.js": "text/javascript; charset=utf-8",
 }
 SCRIPT = re.compile(r'<script src="([a-z]+\.js)" defer></script>\n')

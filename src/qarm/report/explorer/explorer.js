@@ -8,7 +8,7 @@ let source = null;
 let about = null;
 let turn = 0;
 let focusNext = null;
-let shown = { prefix: null, item: undefined, query: "" };
+let shown = { prefix: null, item: undefined, query: "", user: null, history: [] };
 
 // ---- the address ---------------------------------------------------------------------------------
 
@@ -19,6 +19,8 @@ function asked() {
     prefix: /^\d{1,9}(-\d{1,9})*$/.test(code) ? code : "",
     item: given.get("item"),
     query: given.get("query") || "",
+    user: given.get("user") || "",
+    history: given.getAll("past"),
   };
 }
 
@@ -28,6 +30,8 @@ function address(changes) {
   if (wanted.query) given.set("query", wanted.query);
   if (wanted.prefix) given.set("code", wanted.prefix);
   if (wanted.item) given.set("item", wanted.item);
+  if (wanted.user) given.set("user", wanted.user);
+  else for (const one of wanted.history) given.append("past", one);
   return `#${given}`;
 }
 
@@ -110,12 +114,13 @@ async function show() {
     if (wanted.query !== shown.query) work.push(showFound(wanted, current));
     if (wanted.prefix !== shown.prefix || wanted.item !== shown.item) work.push(showCodes(wanted, current));
     if (wanted.item !== shown.item) work.push(showItem(wanted, current));
+    if (!sameList(wanted, shown)) work.push(showList(wanted, current));
     await Promise.all(work);
     if (current !== turn) return;
     shown = wanted;
     moveFocus();
   } catch (error) {
-    shown = { prefix: null, item: undefined, query: null };
+    shown = { prefix: null, item: undefined, query: null, user: null, history: [] };
     complain(error);
   }
   document.body.dataset.ready = location.hash; // what is shown now; tests wait for it
@@ -168,6 +173,7 @@ function listen() {
     byId("token").hidden = true;
     begin();
   });
+  listenToList();
   window.addEventListener("hashchange", show);
 }
 

@@ -79,6 +79,7 @@ async function showItem({ item }, current) {
         "div",
         {},
         element("p", { class: "soft" }, `Item ${found.item}`),
+        addButton(found.item),
         found.text ? element("p", { class: "text" }, withoutTitle(found)) : null,
         found.sound ? element("audio", { controls: "", preload: "none", src: found.sound, "aria-label": `Sound of ${found.title || found.item}` }) : null,
       ),

@@ -3,19 +3,27 @@
 
 function serviceSource() {
   let known = null;
-  const ask = async (path, given = {}) => {
+  const ask = async (path, given = {}, body = null) => {
     const address = new URL(`../v1/${path}`, location.href);
     for (const [key, value] of Object.entries(given)) {
       for (const one of [value].flat()) address.searchParams.append(key, one);
     }
     const token = sessionStorage.getItem("token");
-    const answer = await fetch(address, token ? { headers: { Authorization: `Bearer ${token}` } } : {});
+    const headers = token ? { Authorization: `Bearer ${token}` } : {};
+    const post = { method: "POST", body: JSON.stringify(body), headers: { ...headers, "Content-Type": "application/json" } };
+    const answer = await fetch(address, body ? post : { headers });
     if (answer.ok) return answer.json();
     if (answer.status === 404) return null;
     const told = await answer.json().catch(() => ({}));
     throw Object.assign(new Error(told.detail || `the service answered ${answer.status}`), { status: answer.status });
   };
-  const cards = async (ids) => (ids.length ? (await ask("explorer/cards", { item: ids })).cards : []);
+  const cards = async (ids) => {
+    const found = [];
+    for (let first = 0; first < ids.length; first += 100) {
+      found.push(...(await ask("explorer/cards", { item: ids.slice(first, first + 100) })).cards);
+    }
+    return found;
+  };
   return {
     async about() {
       known = await ask("explorer");
@@ -47,6 +55,9 @@ function serviceSource() {
       return { count: found.total, cards: await cards(ids) };
     },
     cards,
+    async recommend({ user, history, k }) {
+      return ask("recommend", {}, user ? { user, k } : { history, k });
+    },
     unlock(token) {
       sessionStorage.setItem("token", token);
     },

@@ -2,12 +2,13 @@
 "use strict";
 
 /* Both kinds answer the same questions; cards are {item, title, picture, codes}:
-   about()          {items, levels, note}
+   about()          {items, levels, note, recommends}
    tree(prefix)     [{prefix, items, codes, examples}], the prefix itself first; none if nothing has it
    search(query)    cards
    item(id)         a card with text, suffix, sound, raw and aligned (cards, or null), or null
    under(prefix, n) {count, cards}: items whose codes begin with the prefix
-   cards(ids)       cards, in that order */
+   cards(ids)       cards, in that order
+   recommend({user, history, k})  {items: [{item_id, why, because}], notes}, where `recommends` is true */
 
 function embeddedSource(data) {
   const items = new Map(data.items.items.map((item) => [item.item, item]));
@@ -21,6 +22,7 @@ function embeddedSource(data) {
       return {
         items: data.tree.items,
         levels: data.tree.levels,
+        recommends: false,
         note:
           `This page carries everything in itself: ${number(counts.listed)} of ${number(counts.coded)} items (at most ` +
           `${number(limits.items)}), ${number(counts.pictures)} small pictures (at most ${megabytes(limits.picture_bytes)})${sound}. ` +

@@ -14,6 +14,7 @@ from qarm.data.codes import Codes
 from qarm.data.previews import title_of
 from qarm.quantizer.code_prefix import parse_prefix, prefix_text
 from qarm.quantizer.code_tree import CodeTree
+from qarm.recommender.retrieval.recommender import Recommender
 from qarm.report.explorer import ASSETS, explorer_asset
 from qarm.serving.http.openapi import problems
 from qarm.serving.http.problems import Problem
@@ -49,6 +50,7 @@ class ExplorerBundle(Protocol):
     folder: Path
     version: str
     codes: Codes
+    recommender: Recommender | None
 
     @property
     def text_fields(self) -> list[str]:
@@ -67,12 +69,16 @@ class ExplorerBundle(Protocol):
 
 
 class BundleSummary(BaseModel):
-    """The bundle that the explorer shows: its version, that of its codebooks, items and levels."""
+    """The bundle that the explorer shows: its version, that of its codebooks, items and levels.
+
+    recommends: whether it has a retriever.
+    """
 
     bundle: str
     version: int
     items: int
     levels: int
+    recommends: bool
 
 
 class Node(BaseModel):
@@ -160,7 +166,11 @@ def _data_routes(current: Callable[[], ExplorerBundle], views: "_Views") -> APIR
         bundle = current()
         codes = bundle.codes
         return BundleSummary(
-            bundle=bundle.version, version=codes.version, items=len(codes), levels=codes.rq.shape[1]
+            bundle=bundle.version,
+            version=codes.version,
+            items=len(codes),
+            levels=codes.rq.shape[1],
+            recommends=bundle.recommender is not None,
         )
 
     @router.get(
