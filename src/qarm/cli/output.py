@@ -54,12 +54,17 @@ def print_figures(step: str, path: Path, figures: Mapping[str, object], *, as_js
 
 
 def print_results(out: Path) -> None:
-    """Table of the results of a run, the verdict, and where the report is."""
+    """Table of the results of a run, the verdict, a user's list, and where the report is."""
     from qarm.core.text_tables import aligned_table
+    from qarm.report.recommendations import EXAMPLES, example_text
     from qarm.report.tables import result_lines
     from qarm.report.verdict import run_verdict, verdict_lines
+    from qarm.schemas.recommendations import RecommendationExamples
     from qarm.schemas.results import Summary
 
     summary = read_model(out / "report" / "summary.json", Summary)
     verdict = "\n".join(verdict_lines(run_verdict(summary, out)))
-    print(f"\n{aligned_table(result_lines(summary))}\n\n{verdict}\n\nreport: {out / 'report' / 'index.html'}")
+    parts = [aligned_table(result_lines(summary)), verdict]
+    if (path := out / "report" / EXAMPLES).is_file():  # a fresh report of an earlier version has none
+        parts.append(example_text(read_model(path, RecommendationExamples)))
+    print("\n" + "\n\n".join([*filter(None, parts), f"report: {out / 'report' / 'index.html'}"]))

@@ -60,7 +60,9 @@ def train(run: Run, work: Path) -> Mapping[str, Figure]:
 def report(run: Run, work: Path) -> Mapping[str, Figure]:
     """Page of the results, and the data of the explorer."""
     from qarm.quantizer.code_tree import CodeTree
+    from qarm.recommender.retrieval.recommender import Recommender
     from qarm.report.item_data import explorer_items
+    from qarm.report.recommendations import EXAMPLES, recommendation_examples
     from qarm.report.render import render_report
     from qarm.report.seed_summary import summarize
     from qarm.report.tree import tree_content
@@ -75,5 +77,7 @@ def report(run: Run, work: Path) -> Mapping[str, Figure]:
     write_json(work / "summary.json", summary)
     write_json(work / "tree.json", tree_content(tree, run.catalog))
     write_json(work / "explorer.json", explorer_items(tree, codes, run.catalog, raw=raw, aligned=aligned))
+    lists = recommendation_examples(Recommender.from_run(run.folder), run.catalog, seed=run.config.seed)
+    write_json(work / EXAMPLES, lists)
     render_report(run.folder, work)
     return {"variants": len({mean.variant for mean in summary.means})}

@@ -8,6 +8,7 @@ from qarm.report.comparison import ComparisonContent, comparison_content
 from qarm.report.explorer import explorer_page
 from qarm.report.page import chart, environment
 from qarm.report.provenance import stages_done
+from qarm.report.recommendations import recommendations
 from qarm.report.verdict import run_verdict
 from qarm.schemas.base import Check
 from qarm.schemas.codes import CodeQuality
@@ -25,7 +26,8 @@ def render_report(run: Path, work: Path) -> None:
 
     Args:
         run: a run folder whose earlier stages have finished; a finished `compare/` is shown too.
-        work: the report's folder, which already holds `summary.json`, `tree.json` and `explorer.json`.
+        work: the report's folder, which already holds `summary.json`, `tree.json`, `explorer.json` and, for a
+            run with a retriever, `recommendations.json`.
 
     Raises:
         ArtifactError: a stage has not finished, or its JSON is damaged.
@@ -75,6 +77,7 @@ def _content(run: Path, work: Path) -> dict[str, object]:
             "gains": chart(charts.gains_chart(summary)),
         },
         "comparison": _comparison(run),
+        "recommendations": recommendations(run, work),
     }
 
 

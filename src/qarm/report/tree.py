@@ -7,7 +7,7 @@ from qarm.quantizer.code_prefix import prefix_text
 from qarm.quantizer.code_tree import CodeTree, Node
 from qarm.schemas.explorer import Tree, TreeBranch, TreeCard, TreeLimits, TreeNode
 
-__all__ = ["tree_content"]
+__all__ = ["item_cards", "tree_content"]
 
 NODES, EXAMPLES = 6000, 6
 FIRST, SECOND, PICTURES = 24, 3, 4
@@ -29,7 +29,7 @@ def tree_content(tree: CodeTree, catalog: Catalog) -> Tree:
         limits=TreeLimits(nodes=NODES, examples=EXAMPLES),
         nodes=[_node(node) for node in nodes],
         first=first,
-        cards=_cards(catalog, shown),
+        cards=item_cards(catalog, shown),
     )
 
 
@@ -58,7 +58,8 @@ def _largest(nodes: list[Node], parent: tuple[int, ...], count: int) -> list[Nod
     return sorted(children, key=lambda node: -node.items)[:count]
 
 
-def _cards(catalog: Catalog, shown: set[str]) -> dict[str, TreeCard]:
+def item_cards(catalog: Catalog, shown: set[str]) -> dict[str, TreeCard]:
+    """Titles and small pictures of some items, by id; neither for items outside the catalogue."""
     cards = {item: TreeCard(title=None, picture=None) for item in sorted(shown)}
     for item, text, source in catalog.frame.select("item_id", "text", "image").iter_rows():
         if item in cards:

@@ -10,6 +10,7 @@ from qarm.schemas.comparison import Compared, ComparedCell, ComparedKey, Compare
 from qarm.schemas.encoder import AlignStep, EmbeddingQuality, EncoderCard, Neighbours
 from qarm.schemas.explorer import ExplorerItems, Tree
 from qarm.schemas.pairs import PairQuality
+from qarm.schemas.recommendations import RecommendationExamples
 from qarm.schemas.results import Baselines, Cell, RankerShape, Results, Summary
 from qarm.schemas.retrieval import BlendShape, RetrievalResults, RetrieverShape
 
@@ -43,6 +44,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "recommender/cells/*.json": Cell,
     "recommender/*/config.json": RankerShape,
     "report/explorer.json": ExplorerItems,
+    "report/recommendations.json": RecommendationExamples,
     "report/summary.json": Summary,
     "report/tree.json": Tree,
 }
