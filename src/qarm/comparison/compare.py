@@ -12,6 +12,7 @@ from qarm.comparison.code_sources import CodeSources
 from qarm.comparison.evidence import write_evidence
 from qarm.comparison.file_hashes import checked, enter
 from qarm.comparison.results import compare_seeds
+from qarm.comparison.retrieval_arms import SeedRetrieval, compare_retrieval
 from qarm.comparison.rivals.torch_rechub import need_rechub
 from qarm.comparison.seed_run import SeedRun
 from qarm.comparison.settings_search import tuned_settings
@@ -30,6 +31,7 @@ from qarm.schemas.comparison import Compared, ComparedKey, ComparedTiming, Searc
 __all__ = ["compare_variants", "seed_run"]
 
 WRITTEN = ("results.json", "results.md", "index.html")
+UNKEYED = {"peer", "seeds", "retrieval"}  # change no other cell
 SECTIONS = ("data", "split", "pairs", "encoder", "quantizer", "ranker", "compare")
 
 
@@ -57,14 +59,21 @@ def compare_variants(config: Config, folder: Path, *, progress: Callable[[str], 
         _claim(out, run)
         clock = counted = time.perf_counter()
         seeds: list[SeedRun] = []
+        arms: list[SeedRetrieval] = []
         for number in config.compare.seeds:
             seed = seed_run(run, out, variants, seed=number)
             seed.tuned = seeds[0].tuned if seeds else tuned_settings(seed, out, progress)
             seed.run(_progress_of_seed(progress, number, clock))
+            if config.compare.retrieval:
+                arms.append(SeedRetrieval(seed.sources, config.retriever, out / f"seed-{number}"))
+                arms[-1].run()
+                progress(f"seed {number}  retrieval arms  {time.perf_counter() - clock:.0f} s")
             seed.sources.clear()
             seeds.append(seed)
             counted = _time(out, counted)
         results = compare_seeds(seeds, primary=config.compare.primary)
+        if arms:
+            results.retrieval = compare_retrieval(arms)
         if (out / "search.json").is_file():
             results.search = read_model(checked(out, out / "search.json"), Searched)
         results.searches = {
@@ -114,7 +123,7 @@ def _variants(config: Config) -> list[Variant]:
 def _claim(out: Path, run: Run) -> None:
     """Write the key of the settings and tables that the folder belongs to, or check that it is the same."""
     read = [run.hash_of(name) for name in ("items", "interactions", *(["users"] if run.has_users else []))]
-    compare = run.config.compare.model_dump(mode="json", exclude={"peer", "seeds"})  # change no other cell
+    compare = run.config.compare.model_dump(mode="json", exclude=UNKEYED)
     settings = run.settings(SECTIONS) | {"compare": compare}
     file, key = out / "key.json", ComparedKey(format=FORMAT, key=comparison_key(settings, read))
     if file.is_file():

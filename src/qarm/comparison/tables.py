@@ -39,7 +39,28 @@ def comparison_tables(results: Compared) -> str:
             parts += [f"### {part} ({kind})", _means(rows), _gains(results, kind, part)]
     parts += ["### The whole catalogue, at 10", markdown_table(catalogue_lines(results.catalogue))]
     parts += [_gains(results, "catalogue", part, "recall") for part in ("recall", "recall of cold items")]
+    parts += _retrieval(results)
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _retrieval(results: Compared) -> list[str]:
+    """Retrieval arms: means, and differences with their intervals."""
+    if results.retrieval is None:
+        return []
+    means, gains = results.retrieval.means, results.retrieval.differences
+    names = list(means[0].figures)
+    rows = [[entry.method, *(figure_text(entry.figures.get(name)) for name in names)] for entry in means]
+    pairs = list(dict.fromkeys((gain.method, gain.against) for gain in gains))
+    found = {(gain.figure, gain.method, gain.against): gain for gain in gains}
+    differences = [
+        [f"{method} minus {base}", *(gain_text(found.get((name, method, base))) for name in names)]
+        for method, base in pairs
+    ]
+    return [
+        "### Retrieval over the whole catalogue",
+        markdown_table([["", *names], *rows]),
+        markdown_table([["95 % over users and seeds", *names], *differences]),
+    ]
 
 
 def comparison_summary(results: Compared) -> str:

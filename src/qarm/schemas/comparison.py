@@ -14,11 +14,14 @@ __all__ = [
     "Compared",
     "ComparedCell",
     "ComparedKey",
+    "ComparedRetrieval",
     "ComparedTiming",
     "Estimate",
     "Gain",
     "GainKey",
     "Means",
+    "RetrievalGain",
+    "RetrievalMeans",
     "Rung",
     "Searched",
     "Setting",
@@ -152,6 +155,32 @@ class CatalogueFigures(Schema):
         return {alias: getattr(self, name) for name, alias in names.items() if name in self.model_fields_set}
 
 
+class RetrievalMeans(Schema):
+    """Figures of a retrieval arm over the whole catalogue by name, means over users and then seeds."""
+
+    method: str
+    figures: dict[str, Share]
+
+
+class RetrievalKey(Schema):
+    """The first fields of a gain of retrieval arms."""
+
+    figure: str
+    method: str
+    against: str
+
+
+class RetrievalGain(Estimate, RetrievalKey):
+    """A retrieval arm's figure minus another's."""
+
+
+class ComparedRetrieval(Schema):
+    """Retrieval arms, where `compare.retrieval` is on; the user's own items are left out of lists."""
+
+    means: list[RetrievalMeans]
+    differences: list[RetrievalGain]
+
+
 class Rung(Schema):
     """One setting of the ranker in one round: epochs allowed, and the validation figure that was reached.
 
@@ -204,3 +233,4 @@ class Compared(Schema):
     answers: list[Answered] = Field(default=[])
     anchors_ahead: list[Gain] = Field(default=[])
     left_out: list[str] = Field(default=[])
+    retrieval: ComparedRetrieval | None = None

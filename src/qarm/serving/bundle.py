@@ -32,8 +32,7 @@ from qarm.recommender.ranking.item_scorer import ItemScorer
 from qarm.recommender.ranking.model import Ranker
 from qarm.recommender.retrieval.recommender import Recommender
 from qarm.schemas.bundle import BundleContent
-from qarm.serving.bundle_checks import check_bundle
-from qarm.serving.bundle_models import read_ranker, read_recommender
+from qarm.serving.bundle_checks import check_bundle, read_ranker, read_recommender
 from qarm.serving.export.bundle_writer import KIND, export_bundle
 
 __all__ = ["Bundle", "export_bundle"]

@@ -1,8 +1,11 @@
-"""Checks of a bundle that is opened: its parts belong together, whatever their hashes say."""
+"""Parts of a bundle that is opened: ranker, recommender, and checks that all belong together."""
+
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from qarm.config import saved_config
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError, shown
@@ -10,9 +13,34 @@ from qarm.quantizer.base import checked_codes
 from qarm.quantizer.coder import Coder
 from qarm.recommender.ranking.item_scorer import ItemScorer
 from qarm.recommender.ranking.model import Ranker
+from qarm.recommender.retrieval.recommender import Recommender
+from qarm.recommender.retrieval.storage import read_retriever
 from qarm.schemas.bundle import BundleContent
 
-__all__ = ["check_bundle"]
+__all__ = ["check_bundle", "read_ranker", "read_recommender"]
+
+
+def read_ranker(folder: Path, content: BundleContent) -> Ranker | None:
+    """The bundle's ranker; one of an earlier qarm has its long history from the run's config."""
+    if content.variant is None:
+        return None
+    ranker = Ranker.from_pretrained(folder / "recommender" / content.variant)
+    if ranker.shape.long_history is None:
+        long = saved_config(content.config).ranker.long_history
+        ranker.shape = ranker.shape.model_copy(update={"long_history": long})
+    return ranker
+
+
+def read_recommender(folder: Path, codes: Codes, vectors: Embeddings) -> Recommender:
+    """The recommender of a bundle or run with all published items.
+
+    Raises:
+        ArtifactError: it has none, a damaged one, or one that does not belong to these codes.
+    """
+    try:
+        return Recommender(read_retriever(folder / "retriever")).with_codes(codes, vectors)
+    except InputError as error:
+        raise ArtifactError(f"{folder}: its parts do not belong together: {error}; export again") from None
 
 
 def check_bundle(

@@ -14,9 +14,9 @@ from qarm.serving.bundle_manager import LoadedBundle
 from qarm.serving.code_store import NewCode
 from qarm.serving.http.problems import Problem
 from qarm.serving.http.schemas import RankerAnswer, ScoreAnswer, Scored, ScoreRequest, UserFeature
+from qarm.serving.http.work_queue import WorkQueue
 from qarm.serving.limits import Limits
 from qarm.serving.store_queue import StoreQueue
-from qarm.serving.work_queue import WorkQueue
 
 __all__ = ["RankerQueue", "longest_request", "ranker_answer", "stored_codes", "stored_vectors"]
 

@@ -14,6 +14,7 @@ from qarm.serving.code_store import ContentConflict, NewCode, content_digest
 from qarm.serving.decoder_queue import DecoderQueue
 from qarm.serving.encoder_process import Coded
 from qarm.serving.http.problems import Problem
+from qarm.serving.http.recommending import RecommenderQueue
 from qarm.serving.http.schemas import (
     CodedItem,
     CodesAnswer,
@@ -31,7 +32,6 @@ from qarm.serving.http.schemas import (
 )
 from qarm.serving.limits import Limits
 from qarm.serving.prometheus_metrics import Metrics
-from qarm.serving.recommending import RecommenderQueue
 from qarm.serving.scoring import RankerQueue
 from qarm.serving.store_queue import StoreQueue
 
@@ -254,19 +254,11 @@ class Service:
         return await self.ranker.score(self.bundles.current, request)
 
     async def recommend(self, request: RecommendRequest) -> RecommendAnswer:
-        """A list of items for a user or a history.
-
-        Raises:
-            Problem: as of `RecommenderQueue.recommend`.
-        """
+        """A list of items for a user or a history; problems as of `RecommenderQueue.recommend`."""
         return await self.recommender.recommend(self.bundles.current, request)
 
     async def similar(self, item_id: str, *, count: int) -> SimilarAnswer:
-        """The items whose vectors in the retriever are nearest to an item's.
-
-        Raises:
-            Problem: as of `RecommenderQueue.similar`.
-        """
+        """The items nearest to an item in the retriever; problems as of `RecommenderQueue.similar`."""
         return await self.recommender.similar(self.bundles.current, item_id, count)
 
     async def _search(self, loaded: LoadedBundle, search: Callable[[], Result]) -> Result:

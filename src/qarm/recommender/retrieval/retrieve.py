@@ -27,7 +27,7 @@ from qarm.recommender.retrieval.storage import StoredRetriever, write_retriever
 from qarm.schemas.base import FORMAT, Figure
 from qarm.schemas.retrieval import BlendShape, ListFigures, RetrievalFigures, RetrievalResults
 
-__all__ = ["fit_split", "retrieval_results", "retrieve"]
+__all__ = ["RetrievalInputs", "fit_split", "retrieval_results", "retrieve", "split_targets"]
 
 GROUPS = 4  # of warm items by popularity
 FEWEST_COLD = 20  # items drawn as cold for validation, below which none are drawn
@@ -102,10 +102,7 @@ def _without(histories: Histories, items: npt.NDArray[np.int64]) -> Histories:
 
 def retrieval_results(inputs: RetrievalInputs, fitted: FittedRetrievers) -> RetrievalResults:
     """Figures of each retriever and of the blend on the test part, after everything before it."""
-    split = inputs.split
-    users = split.test.positives().users
-    past = inputs.histories([split.train, split.valid], users)
-    targets = _new_targets(past, inputs.histories([split.test], users))
+    past, targets = split_targets(inputs)
     blend = fitted.blend
     slices = _slices(inputs, blend)
     figures: list[RetrievalFigures] = []
@@ -120,6 +117,14 @@ def retrieval_results(inputs: RetrievalInputs, fitted: FittedRetrievers) -> Retr
         figures += _figures(name, "cold among cold", True, among.masked, targets, blend.cold[targets.items])
         lists.append(_list_figures(name, ranks.top, blend.cold))
     return RetrievalResults(figures=figures, lists=lists, blend=blend_shape(fitted), epochs=fitted.epochs)
+
+
+def split_targets(inputs: RetrievalInputs) -> tuple[Histories, Histories]:
+    """Histories before the test part of its users, and their targets: distinct items that are new to them."""
+    split = inputs.split
+    users = split.test.positives().users
+    past = inputs.histories([split.train, split.valid], users)
+    return past, _new_targets(past, inputs.histories([split.test], users))
 
 
 def blend_shape(fitted: FittedRetrievers) -> BlendShape:

@@ -15,10 +15,10 @@ from qarm.serving.http.schemas import (
     SimilarAnswer,
     SimilarItem,
 )
+from qarm.serving.http.work_queue import WorkQueue
 from qarm.serving.limits import Limits
 from qarm.serving.scoring import stored_codes, stored_vectors
 from qarm.serving.store_queue import StoreQueue
-from qarm.serving.work_queue import WorkQueue
 
 __all__ = ["RecommenderQueue"]
 
