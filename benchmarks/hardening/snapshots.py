@@ -7,7 +7,8 @@ from pathlib import Path
 
 __all__ = ["UNLIKE", "differences", "snapshot"]
 
-UNLIKE = "timing.json"  # durations and clock times, outside every hash
+# durations, clock times and places, outside every hash
+UNLIKE = ("timing.json", "tables.json", "qarm.log")
 
 
 def snapshot(folder: Path) -> dict[str, str]:
@@ -16,7 +17,7 @@ def snapshot(folder: Path) -> dict[str, str]:
 
 
 def _hash(path: Path) -> str:
-    if path.is_symlink() or not path.is_file() or path.name == UNLIKE:
+    if path.is_symlink() or not path.is_file() or path.name in UNLIKE:
         return ""
     if path.suffix == ".sqlite":  # pages differ with the number of checkpoints
         with closing(sqlite3.connect(path)) as database:

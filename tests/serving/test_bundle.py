@@ -295,7 +295,6 @@ def test_faults_name_the_way_out(run: Path, world: Path, tmp_path: Path) -> None
         ({"items": table, "variant": "id+vq"}, "rankers are id, id\\+rq\\+vq"),
         ({"items": (world / "new.parquet",)}, "not the table that the run read"),
         ({"items": (world / "none.parquet",)}, "no such file"),
-        ({}, "give it with --items"),
     ):
         with pytest.raises(InputError, match=message):
             export_bundle(run, out, **keywords)  # type: ignore[arg-type]
@@ -309,6 +308,31 @@ def test_faults_name_the_way_out(run: Path, world: Path, tmp_path: Path) -> None
     with pytest.raises(ArtifactError, match="no finished codes"):
         export_bundle(copy, out, items=table)
     assert not out.exists()
+
+
+def test_the_runs_table_is_found_from_any_folder(
+    run: Path, world: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert json.loads((run / "tables.json").read_text())["items"] == str(world / "items.parquet")
+    made = export_bundle(run, tmp_path / "bundle", media=True)
+    assert made.version == opened_seal(exported, kind="qarm-bundle-1")
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    (copy / "tables.json").unlink()  # a run of an earlier version
+    with pytest.raises(InputError, match="items.parquet, is not where it was; give it with --items"):
+        export_bundle(copy, tmp_path / "other")
+    main(
+        [
+            "export",
+            str(copy),
+            "--items",
+            str(world / "new.parquet"),
+            str(world / "items.parquet"),
+            "--out",
+            "b",
+        ]
+    )
+    assert pl.read_parquet("b/items.parquet")["title"].null_count() == 0
 
 
 def test_without_a_ranker_all_but_scores(run: Path, world: Path, tmp_path: Path) -> None:

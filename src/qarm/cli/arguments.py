@@ -1,5 +1,6 @@
-"""Arguments that several commands have, and the config that they stand for."""
+"""Arguments that several commands have, their order, and the config that they stand for."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,9 +17,11 @@ __all__ = [
     "Engine",
     "FinishedRun",
     "Json",
+    "NewItems",
     "RunFolder",
     "Settings",
     "load_settings",
+    "run_first",
 ]
 
 SETTINGS_HELP = "KEY=VALUE for any config key; `--KEY VALUE` (`--data.root shop`) is short for it."
@@ -30,6 +33,7 @@ AllowUnreadable = Annotated[
     Parameter(help="Code items without the pictures and sounds that cannot be read.", negative=""),
 ]
 FinishedRun = Annotated[Path, Parameter(help="A finished run folder.")]
+NewItems = Annotated[Path, Parameter(help="Table of new items, columns as in the run's config.")]
 Engine = Annotated[
     Literal["local", "ray"],
     Parameter(help="Where mining and embedding run: here, or on a Ray cluster; same bytes."),
@@ -41,10 +45,35 @@ def load_settings(config: Path | None, settings: list[str] | None) -> "Config":
     """Config of a file and of `--set KEY=VALUE`."""
     from qarm.config import load_config
 
-    flags = {}
-    for setting in settings or []:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise InputError(f"--set {setting}: need KEY=VALUE")
-        flags[key] = value
-    return load_config(config, flags=flags)
+    given = [setting.partition("=") for setting in settings or []]
+    problems = [f"--set {key}: need KEY=VALUE" for key, equals, _ in given if not equals]
+    problems += _repeated([(key, value) for key, _, value in given])
+    if problems:
+        raise InputError(problems)
+    return load_config(config, flags={key: value for key, _, value in given})
+
+
+def _repeated(given: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Problems of keys that are given twice, or together with a section that holds them."""
+    for place, (key, value) in enumerate(given):
+        for other, before in given[:place]:
+            if key == other:
+                yield f"--{key} is given twice, as {before} and as {value}; leave one of them out"
+            elif f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}."):
+                yield f"--{other} and --{key} set the same section; put all of it into one of them"
+
+
+def run_first(command: str, run: Path, other: Path) -> None:
+    """Check that the run folder came before the other argument.
+
+    Raises:
+        InputError: they are the other way round.
+    """
+    if _is_run(other) and not _is_run(run):
+        raise InputError(
+            f"{run} is no run folder, and {other} is; the run comes first: {command} {other} {run}"
+        )
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "codes" / "manifest.json").is_file()

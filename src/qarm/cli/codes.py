@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from qarm.cli.arguments import AllowUnreadable, FinishedRun, Json, RunFolder, Settings, load_settings
+from qarm.cli.arguments import (
+    AllowUnreadable,
+    FinishedRun,
+    Json,
+    NewItems,
+    Settings,
+    load_settings,
+    run_first,
+)
 from qarm.cli.output import fail, figure, print_figures, show_stages
 from qarm.errors import InputError
 
@@ -26,10 +34,11 @@ DRIFTED = 3  # exit code of `monitor`
 @app.command
 def quantize(
     config: Annotated[
-        Path | None, Parameter(help="YAML file; not needed with --append, --refit and --rollback.")
+        Path | None,
+        Parameter(help="YAML file; with --append, --refit and --rollback the run folder."),
     ] = None,
     *,
-    out: RunFolder,
+    out: Annotated[Path | None, Parameter(help="Run folder, where CONFIG is a YAML file.")] = None,
     append: Annotated[
         Path | None, Parameter(help="Code these new items too; no published code moves.")
     ] = None,
@@ -57,27 +66,44 @@ def quantize(
     tasks = [name for name, value in named.items() if value is not None]
     if len(tasks) > 1:
         raise InputError(f"got {' and '.join(tasks)}, need at most one of them; run one after the other")
-    if not tasks:
-        if config is None:
-            raise InputError(f"no config; give one: qarm quantize CONFIG --out {out}")
-        show_stages(run_stages(load_settings(config, settings), out, last="quantize"), as_json=as_json)
-        return
     if vectors is not None:
         from qarm.quantizer.versions.vector_codes import quantize_vectors
 
+        if out is None:
+            raise InputError("no folder for the codes; give one: qarm quantize --vectors VECTORS --out FOLDER")
         chosen = load_settings(config, settings)
         figures = quantize_vectors(vectors, out, chosen.quantizer, seed=chosen.seed)
         print_figures("quantize", out, figures, as_json=as_json)
         return
-    given = _checked_settings(config, settings, out, task=tasks[0])
+    config, run = _config_and_run(config, out, task=tasks[0] if tasks else None)
+    if not tasks:
+        show_stages(run_stages(load_settings(config, settings), run, last="quantize"), as_json=as_json)
+        return
+    given = _checked_settings(config, settings, run, task=tasks[0])
     result: Schema
     if append is not None:
-        result = append_items(out, append, allow_unreadable=allow_unreadable)
+        result = append_items(run, append, allow_unreadable=allow_unreadable)
     elif rollback is not None:
-        result = roll_back(out, rollback)
+        result = roll_back(run, rollback)
     else:
-        result = refit_codes(out, config=given)
-    print_figures(tasks[0].removeprefix("--"), out / "codes", result.content(), as_json=as_json)
+        result = refit_codes(run, config=given)
+    print_figures(tasks[0].removeprefix("--"), run / "codes", result.content(), as_json=as_json)
+
+
+def _config_and_run(config: Path | None, out: Path | None, *, task: str | None) -> tuple[Path | None, Path]:
+    """The YAML file and the run folder; with a task the first argument may be the run folder."""
+    if config is not None and config.is_dir():
+        if task is None:
+            raise InputError(f"{config} is a folder, need a YAML file: qarm quantize CONFIG --out {config}")
+        if out is not None and out.resolve() != config.resolve():
+            raise InputError(f"got two run folders, {config} and {out}; leave out --out")
+        return None, config
+    if out is None:
+        usage = "CONFIG --out RUN" if task is None else f"RUN {task}"
+        raise InputError(f"no run folder; give one: qarm quantize {usage}")
+    if config is None and task is None:
+        raise InputError(f"no config; give one: qarm quantize CONFIG --out {out}")
+    return config, out
 
 
 def _checked_settings(
@@ -103,9 +129,9 @@ limits            {limits}; {items:,} new items, {items_at_fit:,} at fit time"""
 
 @app.command
 def monitor(
-    items: Annotated[Path, Parameter(help="Table of new items, columns as in the run's config.")],
-    *,
     run: FinishedRun,
+    items: NewItems,
+    *,
     stability_excess: Annotated[float, Parameter(help="Highest that passes.")] = 0.25,
     energy_ratio: Annotated[float, Parameter(help="Highest that passes.")] = 1.25,
     hottest_ratio: Annotated[float, Parameter(help="Highest that passes.")] = 3.0,
@@ -114,6 +140,7 @@ def monitor(
     """Compare new items with fit time; exits with 3 where they have drifted too far."""
     from qarm.quantizer.versions.lifecycle import drift
 
+    run_first("qarm monitor", run, items)
     limits = {
         "stability_excess": stability_excess,
         "energy_ratio": energy_ratio,
@@ -135,9 +162,9 @@ def monitor(
 
 @app.command
 def encode(
-    items: Annotated[Path, Parameter(help="Table of new items, columns as in the run's config.")],
+    run: FinishedRun,
+    items: NewItems,
     *,
-    run: Annotated[Path, Parameter(help="A finished run folder.")],
     out: Annotated[Path, Parameter(help="Table to write: .parquet, .csv, .tsv, .jsonl or .arrow.")],
     allow_unreadable: AllowUnreadable = False,
     as_json: Json = False,
@@ -147,6 +174,7 @@ def encode(
     from qarm.quantizer.coder import encode as encode_items
 
     checked_ending(out)
+    run_first("qarm encode", run, items)
     codes = encode_items(run, items, allow_unreadable=allow_unreadable)
     codes.write(out)
     print_figures("encode", out, {"items": len(codes), "levels": codes.rq.shape[1]}, as_json=as_json)
@@ -193,7 +221,7 @@ def _way_out(damaged: "Sequence[Damage]", *, repair: bool) -> str:
 
 @app.command(name="export-codes")
 def export_codes(
-    run: Annotated[Path, Parameter(help="A finished run folder.")],
+    run: FinishedRun,
     *,
     to: Annotated[Literal["parquet", "jsonl", "redis"], Parameter(help="Format.")],
     out: Annotated[Path, Parameter(help="Folder to make.")],

@@ -3,8 +3,9 @@
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from qarm.cli import codes, recommendations, serving, stages
 from qarm.cli.output import fail
@@ -12,6 +13,9 @@ from qarm.core.disk_errors import explained
 from qarm.errors import QarmError
 
 __all__ = ["app", "main"]
+
+# option that stood for the first argument in earlier versions, by command
+FIRST = dict.fromkeys(("encode", "monitor", "recommend", "similar"), "--run") | {"serve": "--bundle"}
 
 app = App(
     name="qarm",
@@ -23,11 +27,19 @@ for commands in (stages, codes, recommendations, serving):
     app.update(commands.app)
 
 
+@app.command(name="--completion")
+def completion(
+    shell: Annotated[Literal["bash", "zsh", "fish", "powershell"], Parameter(help="Whose script.")],
+) -> None:
+    """Print the script that completes commands and options in a shell."""
+    print(app.generate_completion(prog_name="qarm", shell=shell))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exits with 0 (done), 2 (wrong input, one message) or 1 (anything else)."""
     # threads that spin while they wait cost a busy machine more than they gain
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    tokens = _expand_settings(sys.argv[1:] if arguments is None else arguments)
+    tokens = _run_first(_expand_settings(sys.argv[1:] if arguments is None else arguments))
     try:
         with explained("the disk"):
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
@@ -37,6 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         fail("stopped; the same command goes on from here", 130)
+
+
+def _run_first(tokens: Sequence[str]) -> list[str]:
+    """Rewrite `encode ITEMS --run RUN`, the order of earlier versions, to `encode RUN ITEMS`."""
+    option = FIRST.get(tokens[0] if tokens else "")
+    for place, token in enumerate(tokens):
+        name, equals, value = token.partition("=")
+        if name == option and (equals or place + 1 < len(tokens)):
+            rest = [*tokens[1:place], *tokens[place + (1 if equals else 2) :]]
+            return [tokens[0], value if equals else tokens[place + 1], *rest]
+    return list(tokens)
 
 
 def _expand_settings(tokens: Sequence[str]) -> list[str]:

@@ -23,8 +23,8 @@ Ids = Annotated[Path | None, Parameter(help="Text file of item ids, one a line."
 
 @app.command
 def recommend(
-    *,
     run: FinishedRun,
+    *,
     user: Annotated[
         list[str] | None, Parameter(help="User of the log; may be given again.", negative="")
     ] = None,
@@ -103,9 +103,9 @@ def _shown(part: "Recommendations") -> str:
 
 @app.command
 def similar(
+    run: FinishedRun,
     item: Annotated[str, Parameter(help="Item of the catalogue.")],
     *,
-    run: FinishedRun,
     k: Annotated[int, Parameter(name=("-k", "--k"), help="Items of the list.")] = 10,
     as_json: Json = False,
 ) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from qarm.cli.arguments import Json
+from qarm.cli.arguments import FinishedRun, Json
 from qarm.cli.output import print_figures
 from qarm.serving.limits import Limits
 
@@ -16,13 +16,15 @@ app = App()
 
 @app.command
 def export(
-    run: Annotated[Path, Parameter(help="A finished run folder.")],
+    run: FinishedRun,
     *,
     out: Annotated[Path, Parameter(help="Bundle folder to make.")],
     variant: Annotated[str | None, Parameter(help="Whose ranker; default: the last there is.")] = None,
     items: Annotated[
         list[Path] | None,
-        Parameter(help="The run's item table, and those of appended items.", negative=""),
+        Parameter(
+            help="The run's item table, and those of appended items.", negative="", consume_multiple=True
+        ),
     ] = None,
     media: Annotated[bool, Parameter(help="Copy pictures and sounds, for pages.", negative="")] = False,
     histories: Annotated[
@@ -50,8 +52,8 @@ def export(
 
 @app.command
 def serve(
-    *,
     bundle: Annotated[Path, Parameter(help="What qarm export wrote, or a link to it.")],
+    *,
     host: Annotated[str, Parameter(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="Port to listen on; 0 takes a free one.")] = 8000,
     store: Annotated[

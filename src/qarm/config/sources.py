@@ -45,9 +45,13 @@ def load_config(
     """
     content = {} if path is None else _read_yaml(as_path(path))
     variables = os.environ if environment is None else environment
+    names = dict[str, str]()
     for name, text in sorted(variables.items()):
         if name.startswith(ENVIRONMENT_PREFIX):
             key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+            if key in names:
+                raise ConfigError(f"{names[key]} and {name} set the same key; unset one of them")
+            names[key] = name
             _set(content, key, text, origin=name)
     for key, text in (flags or {}).items():
         _set(content, key, text, origin=f"--{key}")

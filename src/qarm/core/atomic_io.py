@@ -19,6 +19,7 @@ __all__ = [
     "atomic",
     "digest",
     "flush",
+    "json_text",
     "make_folder",
     "read_json",
     "read_model",
@@ -91,11 +92,16 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write JSON, or the content of a schema's object."""
+def json_text(content: object) -> str:
+    """JSON of plain content, or of a schema's object, as it is written."""
     if isinstance(content, Schema):
         content = content.content()
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON, or the content of a schema's object."""
+    write_text(path, json_text(content))
 
 
 def read_json(path: Path) -> Any:

@@ -4,18 +4,19 @@ from functools import cached_property
 from pathlib import Path
 
 from qarm.config import Config
-from qarm.core.atomic_io import digest, read_model, sha256_file
+from qarm.core.atomic_io import digest, json_text, read_model, sha256_file, write_json
 from qarm.core.parallel.engine import EngineName
 from qarm.core.run_folder import read_manifest
-from qarm.core.tables import files_hash, rows_hash
+from qarm.core.tables import address, files_hash, rows_hash
 from qarm.data.catalog import Catalog, read_catalog
 from qarm.data.interactions import Log, read_log
 from qarm.data.splits import Split, split_log
 from qarm.data.users import read_users
 from qarm.errors import ArtifactError, InputError, Problems
 from qarm.schemas.base import Check, Settings
+from qarm.schemas.check import TablePlaces
 
-__all__ = ["Run"]
+__all__ = ["PLACES", "Run"]
 
 FOLDERS = {"data": {"root", "max_unreadable"}, "encoder": {"cache"}}
 OF_RANKER = {"labels", "weight"}  # keys of the interactions that only the ranker reads
@@ -25,6 +26,7 @@ BEFORE_RANKER: dict[str, bool | set[str]] = {
     "users": True,
     "interactions": OF_RANKER,
 }
+PLACES = "tables.json"  # of a run folder: where its tables are, for commands that read them again
 OPTIONAL = ("compare/results.json",)  # what commands beside the stages leave
 
 
@@ -62,6 +64,16 @@ class Run:
         assert catalog is not None  # noqa: S101 - both are set when there was no problem
         assert log is not None  # noqa: S101
         return catalog, log
+
+    def write_places(self) -> None:
+        """Write where the tables are, for commands that are called from another folder."""
+        paths = {"items": self.config.items_path, "interactions": self.config.interactions_path}
+        if self.has_users:
+            paths["users"] = self.config.users_path
+        content = TablePlaces(**{name: address(path) or str(path.absolute()) for name, path in paths.items()})
+        file = self.folder / PLACES
+        if not file.is_file() or file.read_text(encoding="utf-8", errors="replace") != json_text(content):
+            write_json(file, content)
 
     def _with_users(self, log: Log) -> Log:
         users = self.config.data.users

@@ -41,6 +41,8 @@ def run_stages(
         run = Run(config, folder, engine=engine)
         run.tables  # noqa: B018 - bad tables are refused before anything is hashed or written
         _check_appended(run)
+        if here is None or here.rank == 0:
+            run.write_places()
         if here is not None:
             here.agree("the run", {"last stage": last, **run.given()})
         stages = STAGES[: names.index(last) + 1]

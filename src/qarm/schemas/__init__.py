@@ -5,6 +5,7 @@ from fnmatch import fnmatch
 from pydantic import BaseModel
 
 from qarm.schemas.base import Check, Manifest, Timing
+from qarm.schemas.check import TablePlaces
 from qarm.schemas.codes import Churn, CodeQuality, Profile, Saved
 from qarm.schemas.comparison import Compared, ComparedCell, ComparedKey, ComparedTiming, Searched
 from qarm.schemas.encoder import AlignStep, EmbeddingQuality, EncoderCard, Neighbours
@@ -25,6 +26,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "compare/seed-*/cells/*.json": ComparedCell,
     "*/manifest.json": Manifest,
     "*/timing.json": Timing,
+    "tables.json": TablePlaces,
     "check/check.json": Check,
     "pairs/quality.json": PairQuality,
     "encoder/config.json": EncoderCard,

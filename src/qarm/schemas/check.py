@@ -2,7 +2,7 @@
 
 from qarm.schemas.base import Check, Count, Schema, Share
 
-__all__ = ["Expected", "InputReport", "LogProfile"]
+__all__ = ["Expected", "InputReport", "LogProfile", "TablePlaces"]
 
 
 class LogProfile(Schema):
@@ -22,6 +22,14 @@ class LogProfile(Schema):
     cold_share: Share
     clicks_per_user: list[float]
     clicks_per_item: list[float]
+
+
+class TablePlaces(Schema):
+    """`tables.json` of a run folder: where its tables were when it last ran; no stage depends on it."""
+
+    items: str
+    interactions: str
+    users: str | None = None
 
 
 class Expected(Schema):

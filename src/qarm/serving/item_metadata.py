@@ -11,14 +11,16 @@ import soundfile
 from PIL import Image
 
 from qarm.config import ItemsTable
-from qarm.core.atomic_io import atomic, read_json
+from qarm.core.atomic_io import atomic, read_json, read_model
 from qarm.core.run_folder import read_manifest
 from qarm.core.tables import as_texts, files_hash, is_table, read_table
 from qarm.data.catalog import MEDIA, Catalog, read_catalog
 from qarm.data.media import read_media
 from qarm.data.media_columns import MediaCell, without_bad
 from qarm.data.media_decoding import FORMATS, UNREADABLE
+from qarm.data.run_inputs import PLACES
 from qarm.errors import InputError, shown
+from qarm.schemas.check import TablePlaces
 
 __all__ = ["item_facts", "run_catalog"]
 
@@ -79,9 +81,9 @@ def _located(run: Path, columns: ItemsTable, tables: Sequence[Path]) -> list[Pat
     manifest = read_manifest(run / "check")
     expected = manifest.inputs["items"] if manifest else None
     name = columns.path
-    paths = list(tables) or [path for path in (run / "world" / name, name) if is_table(path)][:1]
+    paths = list(tables) or _remembered(run, name)
     if not paths:
-        raise InputError(f"the run's table of items, {name}, is not here; give it with --items")
+        raise InputError(f"the run's table of items, {name}, is not where it was; give it with --items")
     missing = [path for path in paths if not is_table(path)]
     if missing:
         raise InputError(f"{shown(missing)}: no such file; give the run's table of items with --items")
@@ -91,6 +93,14 @@ def _located(run: Path, columns: ItemsTable, tables: Sequence[Path]) -> list[Pat
             "give that one with --items"
         )
     return paths
+
+
+def _remembered(run: Path, name: Path) -> list[Path]:
+    """The run's table of items where it was when the run was made, else the demo's or the current one."""
+    places = [run / "world" / name, name]
+    if (run / PLACES).is_file():
+        places.insert(0, Path(read_model(run / PLACES, TablePlaces).items))
+    return [path for path in places if is_table(path)][:1]
 
 
 def _hash(path: Path, columns: ItemsTable) -> str:

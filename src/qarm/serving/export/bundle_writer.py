@@ -50,8 +50,8 @@ def export_bundle(
         run: a run folder whose `quantize` stage has finished.
         out: the folder to make. If it holds this very bundle, nothing happens; another one is not replaced.
         variant: whose ranker to take; None: the last of `ranker.variants` that is there, or no ranker.
-        items: the run's table of items, and any of appended items; by default looked for where the demo has
-            it and in the current folder.
+        items: the run's table of items, and any of appended items; by default where
+            it was when the run was made, in the demo's folder or in the current one.
         media: copy pictures and sounds, under the hash of their content.
         histories: copy the users' histories, so that the service recommends to users by their ids.
         portable: add `portable/`, the fusion head and the RQ codes as torch.export programs.
