@@ -1,7 +1,7 @@
-"""Three awkward shops, from `qarm init` to `qarm serve`, without a line of the config written by hand.
+"""Three awkward shops, from `qarm init` to `qarm serve`, with at most one line of the config edited by hand.
 
-Part files of CSV with padded ids and stars; JSON Lines with ISO times, lists and nested titles; hive partitions
-of Parquet in an S3 store, with decimals and time zones.
+Part files of CSV with padded ids and stars; JSON Lines with ISO times, lists and nested titles; hive
+partitions of Parquet in an S3 store, with decimals and time zones.
 """
 
 import io
@@ -49,7 +49,7 @@ class Event:
 
 def made_events() -> list[Event]:
     """Users prefer one colour; the last two items come late, so that some are cold."""
-    draw = random.Random(0)
+    draw = random.Random(0)  # noqa: S311 - nothing is secret
     events = []
     for user in range(USERS):
         for step in range(EVENTS):
@@ -65,8 +65,8 @@ def made_events() -> list[Event]:
 class Shop:
     """Tables for `init`, a table of new items, and what has to come out.
 
-    ids, new: item ids of the catalogue and of the new items; text: of the first item; config: values that `init`
-    has to find, by key below `data`; positives: events with label 1; period: of the log.
+    ids, new: item ids of both tables; text: of the first item; config: values that `init` has to find, by key
+    below `data`; positives: events with label 1; period: of the log; title: of the first item in a bundle.
     """
 
     tables: list[str]
@@ -287,6 +287,9 @@ def test_a_shop_from_init_to_serve(
     shop = build(tmp_path)
 
     main(["init", *shop.tables, "--out", "shop.yaml"])
+    if build is csv_shop:  # whether the day or the month comes first, only the shop knows
+        edited = Path("shop.yaml").read_text().replace("# time_format: ", "time_format: ")
+        Path("shop.yaml").write_text(edited)
     config = load_config(Path("shop.yaml"), environment={}).model_dump(mode="json")["data"]
     for key, value in shop.config.items():
         section, _, name = key.partition(".")

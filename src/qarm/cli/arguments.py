@@ -1,6 +1,7 @@
 """Arguments that several commands have, their order, and the config that they stand for."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,10 +15,12 @@ if TYPE_CHECKING:
 __all__ = [
     "AllowUnreadable",
     "ConfigFile",
+    "DryRun",
     "Engine",
     "FinishedRun",
     "Json",
     "NewItems",
+    "Output",
     "RunFolder",
     "Settings",
     "load_settings",
@@ -32,6 +35,10 @@ AllowUnreadable = Annotated[
     bool,
     Parameter(help="Code items without the pictures and sounds that cannot be read.", negative=""),
 ]
+DryRun = Annotated[
+    bool,
+    Parameter(help="Print which stages would be made, why, and for how long; change nothing.", negative=""),
+]
 FinishedRun = Annotated[Path, Parameter(help="A finished run folder.")]
 NewItems = Annotated[Path, Parameter(help="Table of new items, columns as in the run's config.")]
 Engine = Annotated[
@@ -39,6 +46,18 @@ Engine = Annotated[
     Parameter(help="Where mining and embedding run: here, or on a Ray cluster; same bytes."),
 ]
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON, one object a line.", negative="")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Output:
+    """What a command prints of its stages."""
+
+    as_json: Json = False
+    quiet: Annotated[bool, Parameter(help="Print errors only.", negative="")] = False
+    verbose: Annotated[
+        bool, Parameter(help="Print why each stage is made, and every message.", negative="")
+    ] = False
 
 
 def load_settings(config: Path | None, settings: list[str] | None) -> "Config":

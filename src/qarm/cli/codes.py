@@ -11,11 +11,13 @@ from qarm.cli.arguments import (
     FinishedRun,
     Json,
     NewItems,
+    Output,
     Settings,
     load_settings,
     run_first,
 )
 from qarm.cli.output import fail, figure, print_figures, show_stages
+from qarm.cli.run_log import run_messages
 from qarm.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = App()
+OUTPUT = Output()
 DRIFTED = 3  # exit code of `monitor`
 
 
@@ -52,7 +55,7 @@ def quantize(
     ] = None,
     allow_unreadable: AllowUnreadable = False,
     settings: Settings = None,
-    as_json: Json = False,
+    output: Output = OUTPUT,
 ) -> None:
     """Residual k-means and nearest-rows codes of every item. Runs the stages before it too.
 
@@ -77,7 +80,8 @@ def quantize(
         return
     config, run = _config_and_run(config, out, task=tasks[0] if tasks else None)
     if not tasks:
-        show_stages(run_stages(load_settings(config, settings), run, last="quantize"), as_json=as_json)
+        with run_messages(run, output):
+            show_stages(run_stages(load_settings(config, settings), run, last="quantize"), output)
         return
     given = _checked_settings(config, settings, run, task=tasks[0])
     result: Schema
@@ -87,7 +91,8 @@ def quantize(
         result = roll_back(run, rollback)
     else:
         result = refit_codes(run, config=given)
-    print_figures(tasks[0].removeprefix("--"), run / "codes", result.content(), as_json=as_json)
+    if not output.quiet:
+        print_figures(tasks[0].removeprefix("--"), run / "codes", result.content(), as_json=output.as_json)
 
 
 def _config_and_run(config: Path | None, out: Path | None, *, task: str | None) -> tuple[Path | None, Path]:

@@ -5,12 +5,12 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from qarm.cli.output import duration
 from qarm.schemas.check import InputReport
 from qarm.schemas.proposal import Proposal
 
 __all__ = ["proposal_lines", "report_lines"]
 
-MINUTE, HOUR = 60.0, 3600.0
 LONGEST = 160  # characters of a text that are shown
 
 
@@ -31,7 +31,7 @@ def report_lines(report: InputReport) -> Iterator[str]:
     for name in ("user", "item"):
         low, median, high = getattr(log, f"clicks_per_{name}")
         yield f"clicks per {name}: {low:,.0f} / {median:,.0f} / {high:,.0f} (10th percentile, median, 90th)"
-    times = ", ".join(f"{stage} {_duration(taken)}" for stage, taken in report.expected.seconds.items())
+    times = ", ".join(f"{stage} {duration(taken)}" for stage, taken in report.expected.seconds.items())
     yield f"expected on 2 cores, roughly: {times}; {report.expected.memory_gb:g} GB of memory"
     yield from (f"warning: {warning}" for warning in report.warnings)
 
@@ -40,13 +40,6 @@ def _line(text: str | None) -> str:
     """A text on one line, cut where it is long."""
     whole = "no text" if text is None else " | ".join(text.splitlines())
     return whole if len(whole) <= LONGEST else f"{whole[:LONGEST]}..."
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("h", HOUR), ("min", MINUTE)):
-        if seconds >= length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{max(seconds, 1):.0f} s"
 
 
 def proposal_lines(proposal: Proposal, out: Path) -> Iterator[str]:

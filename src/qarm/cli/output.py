@@ -1,6 +1,7 @@
 """What commands print: a line for each stage, figures, results, and the message before a bad exit."""
 
 import json
+import logging
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,9 +11,23 @@ from qarm.core.atomic_io import read_model
 from qarm.core.parallel.ranks import rank
 
 if TYPE_CHECKING:
+    from qarm.cli.arguments import Output
     from qarm.pipeline import Done
+    from qarm.schemas.check import PlannedStage
 
-__all__ = ["fail", "figure", "print_figures", "print_results", "show_stages"]
+__all__ = [
+    "PRINTED",
+    "duration",
+    "fail",
+    "figure",
+    "print_figures",
+    "print_results",
+    "show_plan",
+    "show_stages",
+]
+
+PRINTED = "qarm.printed"  # logger of lines that standard output has already
+MINUTE, HOUR = 60.0, 3600.0
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -21,21 +36,41 @@ def fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def show_stages(stages: Iterable["Done"], *, as_json: bool) -> None:
-    """A line for each stage as it finishes."""
-    fresh, quiet = True, rank() != 0  # of torchrun's processes the first one tells
+def show_stages(stages: Iterable["Done"], output: "Output") -> None:
+    """A line for each stage as it finishes; also to the log of the run."""
+    fresh, first = True, rank() == 0  # of torchrun's processes the first one tells
     for done in stages:
         fresh &= done.fresh
-        if quiet:
-            continue
-        if as_json:
-            print(json.dumps({**vars(done), "path": str(done.path)}), flush=True)
-            continue
         figures = "  ".join(f"{key}={figure(value)}" for key, value in done.rows.items())
         took = "fresh" if done.fresh else f"{done.seconds:.1f} s"
-        print(f"{done.stage:<9} {done.path}  {figures}  {took}", flush=True)
-    if fresh and not as_json and not quiet:
+        line = f"{done.stage:<9} {done.path}  {figures}  {took}"
+        logging.getLogger(PRINTED).info("%s", line)
+        if first and not output.quiet:
+            print(json.dumps({**vars(done), "path": str(done.path)}) if output.as_json else line, flush=True)
+    if fresh and first and not (output.as_json or output.quiet):
         print("nothing to do: every stage is fresh")
+
+
+def show_plan(stages: Iterable["PlannedStage"], *, as_json: bool) -> None:
+    """A line for each stage: its state, the expected time, and why it would be made."""
+    total = 0.0
+    for plan in stages:
+        total += plan.seconds or 0.0
+        if as_json:
+            print(json.dumps(plan.model_dump(mode="json")))
+            continue
+        about = "" if plan.seconds is None else f"about {duration(plan.seconds)}"
+        print(f"{plan.stage:<9} {plan.state:<8} {about:<14} {'; '.join(plan.reasons)}".rstrip())
+    if not as_json:
+        print(f"expected on 2 cores, roughly: {duration(total)}" if total else "nothing to do")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as text, in hours or minutes where it is long."""
+    for unit, length in (("h", HOUR), ("min", MINUTE)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{max(seconds, 1):.0f} s"
 
 
 def figure(value: object) -> str:

@@ -8,11 +8,22 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from qarm.cli.arguments import ConfigFile, Engine, Json, RunFolder, Settings, load_settings
-from qarm.cli.output import print_results, show_stages
+from qarm.cli.arguments import (
+    ConfigFile,
+    DryRun,
+    Engine,
+    Json,
+    Output,
+    RunFolder,
+    Settings,
+    load_settings,
+)
+from qarm.cli.output import print_results, show_plan, show_stages
+from qarm.cli.run_log import run_messages
 
 SIZE_HELP = "small: 2,000 items and 60,000 interactions; large: 20,000 items and 2 million."
 TASTES_HELP = "users like a direction among each source's factors, or some groups of items."
+OUTPUT = Output()
 
 __all__ = ["app"]
 
@@ -21,13 +32,37 @@ app = App()
 
 def _stage_command(last: str) -> Callable[..., None]:
     def command(
-        config: ConfigFile, *, out: RunFolder, settings: Settings = None, as_json: Json = False
+        config: ConfigFile,
+        *,
+        out: RunFolder,
+        dry_run: DryRun = False,
+        settings: Settings = None,
+        output: Output = OUTPUT,
     ) -> None:
-        from qarm.pipeline import run_stages
-
-        show_stages(run_stages(load_settings(config, settings), out, last=last), as_json=as_json)
+        _run(config, settings, out, output, dry_run=dry_run, last=last)
 
     return command
+
+
+def _run(
+    config: Path,
+    settings: list[str] | None,
+    out: Path,
+    output: Output,
+    *,
+    dry_run: bool,
+    last: str = "report",
+    engine: Literal["local", "ray"] = "local",
+) -> None:
+    """Run of the stages up to a last one, or only their plan."""
+    from qarm.pipeline import plan_stages, run_stages
+
+    chosen = load_settings(config, settings)
+    if dry_run:
+        show_plan(plan_stages(chosen, out, last=last), as_json=output.as_json)
+        return
+    with run_messages(out, output):
+        show_stages(run_stages(chosen, out, last=last, engine=engine), output)
 
 
 for _name, _help in {
@@ -46,13 +81,12 @@ def mine(
     *,
     out: RunFolder,
     engine: Engine = "local",
+    dry_run: DryRun = False,
     settings: Settings = None,
-    as_json: Json = False,
+    output: Output = OUTPUT,
 ) -> None:
     """Mine pairs of items that behave alike (Swing and User2Item). Runs the stages before it too."""
-    from qarm.pipeline import run_stages
-
-    show_stages(run_stages(load_settings(config, settings), out, last="mine", engine=engine), as_json=as_json)
+    _run(config, settings, out, output, dry_run=dry_run, last="mine", engine=engine)
 
 
 @app.command
@@ -61,14 +95,13 @@ def run(
     *,
     out: RunFolder,
     engine: Engine = "local",
+    dry_run: DryRun = False,
     settings: Settings = None,
-    as_json: Json = False,
+    output: Output = OUTPUT,
 ) -> None:
     """Run every stage, skipping what is fresh, and print the results."""
-    from qarm.pipeline import run_stages
-
-    show_stages(run_stages(load_settings(config, settings), out, engine=engine), as_json=as_json)
-    if not as_json:
+    _run(config, settings, out, output, dry_run=dry_run, engine=engine)
+    if not (dry_run or output.as_json or output.quiet):
         print_results(out)
 
 
@@ -127,7 +160,7 @@ def demo(
     size: Annotated[Literal["small", "large"], Parameter(help=SIZE_HELP)] = "small",
     tastes: Annotated[Literal["directions", "groups"], Parameter(help=TASTES_HELP)] = "directions",
     settings: Settings = None,
-    as_json: Json = False,
+    output: Output = OUTPUT,
 ) -> None:
     """Generate the demo world and run every stage on it."""
     from qarm.core.run_folder import run_lock
@@ -138,6 +171,7 @@ def demo(
     config = load_settings(None, [f"data.root={world}", *(settings or [])])
     with run_lock(out):
         build_world(world, size=size, tastes=tastes, seed=config.seed)
-    show_stages(run_stages(config, out), as_json=as_json)
-    if not as_json:
+    with run_messages(out, output):
+        show_stages(run_stages(config, out), output)
+    if not (output.as_json or output.quiet):
         print_results(out)

@@ -11,7 +11,7 @@ from qarm.data.run_inputs import Run
 from qarm.errors import InputError
 from qarm.schemas.base import Settings
 
-__all__ = ["check_settings", "saved_settings"]
+__all__ = ["check_settings", "saved_settings", "setting_differences"]
 
 FOLDERS = ("pairs", "encoder", "codes")  # whose manifests hold every section that codes depend on
 NOTHING = "nothing"
@@ -39,19 +39,25 @@ def check_settings(run: Path, config: Config, *, only: Iterable[str] | None = No
         InputError: they differ; the message has each key with both values.
     """
     saved = saved_settings(run)
-    given = dict(_leaves(Run(config, run).settings(tuple(saved))))
-    kept, keys = dict(_leaves(saved)), None if only is None else tuple(only)
-    lines = [
-        f"  {key}: the run has {kept.get(key, NOTHING)}, given {given.get(key, NOTHING)}"
-        for key in sorted(kept.keys() | given.keys())
-        if kept.get(key, NOTHING) != given.get(key, NOTHING) and (keys is None or _below(key, keys))
-    ]
+    lines = setting_differences(saved, Run(config, run).settings(tuple(saved)), only=only)
     if lines:
-        listed = "\n".join(lines)
+        listed = "\n".join(f"  {line}" for line in lines)
         raise InputError(
             f"{run} was made with other settings, and {task} goes on with those of the run:\n{listed}\n"
             f"leave these out (--out {run} alone is enough), or make new codes without {task}"
         )
+
+
+def setting_differences(
+    saved: Mapping[str, JsonValue], given: Mapping[str, JsonValue], *, only: Iterable[str] | None = None
+) -> list[str]:
+    """Each key whose values differ, with both; only: dotted keys or sections that count, None: all."""
+    kept, new, keys = dict(_leaves(saved)), dict(_leaves(given)), None if only is None else tuple(only)
+    return [
+        f"{key}: the run has {kept.get(key, NOTHING)}, given {new.get(key, NOTHING)}"
+        for key in sorted(kept.keys() | new.keys())
+        if kept.get(key, NOTHING) != new.get(key, NOTHING) and (keys is None or _below(key, keys))
+    ]
 
 
 def _leaves(settings: Mapping[str, JsonValue], above: str = "") -> Iterator[tuple[str, JsonValue]]:

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from tqdm import tqdm
 
 from qarm.core.atomic_io import atomic
+from qarm.core.parallel.progress import Progress
 from qarm.data.catalog import Catalog
 from qarm.encoder.item_contents import content_key, contents_of, encode_items, load_item, readable
 from qarm.encoder.towers.tower import Tower
@@ -180,7 +180,7 @@ def feature_shards(
     `keep=False` leaves the caches as they are. A shard's `present` names every tower.
     """
     starts = range(0, len(catalog), SHARD)
-    with tqdm(total=len(catalog), disable=None, desc="encode items", unit="item") as bar:
+    with Progress(total=len(catalog), desc="encode items", unit="item") as bar:
         for shard in ahead(lambda start: _Shard(catalog, start, towers, caches), starts):
             values = {m: shard.features(m, towers[m], caches[m], keep=keep) for m in towers if shard.keys[m]}
             yield Features(shard.item_ids, values, shard.present)

@@ -7,10 +7,10 @@ from importlib import import_module
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from qarm.config import User2ItemConfig
 from qarm.core.parallel.numba_jit import compiled
+from qarm.core.parallel.progress import Progress
 
 __all__ = ["GROUP", "two_tower"]
 
@@ -48,7 +48,7 @@ def two_tower(
     steps = min(settings.max_steps, settings.epochs * math.ceil(len(items) / settings.batch))
     pairs = np.stack([users.astype(np.int64), items.astype(np.int64)], axis=1)
     done, sizes = 0, (settings.batch, GROUP)
-    with _one_thread(), tqdm(desc="user2item", total=steps, disable=None) as bar:
+    with _one_thread(), Progress(desc="user2item", total=steps) as bar:
         while done < steps:
             rows = random.permutation(len(pairs))
             for start in range(0, len(rows), ROUND * settings.batch):

@@ -1,5 +1,6 @@
 """Run of the stages in order, up to a last one."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -12,12 +13,15 @@ from qarm.core.scratch import sweep_scratch
 from qarm.data.run_inputs import Run
 from qarm.errors import ArtifactError, InputError
 from qarm.pipeline.check import unmet_requirements
+from qarm.pipeline.plan import reasons_to_make
 from qarm.pipeline.requirements import missing_extras
 from qarm.pipeline.stage_run import Done, purpose_of, run_stage
 from qarm.pipeline.stages import STAGES, Stage
 from qarm.pipeline.torchrun_stages import share_stage, torchrun_processes
 
 __all__ = ["run_stages"]
+
+LOG = logging.getLogger("qarm.stages")
 
 
 def run_stages(
@@ -52,7 +56,7 @@ def run_stages(
                 yield share_stage(run, stage, here)
                 continue
             later = () if made or stage.name == "check" else stages[number:]
-            done = run_stage(run, stage, before=partial(_require, run, later))
+            done = run_stage(run, stage, before=partial(_before, run, stage, later))
             made |= bool(later) and not done.fresh
             yield done
 
@@ -76,8 +80,9 @@ def _changing(run: Run) -> str | None:
     return None
 
 
-def _require(run: Run, stages: Sequence[Stage]) -> None:
-    """Refusal, before the first of the stages is made, of what a later one of them would refuse."""
+def _before(run: Run, stage: Stage, stages: Sequence[Stage]) -> None:
+    """Message why a stage is made; before the first one, refusal of what a later one would refuse."""
+    LOG.debug("%s: %s", stage.name, "; ".join(reasons_to_make(run, stage)))
     problems = unmet_requirements(run, {stage.name for stage in stages}) if stages else []
     if problems:
         raise InputError(problems)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
-from tqdm import tqdm
 
+from qarm.core.parallel.progress import Progress
 from qarm.core.parallel.tiles import over_tiles
 from qarm.core.parallel.torchrun import sharded
 from qarm.core.training_state import fingerprint
@@ -204,7 +204,7 @@ class ResidualKMeans(Quantizer):
         lifts: list[npt.NDArray[np.float32] | None] = []
         energies, iterations = [], []
         total = self.levels * self.iterations
-        with tqdm(total=total, disable=quiet, desc="residual k-means", unit="iteration") as progress:
+        with Progress(total=total, quiet=bool(quiet), desc="residual k-means", unit="iteration") as progress:
             for level, width in enumerate(widths):
                 rows = ResidualRows(values, tuple(codebooks), codes)
                 start = (

@@ -1,7 +1,6 @@
 """RQ-VAE: residual codes of a learned latent, trained by gradient; a rival of residual k-means."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,8 +8,8 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional
-from tqdm import tqdm
 
+from qarm.core.parallel.progress import Progress
 from qarm.errors import InputError
 from qarm.quantizer.base import Quantizer, check_enough_rows, checked_codes
 from qarm.quantizer.kmeans.assignment import nearest_centroids, prepared
@@ -174,7 +173,7 @@ class RQVAE(Quantizer):
         """Train in place on vectors [n, d]; returns the codebooks, [width, latent] each."""
         layers = [*encoder.parameters(), *decoder.parameters()]
         warm = int(self.epochs * _WARM_SHARE)
-        progress = tqdm(total=self.epochs, disable=None, desc="rq-vae", unit="epoch")
+        progress = Progress(total=self.epochs, desc="rq-vae", unit="epoch")
         self._epochs(vectors, encoder, decoder, [], torch.optim.Adam(layers, lr=self.lr), warm, progress)
         with torch.no_grad():
             picked = torch.randperm(len(vectors))[: max(_KMEANS_ROWS, self.width)].sort().values
@@ -194,7 +193,7 @@ class RQVAE(Quantizer):
         books: list[nn.Parameter],
         optimizer: torch.optim.Optimizer,
         epochs: int,
-        progress: "tqdm[Any]",
+        progress: Progress,
     ) -> None:
         steps = max(epochs * -(-len(vectors) // self.batch), 1)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

@@ -1,8 +1,10 @@
 """Report of `qarm check`: the content of `check.json`, the log in figures, expected times, warnings."""
 
+from typing import Literal
+
 from qarm.schemas.base import Check, Count, Schema, Share
 
-__all__ = ["Expected", "InputReport", "LogProfile", "TablePlaces"]
+__all__ = ["Expected", "InputReport", "LogProfile", "PlannedStage", "TablePlaces"]
 
 
 class LogProfile(Schema):
@@ -37,6 +39,15 @@ class Expected(Schema):
 
     seconds: dict[str, float]
     memory_gb: float
+
+
+class PlannedStage(Schema):
+    """What `qarm run` would do with a stage, why, and the seconds that it is expected to take."""
+
+    stage: str
+    state: Literal["fresh", "stale", "missing"]
+    reasons: list[str]
+    seconds: float | None = None
 
 
 class InputReport(Check):

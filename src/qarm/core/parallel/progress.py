@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 from tqdm import tqdm
@@ -15,13 +15,22 @@ TENTHS = 10
 
 
 class Progress(tqdm):  # type: ignore[type-arg] # generic for type checkers only
-    """tqdm's bar, which also logs: `align: 30 % (75 of 250 steps, 41 s)`. Without a terminal there is no bar."""
+    """tqdm's bar in a terminal, and a log that says `align: 30 % (75 of 250 steps, 41 s)` everywhere."""
 
-    def __init__(self, *arguments: Any, quiet: bool = False, **settings: Any) -> None:
-        super().__init__(*arguments, disable=True if quiet else None, **settings)
-        self._quiet, self._done = quiet, int(settings.get("initial", 0))
-        self._what, self._unit = settings.get("desc", "progress"), settings.get("unit", "step")
-        self._count = settings.get("total") or (len(self.iterable) if hasattr(self.iterable, "__len__") else 0)
+    def __init__(
+        self,
+        iterable: Iterable[Any] | None = None,
+        *,
+        desc: str,
+        total: int | None = None,
+        unit: str = "step",
+        initial: int = 0,
+        quiet: bool = False,
+    ) -> None:
+        off = True if quiet else None
+        super().__init__(iterable, desc=desc, total=total, unit=unit, initial=initial, disable=off)
+        self._quiet, self._what, self._unit, self._done = quiet, desc, unit, initial
+        self._count = total or (len(iterable) if isinstance(iterable, Sized) else 0)
         self._tenth = self._tenth_of(self._done)
         self._started = self._told = time.monotonic()
 

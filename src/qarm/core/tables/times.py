@@ -1,6 +1,7 @@
 """Times of events: whole numbers, dates and texts of dates as int64; how they were read is reported."""
 
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -107,10 +108,15 @@ def _of_numbers(series: pl.Series, numbers: pl.Series) -> Times:
 
 
 def _of_format(series: pl.Series, time_format: str) -> Times:
-    """Times of a format; a fault where a text does not have it."""
+    """Times of a format; a fault where a text does not have it.
+
+    Day or month first without a clock decides for texts with a clock too, as `as_times` proposes it.
+    """
     texts = series.str.strip_chars()
-    moments = texts.str.to_datetime(time_format, time_unit="us", strict=False)
-    values = moments.cast(pl.Int64)
+    values = texts.str.to_datetime(time_format, time_unit="us", strict=False).cast(pl.Int64)
+    if time_format in (DAY_FIRST, MONTH_FIRST):
+        read = _reader(texts)
+        values = read("first", "second") if time_format == DAY_FIRST else read("second", "first")
     wrong = texts.filter(values.is_null() & texts.is_not_null())
     fault = None
     if len(wrong):
@@ -153,14 +159,19 @@ def _offset(zones: pl.Series) -> pl.Series:
     return sign * (hours * 60 + minutes) * 60
 
 
-def _day_or_month_first(texts: pl.Series) -> Times:
-    """Dates such as 31/01/2024, by which of day and month the column shows to come first."""
+def _reader(texts: pl.Series) -> Callable[[str, str], pl.Series]:
+    """Times of dates such as 31/01/2024 18:30, by the parts that are the day and the month."""
     parts = texts.str.extract_groups(DAY_OR_MONTH_FIRST).struct.unnest()
 
     def read(day: str, month: str) -> pl.Series:
-        date = parts["year"] + "-" + parts[month] + "-" + parts[day] + parts["rest"]
-        return _iso(date)
+        return _iso(parts["year"] + "-" + parts[month] + "-" + parts[day] + parts["rest"])
 
+    return read
+
+
+def _day_or_month_first(texts: pl.Series) -> Times:
+    """Dates such as 31/01/2024, by which of day and month the column shows to come first."""
+    parts, read = texts.str.extract_groups(DAY_OR_MONTH_FIRST).struct.unnest(), _reader(texts)
     day_first, month_first = read("first", "second"), read("second", "first")
     there = texts.is_not_null()
     fits = [not (values.is_null() & there).any() for values in (day_first, month_first)]

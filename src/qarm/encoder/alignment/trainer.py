@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from qarm.config import EncoderConfig
+from qarm.core.parallel.progress import Progress
 from qarm.core.parallel.torchrun import Processes
 from qarm.core.training_state import AlignmentState, restore_alignment_state, write_alignment_state
 from qarm.encoder.alignment.hard_negatives import mine_hard_negatives
@@ -183,7 +183,7 @@ class Trainer:
         )
         state = found or AlignmentState(0, [self._figures(0, None)], [])
         with (
-            tqdm(total=self.steps, initial=state.step, disable=None, desc="align", unit="step") as bar,
+            Progress(total=self.steps, initial=state.step, desc="align", unit="step") as bar,
             ThreadPoolExecutor(DECODERS) as pool,
         ):
             while state.step < self.steps:

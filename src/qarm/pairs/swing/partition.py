@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from qarm.core.parallel.engine import EngineName
 from qarm.core.parallel.engine import engine as run_on
+from qarm.core.parallel.progress import Progress
 from qarm.data.interaction_matrix import Lists
 from qarm.pairs.swing.kernel import keep_best, score_items
 from qarm.pairs.swing.popular_items import PopularItems, popular_scores
@@ -88,7 +88,7 @@ def neighbors(scoring: Scoring, *, threads: int, engine: EngineName = "local") -
     buckets = [part for block in blocks for part in _balanced_parts(block, scoring.by_item.sizes[block])]
     scored = run_on(engine)(score_bucket, buckets, shared=scoring, workers=threads)
     shared, best = np.zeros(1 << scoring.head.heads), []
-    with tqdm(total=len(rows), desc="swing", disable=None) as bar:
+    with Progress(total=len(rows), desc="swing", unit="item") as bar:
         for block in blocks:
             parts = [next(scored) for _ in range(PARTS)]
             for part in parts:

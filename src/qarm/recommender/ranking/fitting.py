@@ -49,6 +49,7 @@ def fit_ranker(
     settings: RankerConfig,
     seed: int = 0,
     checkpoint: Path | None = None,
+    name: str = "train",
 ) -> FittedRanker:
     """A ranker trained with AdamW on binary cross-entropy, as of the epoch with the best validation AUC.
 
@@ -64,6 +65,7 @@ def fit_ranker(
         checkpoint: folder whose `progress.safetensors` is written after every epoch and gone on from, where
             rows, features, settings and seed are the same; a finished training is read back from it. None:
             an interruption loses the training.
+        name: of the training, beside its progress.
 
     Raises:
         InputError: the vocabularies differ.
@@ -83,7 +85,7 @@ def fit_ranker(
         alone = checkpoint is None and here.size == 1
         content = {} if alone else _content(ranker, rows, valid, items, settings, seed)
         here.agree("the ranker's training", content)
-        trainer = RankerTrainer(ranker, rows, valid, settings, seed=seed, processes=here)
+        trainer = RankerTrainer(ranker, rows, valid, settings, seed=seed, processes=here, name=name)
         state = trainer.run(None if checkpoint is None else checkpoint / RANKER_FILE, key=digest(content))
         return FittedRanker(ranker.eval(), state.lines, state.best)
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from qarm.config import RankerConfig
+from qarm.core.parallel.progress import Progress
 from qarm.core.parallel.torchrun import Processes
 from qarm.core.training_state import RankerState, restore_ranker_state, write_ranker_state
 from qarm.recommender.batches import Batch, batches
@@ -38,6 +38,7 @@ class RankerTrainer:
         rows, valid, settings: as of `fit_ranker`.
         seed: of the batches' order; dropout draws from torch's own generator.
         processes: this process among torchrun's.
+        name: of the training, beside its progress.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class RankerTrainer:
         *,
         seed: int,
         processes: Processes,
+        name: str = "train",
     ) -> None:
+        self.name = name
         self.ranker, self.rows, self.valid, self.settings = ranker, rows, valid, settings
         self.seed, self.processes = seed, processes
         self.random = np.random.default_rng(seed)
@@ -66,7 +69,7 @@ class RankerTrainer:
             key: hash of everything that the training depends on, so that only its own file is gone on from.
         """
         state = self._restored(path, key)
-        bar = tqdm(total=self.settings.epochs, initial=state.epoch, disable=None, desc="train", unit="epoch")
+        bar = Progress(total=self.settings.epochs, initial=state.epoch, desc=self.name, unit="epoch")
         with bar:
             while (
                 state.epoch < self.settings.epochs and state.epoch - 1 - state.best < self.settings.patience

@@ -118,7 +118,15 @@ def _train_cells(
         cell = folder / "cells" / f"{variant}-{seed}.json"
         progress = folder / "progress" / f"{variant}-{seed}"
         if not cell.is_file():
-            fitted = fit_ranker(training, valid, table, settings=config, seed=seed, checkpoint=progress)
+            fitted = fit_ranker(
+                training,
+                valid,
+                table,
+                settings=config,
+                seed=seed,
+                checkpoint=progress,
+                name=f"train {variant}, seed {seed}",
+            )
             if rank:
                 continue
             if seed == config.seeds[0]:

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from qarm.config.retriever import RetrieverConfig
 from qarm.core.parallel.allocator import kept_memory
+from qarm.core.parallel.progress import Progress
 from qarm.encoder.alignment.schedule import rate_share
 from qarm.recommender.retrieval.histories import Histories
 from qarm.recommender.retrieval.models.item_vectors import ItemContent
@@ -199,9 +199,7 @@ def train_model(
     best, kept = -math.inf, None
     with kept_memory(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        bar = tqdm(
-            range(config.epochs if epochs is None else epochs), disable=None, desc="retriever", unit="epoch"
-        )
+        bar = Progress(range(config.epochs if epochs is None else epochs), desc="retriever", unit="epoch")
         for number in bar:
             mean = trainer.epoch()
             model.freeze()
