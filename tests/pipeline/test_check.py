@@ -90,7 +90,14 @@ def test_the_report_has_the_figures_of_the_log(tmp_path: Path) -> None:
     assert report.log.clicks_per_user == [10, 10, 10]
     assert report.log.cold_items >= 1
     assert 0.0 < report.log.cold_share < 0.5
-    assert set(report.expected.seconds) == {"mine", "align", "embed", "quantize", "train"}
+    assert set(report.expected.seconds) == {
+        "mine",
+        "align",
+        "embed",
+        "quantize",
+        "retrieve",
+        "train",
+    }
     assert report.warnings == []
 
 

@@ -53,16 +53,16 @@ def show_stages(stages: Iterable["Done"], output: "Output") -> None:
 
 def show_plan(stages: Iterable["PlannedStage"], *, as_json: bool) -> None:
     """A line for each stage: its state, the expected time, and why it would be made."""
-    total = 0.0
+    total, made = 0.0, False
     for plan in stages:
-        total += plan.seconds or 0.0
+        total, made = total + (plan.seconds or 0.0), made or plan.state != "fresh"
         if as_json:
             print(json.dumps(plan.model_dump(mode="json")))
             continue
         about = "" if plan.seconds is None else f"about {duration(plan.seconds)}"
         print(f"{plan.stage:<9} {plan.state:<8} {about:<14} {'; '.join(plan.reasons)}".rstrip())
     if not as_json:
-        print(f"expected on 2 cores, roughly: {duration(total)}" if total else "nothing to do")
+        print(f"expected on 2 cores, roughly: {duration(total)}" if made else "nothing to do")
 
 
 def duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from qarm.core.atomic_io import sha256_file
+from qarm.core.paths import as_path
 from qarm.core.tables import Table, TableColumns, as_ids, as_texts, media_folder, read_table, rows_hash
 from qarm.core.tables.feature_columns import (
     AttributeKind,
@@ -179,7 +180,7 @@ def read_catalog(
     read = read_table(table, list(dict.fromkeys([*texts, *kinds, *listed])), text=texts)
     if folder is None:
         folder = media_folder(table) if isinstance(table, Path | str) else Path()
-    home = None if folder is None else Path(folder)
+    home = None if folder is None else as_path(folder)
     return as_catalog(
         read, home, id=id, text=names, image=image, audio=audio, vectors=vectors, attributes=kinds
     )

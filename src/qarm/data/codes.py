@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from qarm.core.paths import as_path
 from qarm.core.tables.parquet import read_parquet
 from qarm.core.tables.writer import write_table
 
@@ -40,14 +41,14 @@ class Codes:
         frame = pl.DataFrame(columns).with_columns(versions.alias("version"))
         return frame if self.suffix is None else frame.with_columns(pl.Series("suffix", self.suffix))
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path | str) -> None:
         """File of the codes: `item_id`, `rq`, `vq`, `suffix`, `version`, in the format of its ending."""
         write_table(path, self.frame())
 
     @classmethod
-    def read(cls, path: Path) -> "Codes":
+    def read(cls, path: Path | str) -> "Codes":
         """Codes of a file that `write` made."""
-        frame = read_parquet(path)
+        frame = read_parquet(as_path(path))
         vq = frame["vq"].to_numpy().astype(np.int32) if "vq" in frame.columns else None
         rq = frame["rq"].to_numpy().astype(np.int32)
         suffix = frame["suffix"].to_numpy().astype(np.int32) if "suffix" in frame.columns else None

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import polars as pl
 
 from qarm.core.item_index import ItemIndex
+from qarm.core.paths import as_path
 from qarm.core.tables.parquet import read_parquet
 from qarm.core.tables.writer import write_table
 
@@ -38,13 +39,13 @@ class Embeddings:
         vectors = pl.Series("embedding", self.vectors, dtype=pl.Array(pl.Float32, self.vectors.shape[1]))
         return pl.DataFrame({"item_id": self.item_ids, "embedding": vectors})
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path | str) -> None:
         """File of the vectors: `item_id`, `embedding`, in the format of its ending."""
         write_table(path, self.frame())
 
     @classmethod
-    def read(cls, path: Path) -> "Embeddings":
+    def read(cls, path: Path | str) -> "Embeddings":
         """Vectors of a file that `write` made."""
-        frame = read_parquet(path, columns=["item_id", "embedding"])
+        frame = read_parquet(as_path(path), columns=["item_id", "embedding"])
         vectors = frame["embedding"].to_numpy()
         return cls(frame["item_id"].to_list(), np.ascontiguousarray(vectors, dtype=np.float32))

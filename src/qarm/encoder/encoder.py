@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from qarm.core.atomic_io import atomic, make_folder, read_json, sha256_file, write_json
+from qarm.core.paths import as_path
 from qarm.core.run_folder import verify
 from qarm.core.scratch import remove
 from qarm.data.catalog import Catalog
@@ -115,7 +116,7 @@ class Encoder:
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write a folder that needs nothing else: heads, towers, config and model card, no pickle."""
-        folder = Path(folder)
+        folder = as_path(folder)
         make_folder(folder)
         for name, tower in self.towers.items():
             remove(folder / name)
@@ -169,7 +170,7 @@ class Encoder:
             InputError: the folder holds no encoder, or a tower that only you can make.
             ArtifactError: weights that are damaged or not those that were saved.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         if not (folder / CONFIG).is_file():
             raise InputError(f"{folder}: no {CONFIG}; give a folder written by Encoder.save_pretrained")
         verify(folder)

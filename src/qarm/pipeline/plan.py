@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from qarm.config import Config
+from qarm.core.paths import as_path
 from qarm.core.run_folder import PARTIAL, changed_files, read_manifest
 from qarm.core.scratch import Scratch
 from qarm.data.run_inputs import Run
@@ -30,7 +31,7 @@ def plan_stages(config: Config, folder: Path, *, last: str = "report") -> list[P
     """
     if missing := missing_extras(config, last=last):
         raise InputError(missing)
-    run = Run(config, folder)
+    run = Run(config, as_path(folder))
     run.tables  # noqa: B018 - bad tables are refused first
     stages = STAGES[: [stage.name for stage in STAGES].index(last) + 1]
     planned = list(_states(run, stages))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qarm.config import Config
 from qarm.core.parallel.engine import EngineName
+from qarm.core.paths import as_path
 from qarm.core.run_folder import is_fresh, run_lock
 from qarm.core.scratch import sweep_scratch
 from qarm.data.run_inputs import Run
@@ -36,7 +37,7 @@ def run_stages(
         InputError: the input is wrong; what earlier runs left in the folder is untouched.
         ArtifactError: the folder is in use, or a finished file in it was changed by hand.
     """
-    missing = missing_extras(config, last=last)
+    folder, missing = as_path(folder), missing_extras(config, last=last)
     if missing:
         raise InputError(missing)
     names, here = [stage.name for stage in STAGES], torchrun_processes()

@@ -1,5 +1,6 @@
 """Coder of new items, from the frozen encoder, codebooks and pool of a run or a bundle."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from qarm.config import saved_config
 from qarm.core.atomic_io import digest
 from qarm.core.consistent_read import read_consistently
+from qarm.core.paths import as_path
 from qarm.core.run_folder import read_manifest, verify
 from qarm.data.catalog import Catalog, read_catalog
 from qarm.data.codes import Codes
@@ -24,6 +26,7 @@ from qarm.schemas.base import Manifest
 
 __all__ = ["STAGES", "Coder", "encode", "finished_codes", "new_items", "new_vectors", "outdated_stages"]
 
+LOG = logging.getLogger("qarm.media")
 VECTORS = "embeddings/embeddings.parquet"
 STAGES = ("encoder", "embeddings", "codes")  # whose folders a coder is read from, or that lead there
 
@@ -80,7 +83,7 @@ def encode(run: Path, table: Path, *, allow_unreadable: bool = False) -> Codes:
         InputError: the table is wrong.
         ArtifactError: the run has not got so far.
     """
-    manifest, coder = _read(run)
+    manifest, coder = _read(as_path(run))
     return coder.code(new_items(table, manifest, allow_unreadable=allow_unreadable))[1]
 
 
@@ -91,7 +94,7 @@ def new_vectors(run: Path, table: Path) -> Embeddings:
         InputError: the table is wrong.
         ArtifactError: the run has not got so far, or a file of it was changed.
     """
-    manifest, coder = _read(run)
+    manifest, coder = _read(as_path(run))
     return embed(coder.encoder, new_items(table, manifest, allow_unreadable=True))
 
 
@@ -153,7 +156,13 @@ def new_items(table: Path, manifest: Manifest, *, allow_unreadable: bool = False
     columns = saved_config(manifest.config).data.items.content
     catalog = read_catalog(table, **columns)
     found = check_media(catalog)
-    if not allow_unreadable and (bad := found.images | found.sounds):
+    bad = found.images | found.sounds
+    if bad and allow_unreadable:
+        LOG.warning("%s items are coded without media that cannot be read:", f"{len(bad):,}")
+        for kind, lost in (("picture", found.images), ("sound", found.sounds)):
+            for item, reason in lost.items():
+                LOG.warning("  %s, %s: %s", item, kind, reason)
+    elif bad:
         raise InputError(
             f"{len(bad):,} of {len(catalog):,} items have media that cannot be read, and would get "
             f"other codes without them: {shown([f'{item!r}: {why}' for item, why in bad.items()], first=5)}; "

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from qarm.core.parallel.numba_jit import compiled
 from qarm.core.parallel.tiles import over_tiles
+from qarm.core.paths import as_path
 from qarm.errors import InputError
 from qarm.quantizer.base import ITERATIONS, Quantizer, checked_codes
 from qarm.quantizer.model_io import complete, numbered, numbered_tensors, read_model, tensor, write_model
@@ -130,7 +131,7 @@ class ResidualKMeansFSQ(Quantizer):
         config |= {name: int(getattr(self, name)) for name in ("digits", "values", "iterations", "seed")}
         tensors = numbered("level", self.codebooks_)
         tensors |= {"weights": self.weights_, "directions": self.directions_, "decoded": self.decoded_}
-        write_model(Path(folder), config, tensors, kind=type(self).__name__)
+        write_model(as_path(folder), config, tensors, kind=type(self).__name__)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "ResidualKMeansFSQ":
@@ -140,7 +141,7 @@ class ResidualKMeansFSQ(Quantizer):
             InputError: the folder holds another quantiser, or none.
             ArtifactError: a file is missing, truncated or changed.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         config, tensors = read_model(folder, kind=cls.__name__)
         with complete(folder):
             widths, dim, kept = [int(w) for w in config["width"]], int(config["dim"]), int(config["kept"])

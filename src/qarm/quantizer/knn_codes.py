@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from qarm.config import QuantizerConfig
 from qarm.core.atomic_io import sha256_file
+from qarm.core.paths import as_path
 from qarm.core.tables.parquet import read_parquet, write_parquet
 from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError, shown
@@ -168,7 +169,7 @@ class NearestCodes(BaseEstimator):  # type: ignore[misc]
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `config.json`, `model.safetensors` (`pool`, and `centres` of an ivf) and `pool.parquet`."""
         check_is_fitted(self)
-        folder = Path(folder)
+        folder = as_path(folder)
         config: dict[str, Any] = {name: getattr(self, name) for name in _SETTINGS}
         config |= {"k": int(self.k), "seed": int(self.seed), "dim": self.n_features_in_}
         config |= {"pool_size": len(self.pool_items_), "recall": self.recall_, "lists": 0, "probes": 0}
@@ -188,7 +189,7 @@ class NearestCodes(BaseEstimator):  # type: ignore[misc]
             InputError: the folder holds no nearest codes.
             ArtifactError: a file is missing, truncated or changed.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         config, tensors = read_model(folder, kind=cls.__name__)
         try:
             loaded = cls(**{name: config[name] for name in _SETTINGS})

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from qarm.core.parallel.numba_jit import compiled
 from qarm.core.parallel.tiles import over_tiles
+from qarm.core.paths import as_path
 from qarm.errors import InputError
 from qarm.quantizer.base import ITERATIONS, Quantizer, check_enough_rows, checked_codes
 from qarm.quantizer.kmeans.assignment import Codebook, prepared, tile_codes
@@ -154,7 +155,9 @@ class ResidualKMeansOPQ(Quantizer):
         config |= {name: int(getattr(self, name)) for name in _SETTINGS}
         tensors = numbered("level", self.codebooks_)
         tensors |= numbered("piece", self.pieces_)
-        write_model(Path(folder), config, {**tensors, "rotation": self.rotation_}, kind=type(self).__name__)
+        write_model(
+            as_path(folder), config, {**tensors, "rotation": self.rotation_}, kind=type(self).__name__
+        )
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "ResidualKMeansOPQ":
@@ -164,7 +167,7 @@ class ResidualKMeansOPQ(Quantizer):
             InputError: the folder holds another quantiser, or none.
             ArtifactError: a file is missing, truncated or changed.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         config, tensors = read_model(folder, kind=cls.__name__)
         with complete(folder):
             widths, dim = [int(w) for w in config["width"]], int(config["dim"])

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from qarm.core.parallel.progress import Progress
 from qarm.core.parallel.tiles import over_tiles
 from qarm.core.parallel.torchrun import sharded
+from qarm.core.paths import as_path
 from qarm.core.training_state import fingerprint
 from qarm.errors import InputError, shown
 from qarm.quantizer.base import ITERATIONS, Quantizer, check_enough_rows, checked_codes
@@ -155,7 +156,7 @@ class ResidualKMeans(Quantizer):
         }
         tensors = numbered("level", self.codebooks_)
         tensors |= {f"lift_{level}": lift for level, lift in enumerate(self.lifts_) if lift is not None}
-        write_model(Path(folder), config, tensors, kind=type(self).__name__)
+        write_model(as_path(folder), config, tensors, kind=type(self).__name__)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "ResidualKMeans":
@@ -165,7 +166,7 @@ class ResidualKMeans(Quantizer):
             InputError: the folder holds no residual k-means.
             ArtifactError: a file is missing, truncated or changed.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         config, tensors = read_model(folder, kind=cls.__name__)
         with complete(folder):
             widths, dim = [int(w) for w in config["width"]], int(config["dim"])

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from qarm.core.parallel.progress import Progress
+from qarm.core.paths import as_path
 from qarm.errors import InputError
 from qarm.quantizer.base import Quantizer, check_enough_rows, checked_codes
 from qarm.quantizer.kmeans.assignment import nearest_centroids, prepared
@@ -142,7 +143,7 @@ class RQVAE(Quantizer):
         config: dict[str, int | float] = {name: int(getattr(self, name)) for name in _SETTINGS}
         config |= {"lr": float(self.lr), "commitment": float(self.commitment), "dim": self.n_features_in_}
         tensors = numbered("level", self.codebooks_)
-        write_model(Path(folder), config, {**tensors, **self.weights_}, kind=type(self).__name__)
+        write_model(as_path(folder), config, {**tensors, **self.weights_}, kind=type(self).__name__)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "RQVAE":
@@ -152,7 +153,7 @@ class RQVAE(Quantizer):
             InputError: the folder holds another quantiser, or none.
             ArtifactError: a file is missing, truncated or changed.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         config, tensors = read_model(folder, kind=cls.__name__)
         with complete(folder):
             settings = {name: int(config[name]) for name in _SETTINGS}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from qarm.core.atomic_io import read_json
 from qarm.core.item_index import ItemIndex
+from qarm.core.paths import as_path
 from qarm.data.codes import Codes
 from qarm.errors import ArtifactError, InputError, shown
 
@@ -188,7 +189,7 @@ class CodeEmbedding(nn.Module):
         Raises:
             ArtifactError: the folder has no finished codes, or damaged ones.
         """
-        codes = Path(folder) / "codes"
+        codes = as_path(folder) / "codes"
         if not (codes / "codes.parquet").is_file():
             raise ArtifactError(f"{folder} has no finished codes; run: qarm quantize CONFIG --out {folder}")
         try:

@@ -14,6 +14,7 @@ from qarm.config import saved_config
 from qarm.core.atomic_io import read_json
 from qarm.core.formats import upgraded
 from qarm.core.item_index import ItemIndex
+from qarm.core.paths import as_path
 from qarm.core.sealed_folder import opened_seal
 from qarm.core.tables import TableColumns
 from qarm.core.tables.feature_columns import AttributeKind, split_list, vector_field
@@ -80,7 +81,7 @@ class Bundle:
             InputError: the folder holds no bundle.
             ArtifactError: a file is missing, changed or not part of it; it is named.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         version = opened_seal(folder, kind=KIND)
         try:
             content = BundleContent.model_validate(upgraded(read_json(folder / "bundle.json")))

@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from qarm.core.atomic_io import digest, sha256_file
+from qarm.core.paths import as_path
 from qarm.core.tables.location import address, located_parts, media_folder
 
 __all__ = ["files_hash", "rows_hash"]
@@ -21,7 +22,7 @@ def files_hash(place: Path | str) -> str | None:
     """
     if address(place) is not None:
         return None
-    path = Path(place)
+    path = as_path(place)
     if path.is_file():
         return sha256_file(path)
     files = [part.place for part in located_parts(path)]

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import polars as pl
 
+from qarm.core.paths import as_path
 from qarm.errors import InputError, shown
 
 __all__ = ["Part", "address", "escaped", "is_table", "located_parts", "media_folder"]
@@ -58,7 +59,7 @@ def media_folder(place: Path | str) -> Path | None:
     """Folder of a table's media paths: the folder of its file, or of its parts; None for a remote table."""
     if address(place) is not None:
         return None
-    path = Path(place)
+    path = as_path(place)
     return path if os.path.isdir(path) else path.parent  # noqa: PTH112 - never raises
 
 
@@ -73,7 +74,7 @@ def located_parts(place: Path | str) -> list[Part]:
         InputError: nothing is there, or files of an unknown kind or of several kinds.
     """
     remote = address(place)
-    parts = _local(Path(place)) if remote is None else _remote(remote)
+    parts = _local(as_path(place)) if remote is None else _remote(remote)
     kinds = sorted({part.kind for part in parts})
     if len(kinds) > 1:
         examples = [next(part.place for part in parts if part.kind == kind) for kind in kinds]

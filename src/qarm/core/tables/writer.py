@@ -6,19 +6,20 @@ from pathlib import Path
 import polars as pl
 
 from qarm.core.atomic_io import atomic
+from qarm.core.paths import as_path
 from qarm.core.tables.parquet import write_json_lines, write_parquet
 from qarm.errors import InputError
 
 __all__ = ["checked_ending", "write_table"]
 
 
-def checked_ending(path: Path) -> str:
+def checked_ending(path: Path | str) -> str:
     """Ending of a table's name, in small letters.
 
     Raises:
         InputError: tables are not written with this ending.
     """
-    ending = path.suffix.lower()
+    ending = as_path(path).suffix.lower()
     if ending not in WRITERS:
         raise InputError(
             f"{path}: got ending {ending!r}, need one of {', '.join(WRITERS)}; it decides the format"
@@ -26,7 +27,7 @@ def checked_ending(path: Path) -> str:
     return ending
 
 
-def write_table(path: Path, frame: pl.DataFrame) -> None:
+def write_table(path: Path | str, frame: pl.DataFrame) -> None:
     """Atomic write of a table in the format of its ending.
 
     CSV has no lists: a list of fixed length becomes columns, `rq_1`, `rq_2` and so on.
@@ -34,7 +35,7 @@ def write_table(path: Path, frame: pl.DataFrame) -> None:
     Raises:
         InputError: tables are not written with this ending.
     """
-    WRITERS[checked_ending(path)](path, frame)
+    WRITERS[checked_ending(path)](as_path(path), frame)
 
 
 def _csv(path: Path, frame: pl.DataFrame, separator: str = ",") -> None:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from qarm.config import EncoderConfig
 from qarm.core.atomic_io import atomic, digest, sha256_file
 from qarm.core.parallel.torchrun import processes
+from qarm.core.paths import as_path
 from qarm.core.scratch import Scratch
 from qarm.core.tables import Table
 from qarm.core.tables.frames import as_frame
@@ -80,7 +81,7 @@ def align(
     used = towers_for(catalog, chosen, towers)
     caches = open_feature_caches(used, cache)
     with Scratch() as scratch:
-        known = Path(pairs) if isinstance(pairs, Path | str) else as_frame(pairs)
+        known = as_path(pairs) if isinstance(pairs, Path | str) else as_frame(pairs)
         work = AlignmentWork(catalog, known, used, chosen, seed, scratch.path)
         here = processes(work.device)
         if here.size > 1:

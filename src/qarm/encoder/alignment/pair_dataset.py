@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from qarm.core.paths import as_path
 from qarm.core.tables import as_ids, column
 from qarm.core.tables.parquet import scan_parquet
 from qarm.errors import InputError, Problems, shown
@@ -89,7 +90,7 @@ def read_pairs(
     """
     mapped = not isinstance(pairs, pl.DataFrame)
     count, frames = (
-        (pairs.height, iter([pairs])) if isinstance(pairs, pl.DataFrame) else _stretches(Path(pairs))
+        (pairs.height, iter([pairs])) if isinstance(pairs, pl.DataFrame) else _stretches(as_path(pairs))
     )
     if count == 0:
         raise InputError("no pairs to learn from; mine more of them: a longer log, or a wider pairs.window")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from qarm.core.atomic_io import atomic, digest, read_json, sha256_file
+from qarm.core.paths import as_path
 from qarm.core.scratch import Scratch
 from qarm.encoder.towers.tower import default_device
 from qarm.errors import ArtifactError, InputError, MissingExtraError, shown
@@ -216,7 +217,7 @@ def _download(name: str, key: str) -> Path:
         folder = snapshot_download(
             name, allow_patterns=list(KEPT), ignore_patterns=[f"{other}/*" for other in OTHER_RUNTIMES]
         )
-        return Path(folder)
+        return as_path(folder)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(

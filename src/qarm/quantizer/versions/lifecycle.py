@@ -12,6 +12,7 @@ import polars as pl
 from qarm.config import Config, saved_config
 from qarm.core.atomic_io import digest, read_model, write_json
 from qarm.core.consistent_read import read_consistently
+from qarm.core.paths import as_path
 from qarm.core.run_folder import (
     MANIFEST,
     clear_partial,
@@ -57,6 +58,7 @@ def append_items(run: Path, table: Path, *, allow_unreadable: bool = False) -> A
         InputError: the table is wrong.
         ArtifactError: the run has not got so far, is damaged or in use.
     """
+    run = as_path(run)
     with run_lock(run):
         manifest, codes = _finished(run), run / "codes"
         catalog = new_items(table, manifest, allow_unreadable=allow_unreadable)
@@ -95,6 +97,7 @@ def refit_codes(run: Path, *, config: Config | None = None) -> Refitted:
         InputError: the codebooks are not of k-means, or the run does not say which items it knows.
         ArtifactError: the run has not got so far, is damaged or in use.
     """
+    run = as_path(run)
     with run_lock(run):
         manifest, codes = _finished(run), run / "codes"
         coder = Coder.read(run)
@@ -126,6 +129,7 @@ def roll_back(run: Path, version: int) -> RolledBack:
         InputError: there is no such version.
         ArtifactError: the run has no finished codes, is damaged or in use.
     """
+    run = as_path(run)
     with run_lock(run):
         _finished(run)
         codes = run / "codes"
@@ -149,6 +153,7 @@ def drift(run: Path, table: Path, *, thresholds: Mapping[str, float] = THRESHOLD
         InputError: the table is wrong.
         ArtifactError: the run has no finished codes.
     """
+    run = as_path(run)
 
     def read() -> tuple[Manifest, Coder, Profile]:
         manifest = finished_codes(run)

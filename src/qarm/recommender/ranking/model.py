@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from qarm.core.atomic_io import atomic, read_json, write_json
 from qarm.core.formats import ranker_shape
+from qarm.core.paths import as_path
 from qarm.core.run_folder import verify
 from qarm.core.tables.parquet import read_parquet, write_parquet
 from qarm.data.interactions import Log
@@ -255,7 +256,7 @@ class Ranker(nn.Module):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `config.json`, `items.parquet`, `model.safetensors`, and values of user features if any."""
-        folder = Path(folder)
+        folder = as_path(folder)
         if self.values:
             rows = [(name, value) for name, known in self.values.items() for value in known]
             write_parquet(folder / USERS, pl.DataFrame(rows, schema=VALUES, orient="row"))
@@ -271,7 +272,7 @@ class Ranker(nn.Module):
         Raises:
             ArtifactError: a file is missing or does not fit the others.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         verify(folder)
         content = read_json(folder / "config.json")
         try:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from qarm.core.item_index import ItemIndex
+from qarm.core.paths import as_path
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError
@@ -91,7 +92,7 @@ class Recommender:
         Raises:
             ArtifactError: the run has no finished retriever, or a damaged one.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         recommender, codes = cls(read_retriever(folder / "retriever")), folder / "codes"
         if not (codes / "codes.parquet").is_file():
             return recommender

@@ -9,6 +9,7 @@ import polars as pl
 
 from qarm.config import Config, ItemsTable, saved_config
 from qarm.core.atomic_io import write_json
+from qarm.core.paths import as_path
 from qarm.core.run_folder import is_fresh, read_manifest, run_lock
 from qarm.core.sealed_folder import building, seal
 from qarm.core.tables.parquet import write_parquet
@@ -64,7 +65,7 @@ def export_bundle(
         InputError: `out` is taken, no such variant, or a table that is not the run's.
         ArtifactError: the run has not got so far, is damaged, in use, or its parts do not belong together.
     """
-    run, out = Path(run), Path(out)
+    run, out = as_path(run), as_path(out)
     if not run.is_dir():
         raise InputError(f"{run}: no such folder; give a finished run")
     with run_lock(run), building(out) as work:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import polars as pl
 
 from qarm.core.atomic_io import atomic, write_json
+from qarm.core.paths import as_path
 from qarm.core.run_folder import is_fresh, read_manifest, run_lock, verify
 from qarm.core.sealed_folder import building, seal
 from qarm.core.stage_timing import last_change
@@ -58,7 +59,7 @@ def export_codes(
     """
     if to not in get_args(Format):
         raise InputError(f"got {to!r}, need one of {', '.join(get_args(Format))}")
-    run, out = Path(run), Path(out)
+    run, out = as_path(run), as_path(out)
     if not run.is_dir():
         raise InputError(f"{run}: no such folder; give a finished run")
     with run_lock(run), building(out) as work:

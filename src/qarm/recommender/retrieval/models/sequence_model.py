@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qarm.core.atomic_io import atomic, read_model, write_json
+from qarm.core.paths import as_path
 from qarm.core.run_folder import verify
 from qarm.errors import ArtifactError
 from qarm.recommender.retrieval.histories import Histories
@@ -159,7 +160,7 @@ class SequenceModel(RetrievalModel):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `config.json` and `model.safetensors`."""
-        folder = Path(folder)
+        folder = as_path(folder)
         weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         with atomic(folder / "model.safetensors") as temporary:
             temporary.write_bytes(save(weights))
@@ -172,7 +173,7 @@ class SequenceModel(RetrievalModel):
         Raises:
             ArtifactError: a file is missing or does not fit the other.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         verify(folder)
         shape = read_model(folder / "config.json", RetrieverShape)
         try:
