@@ -207,6 +207,24 @@ def test_columns_of_the_catalogue(tmp_path: Path) -> None:
     assert "column image_link is no image: it holds addresses" in notes
 
 
+def test_pictures_as_other_libraries_hold_them(tmp_path: Path) -> None:
+    """Structs of bytes and path, and lists of them."""
+    structs = [{"bytes": b"\x89PNG", "path": f"{n}.png"} for n in range(40)]
+    sounds = [{"bytes": b"RIFF", "path": None} for _ in range(40)]
+    _, values = proposed(tmp_path, items(image=structs, audio=sounds), events())
+    assert (values["items.image"], values["items.audio"], values["items.text"]) == (
+        "image",
+        "audio",
+        ["title"],
+    )
+    _, values = proposed(tmp_path, items(photos=[[one, one] for one in structs], price=[1.5] * 40), events())
+    assert (values["items.image"], values["items.text"]) == ("photos", ["title"])
+    for number in range(2):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{number}.png")
+    _, values = proposed(tmp_path, items(photos=[["0.png", "1.png"]] * 40), events())
+    assert (values["items.image"], values["items.text"]) == ("photos", ["title"])
+
+
 def test_more_texts_than_are_read(tmp_path: Path) -> None:
     many = {f"note_{n}": ["some words"] * 40 for n in range(9)}
     proposal, values = proposed(tmp_path, items(**many), events())

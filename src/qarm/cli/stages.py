@@ -169,9 +169,9 @@ def demo(
 
     world = out / "world"
     config = load_settings(None, [f"data.root={world}", *(settings or [])])
-    with run_lock(out):
-        build_world(world, size=size, tastes=tastes, seed=config.seed)
     with run_messages(out, output):
+        with run_lock(out):
+            build_world(world, size=size, tastes=tastes, seed=config.seed)
         show_stages(run_stages(config, out), output)
     if not (output.as_json or output.quiet):
         print_results(out)

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from PIL import Image
-from tqdm import tqdm
 
 from qarm.core.atomic_io import flush, make_folder, read_json, write_json
 from qarm.core.atomic_io import write_text as write_file
+from qarm.core.parallel.progress import Progress
 from qarm.core.scratch import remove
 from qarm.core.tables.parquet import write_parquet
 from qarm.demo.audio import RATE, play_sound
@@ -170,7 +170,7 @@ def _write_media(folder: Path, planted: GroundTruth, seed: int) -> None:
     make_folder(sounds)
     _, image_factors, audio_factors, _ = planted.factors
     names = _ids("i", len(planted.cold))
-    for i, name in enumerate(tqdm(names, disable=None, desc="pictures and sounds", unit="item")):
+    for i, name in enumerate(Progress(names, desc="pictures and sounds", unit="item")):
         picture = draw_picture(image_factors[i], stream(seed, "picture", i))
         Image.fromarray(picture).save(images / f"{name}.png", compress_level=1)
         _write_sound(sounds / f"{name}.wav", play_sound(audio_factors[i], stream(seed, "sound", i)))

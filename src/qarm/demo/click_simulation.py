@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
+from qarm.core.parallel.progress import Progress
 from qarm.demo.ground_truth import Array, GroundTruth, WorldSpec, stream
 
 __all__ = ["SPLIT_TIME", "Events", "choose", "utilities"]
@@ -67,7 +67,7 @@ def choose(spec: WorldSpec, truth: GroundTruth, *, seed: int) -> Events:
     item = np.empty(len(user), dtype=np.int64)
     ends = np.cumsum(total)
     chunks = range(0, spec.users, USERS_PER_CHUNK)
-    for first in tqdm(chunks, disable=None, desc="choices", unit="chunk"):
+    for first in Progress(chunks, desc="choices", unit="chunk"):
         users = slice(first, min(first + USERS_PER_CHUNK, spec.users))
         random = stream(seed, "choices", first)
         chosen = _race(utilities(truth, users), truth.cold, early[users], total[users], random)

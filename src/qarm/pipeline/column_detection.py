@@ -1,28 +1,27 @@
 """Detection of what the columns of a shop's tables hold, by their names and their values."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import polars as pl
 
-from qarm.core.tables import TableColumns, as_keys, as_numbers, as_texts, read_table
+from qarm.core.tables import TableColumns, as_keys, as_numbers, read_table
 from qarm.core.tables.times import as_times
 from qarm.errors import InputError, shown
 
 __all__ = [
     "IDS",
-    "MEDIA_NAMES",
     "ORDERS",
+    "ROWS",
     "TIMES",
     "USERS",
     "Choice",
     "choose_label",
-    "choose_texts",
     "choose_time",
     "choose_user",
+    "is_media_struct",
     "is_named",
-    "media_columns",
     "open_table",
     "place",
 ]
@@ -57,19 +56,7 @@ FLAGS = (
     "is_click",
     "target",
 )
-TEXTS = ("title", "name", "brand", "category", "categories", "subtitle", "description", "tags", "text")
-MEDIA_NAMES = {
-    "image": ("image", "photo", "picture", "img", "thumbnail", "cover"),
-    "audio": ("audio", "sound", "track", "song"),
-}
-MEDIA_FILE = {
-    "image": r"(?i)\.(png|jpe?g|webp|gif|bmp|tiff?)$",
-    "audio": r"(?i)\.(wav|flac|ogg|mp3)$",
-}
-ADDRESS = r"(?i)^(https?|s3|gs)://"
-OPAQUE = r"(?i)^(?:[0-9a-f-]{16,}|[^\s]{40,})$"  # hashes, uuids and encoded bytes
 ROWS = 10_000  # that are looked at to tell what a column holds
-MOST_TEXTS = 6
 GRADE_SHARE = 0.8  # of the highest grade: 4 of 5 stars, 8 of 10
 MOST_GRADES = 21
 
@@ -95,7 +82,7 @@ def open_table(table: str) -> tuple[TableColumns, list[str]]:
     except InputError as error:
         read, notes = _readable_columns(table, error)
     frame = read.frame
-    while structs := [name for name, kind in frame.schema.items() if isinstance(kind, pl.Struct)]:
+    while structs := _plain_structs(frame):
         fields = [
             frame[name].struct.field(part).alias(f"{name}.{part}")
             for name in structs
@@ -104,6 +91,11 @@ def open_table(table: str) -> tuple[TableColumns, list[str]]:
         ]
         frame = frame.drop(structs).with_columns(fields)
     return TableColumns(read.name, frame, frame.columns), notes
+
+
+def _plain_structs(frame: pl.DataFrame) -> list[str]:
+    """Names of the struct columns whose fields are columns of their own."""
+    return [one.name for one in frame if isinstance(one.dtype, pl.Struct) and not is_media_struct(one)]
 
 
 def _readable_columns(table: str, error: InputError) -> tuple[TableColumns, list[str]]:
@@ -232,72 +224,6 @@ def _of_grades(series: pl.Series) -> Choice:
     return Choice(series.name, why, sure=False, at_least=least)
 
 
-# ---- the catalogue ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Text columns in their order, and those that were left out as there are too many."""
-
-    columns: list[str]
-    left_out: list[str] = field(default_factory=list)
-
-
-def choose_texts(table: TableColumns, taken: Iterable[str | None]) -> Texts:
-    """Columns of words, those with a text's name first."""
-    foreign = {*taken}
-    names = [n for n in table.frame.columns if n not in foreign and _is_text(table.frame[n].head(ROWS))]
-    names.sort(key=lambda name: (place(name, TEXTS), table.frame.columns.index(name)))
-    return Texts(names[:MOST_TEXTS], names[MOST_TEXTS:])
-
-
-def _is_text(series: pl.Series) -> bool:
-    """Whether an encoder can read it: words; no numbers, dates, hashes, file names, addresses."""
-    if not isinstance(series.dtype, pl.String | pl.Categorical | pl.Enum | pl.List | pl.Array | pl.Binary):
-        return False
-    texts = as_texts(series)
-    if texts is None or texts.dtype != pl.String:
-        return False
-    values = texts.drop_nulls().filter(texts.drop_nulls().str.strip_chars() != "")
-    if not len(values) or as_numbers(values) is not None or as_times(values).fault is None:
-        return False
-    others = (ADDRESS, OPAQUE, *MEDIA_FILE.values())
-    return _share(values, r"\pL") > 0.5 and all(_share(values, pattern) < 0.5 for pattern in others)
-
-
-def _share(values: pl.Series, pattern: str) -> float:
-    return float(values.str.contains(pattern).sum()) / len(values)
-
-
-def media_columns(
-    frame: pl.DataFrame, kind: str, exists: Callable[[str], bool] | None
-) -> Iterator[tuple[str, str | None]]:
-    """Columns of pictures or sounds, each with the reason why it cannot be read, None where it can.
-
-    Args:
-        frame: the catalogue.
-        kind: image or audio.
-        exists: whether a path leads to a file; None: the table has no folder of media.
-    """
-    for name in frame.columns:
-        values = frame[name].drop_nulls().head(ROWS)
-        called = any(word in name.lower() for word in MEDIA_NAMES[kind])
-        if values.dtype == pl.Binary and called:
-            yield name, None
-        if values.dtype != pl.String or not len(values := values.filter(values != "")):
-            continue
-        if called and _share(values, ADDRESS) > 0.5:
-            yield (
-                name,
-                "it holds addresses, and only files are read: fetch them, name a column of paths",
-            )
-        elif _share(values, MEDIA_FILE[kind]) > 0.9:
-            yield name, _unread(values.head(100).to_list(), exists)
-
-
-def _unread(paths: list[str], exists: Callable[[str], bool] | None) -> str | None:
-    if exists is None:
-        return "it holds paths, and a remote table has no folder of media: put the contents into the column"
-    if any(map(exists, paths)):
-        return None
-    return f"it holds paths such as {paths[0]}, and there is no such file in the table's folder"
+def is_media_struct(series: pl.Series) -> bool:
+    """Whether values are structs of `bytes` and `path`, as Hugging Face's `Image` and `Audio` columns."""
+    return isinstance(series.dtype, pl.Struct) and set(series.struct.fields) == {"bytes", "path"}

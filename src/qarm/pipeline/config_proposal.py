@@ -15,14 +15,9 @@ from qarm.data.interactions import Log
 from qarm.data.run_inputs import Run
 from qarm.data.splits import Split, split_log
 from qarm.errors import InputError, shown
-from qarm.pipeline.column_detection import (
-    MEDIA_NAMES,
-    choose_label,
-    choose_texts,
-    is_named,
-    media_columns,
-)
+from qarm.pipeline.column_detection import choose_label, is_named
 from qarm.pipeline.config_text import config_content, config_text
+from qarm.pipeline.content_detection import MEDIA_NAMES, choose_texts, media_columns
 from qarm.pipeline.requirements import pair_requirements, unmet
 from qarm.pipeline.table_roles import Opened, Roles, assign_roles
 from qarm.schemas.proposal import Guess, Proposal

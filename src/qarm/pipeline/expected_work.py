@@ -10,7 +10,9 @@ __all__ = ["expected_work"]
 MINE_PER_CLICK = 35e-6  # User2Item with its two-tower model: 348 s for 10 million clicks; Swing is far below
 ALIGN_PER_STEP = 0.06  # of the heads over two towers, batch 512
 RETRIEVE_PER_EVENT = 60e-6  # of the sequence model, forward and back: 2,000 items, histories of 30 events
-RETRIEVE_PER_CELL = 3e-6  # of counting, choice of weights and ranking, by user and item of the catalogue
+CHOOSE_PER_CELL = 3e-6  # of weights and settings of counting, by validation user and item of the catalogue
+RANK_PER_CELL = 0.5e-6  # of test users' lists
+MOST_CHOOSING = 4_000  # users by whom weights are chosen
 RANK_PER_ROW = 15e-6  # of the ranker, forward and back
 OPERATIONS = 5e9  # multiplications a second of the quantizer: 3 x 1,024 codes, 500,000 x 256, in 8 s
 TRAININGS = 2  # of the sequence model: one to choose the epochs, one on all items
@@ -56,4 +58,4 @@ def _retrieve(settings: RetrieverConfig, clicks: int, users: int, items: int) ->
     """Seconds of the retrievers; the sequence model goes through the events until it has its fewest steps."""
     events = max(settings.epochs * clicks, settings.min_steps * min(settings.batch, clicks))
     trained = TRAININGS * events * RETRIEVE_PER_EVENT if "model" in settings.blend else 0.0
-    return trained + users * items * RETRIEVE_PER_CELL
+    return trained + items * (min(users, MOST_CHOOSING) * CHOOSE_PER_CELL + users * RANK_PER_CELL)
