@@ -41,7 +41,9 @@ def quantize(
         Parameter(help="YAML file; with --append, --refit and --rollback the run folder."),
     ] = None,
     *,
-    out: Annotated[Path | None, Parameter(help="Run folder, where CONFIG is a YAML file.")] = None,
+    out: Annotated[
+        Path | None, Parameter(help="Run folder, where CONFIG is a file; of --vectors the new folder.")
+    ] = None,
     append: Annotated[
         Path | None, Parameter(help="Code these new items too; no published code moves.")
     ] = None,
@@ -70,13 +72,7 @@ def quantize(
     if len(tasks) > 1:
         raise InputError(f"got {' and '.join(tasks)}, need at most one of them; run one after the other")
     if vectors is not None:
-        from qarm.quantizer.versions.vector_codes import quantize_vectors
-
-        if out is None:
-            raise InputError("no folder for the codes; give one: qarm quantize --vectors VECTORS --out FOLDER")
-        chosen = load_settings(config, settings)
-        figures = quantize_vectors(vectors, out, chosen.quantizer, seed=chosen.seed)
-        print_figures("quantize", out, figures, as_json=as_json)
+        _code_vectors(vectors, out, load_settings(config, settings), output)
         return
     config, run = _config_and_run(config, out, task=tasks[0] if tasks else None)
     if not tasks:
@@ -93,6 +89,17 @@ def quantize(
         result = refit_codes(run, config=given)
     if not output.quiet:
         print_figures(tasks[0].removeprefix("--"), run / "codes", result.content(), as_json=output.as_json)
+
+
+def _code_vectors(vectors: Path, out: Path | None, config: "Config", output: Output) -> None:
+    """Codes of given vectors, in a folder of their own."""
+    from qarm.quantizer.versions.vector_codes import quantize_vectors
+
+    if out is None:
+        raise InputError("no folder for the codes; give one: qarm quantize --vectors VECTORS --out FOLDER")
+    figures = quantize_vectors(vectors, out, config.quantizer, seed=config.seed)
+    if not output.quiet:
+        print_figures("quantize", out, figures, as_json=output.as_json)
 
 
 def _config_and_run(config: Path | None, out: Path | None, *, task: str | None) -> tuple[Path | None, Path]:
