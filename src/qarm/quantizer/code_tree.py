@@ -44,12 +44,26 @@ class CodeTree:
         """Number of levels of the RQ code."""
         return int(self._rows.shape[1])
 
+    @property
+    def item_ids(self) -> list[str]:
+        """Items in the order of their codes."""
+        return self._ids
+
     def __len__(self) -> int:
         return len(self._ids)
 
+    def stretch(self, prefix: Prefix) -> tuple[int, int]:
+        """First and last + 1 of the prefix's items, in the order of the codes."""
+        return prefix_stretch(self._rows.T, prefix)
+
+    def branches(self, prefix: Prefix) -> int:
+        """Number of codes of the next level that follow the prefix."""
+        low, high = self.stretch(prefix)
+        return len(np.unique(self._rows[low:high, len(prefix)]))
+
     def items(self, prefix: Prefix = (), *, start: int = 0, most: int | None = None) -> tuple[int, list[str]]:
         """How many items have the prefix, and the ids of up to `most` of them from place `start`."""
-        low, high = prefix_stretch(self._rows.T, prefix)
+        low, high = self.stretch(prefix)
         stop = high if most is None else min(high, low + start + most)
         return high - low, self._ids[low + start : stop]
 
@@ -70,7 +84,7 @@ class CodeTree:
         Returns:
             Sorted by prefix; a parent stands before its children.
         """
-        low, high = prefix_stretch(self._rows.T, prefix)
+        low, high = self.stretch(prefix)
         if low == high:
             return []
         top = len(prefix)

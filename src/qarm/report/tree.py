@@ -5,6 +5,7 @@ from qarm.data.media import read_media
 from qarm.data.previews import small_picture, title_of
 from qarm.quantizer.code_prefix import prefix_text
 from qarm.quantizer.code_tree import CodeTree, Node
+from qarm.quantizer.evaluation.code_names import CodeNames
 from qarm.schemas.explorer import Tree, TreeBranch, TreeCard, TreeLimits, TreeNode
 
 __all__ = ["item_cards", "tree_content"]
@@ -21,32 +22,37 @@ def tree_content(tree: CodeTree, catalog: Catalog) -> Tree:
         catalog: texts and media of the items; appended items need not be in it.
     """
     nodes = tree.nodes(most=NODES, examples=EXAMPLES)
-    first = _first(nodes)
+    texts = dict(catalog.frame.select("item_id", "text").iter_rows())
+    names = CodeNames(tree, [title_of(texts.get(item)) for item in tree.item_ids])
+    first = _first(nodes, names)
     shown = {item for branch in first for node in (branch, *branch.branches) for item in node.examples}
     return Tree(
         items=len(tree),
         levels=tree.levels,
         limits=TreeLimits(nodes=NODES, examples=EXAMPLES),
-        nodes=[_node(node) for node in nodes],
+        nodes=[_node(node, names) for node in nodes],
         first=first,
         cards=item_cards(catalog, shown),
     )
 
 
-def _node(node: Node, *, examples: int = EXAMPLES) -> TreeNode:
+def _node(node: Node, names: CodeNames, *, examples: int = EXAMPLES) -> TreeNode:
     return TreeNode(
         prefix=prefix_text(node.prefix),
+        name=names.of(node.prefix),
         items=node.items,
         codes=node.codes,
         examples=node.examples[:examples],
     )
 
 
-def _first(nodes: list[Node]) -> list[TreeBranch]:
+def _first(nodes: list[Node], names: CodeNames) -> list[TreeBranch]:
     return [
         TreeBranch(
-            **dict(_node(node)),
-            branches=[_node(branch, examples=PICTURES) for branch in _largest(nodes, node.prefix, SECOND)],
+            **dict(_node(node, names)),
+            branches=[
+                _node(branch, names, examples=PICTURES) for branch in _largest(nodes, node.prefix, SECOND)
+            ],
         )
         for node in _largest(nodes, (), FIRST)
     ]

@@ -11,7 +11,10 @@ class TreeLimits(Schema):
 
 
 class TreeNode(Schema):
+    """A prefix; name: words that set its items apart, None where an earlier qarm wrote none."""
+
     prefix: str
+    name: str | None = None
     items: Count
     codes: Count
     examples: list[str]

@@ -47,7 +47,7 @@ async function showCodes({ prefix, item }, current) {
   if (current !== turn) return;
   const top = nodes.find((node) => node.prefix === prefix);
   const codes = prefix === "" ? [] : prefix.split("-");
-  byId("codes-title").textContent = prefix === "" ? "All codes" : `Code ${prefix}`;
+  byId("codes-title").textContent = prefix === "" ? "All codes" : `Code ${top ? codeText(top) : prefix}`;
   byId("codes-size").textContent = top
     ? `${count(top.items, "item", "items")}` + (top.codes ? `, ${count(top.codes, "code", "codes")} at level ${codes.length + 1}` : "")
     : "No item has this code.";
@@ -79,7 +79,7 @@ async function showCodes({ prefix, item }, current) {
   byId("branches").replaceChildren(
     ...largest.map((node, place) => {
       const link = codeLink(node.prefix, "");
-      link.append(picture(leads[place], 36), element("span", {}, node.prefix), element("span", { class: "soft" }, count(node.items, "item", "items")));
+      link.append(picture(leads[place], 36), element("span", {}, codeText(node)), element("span", { class: "soft" }, count(node.items, "item", "items")));
       return element("li", {}, link);
     }),
   );

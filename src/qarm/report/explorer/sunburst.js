@@ -69,7 +69,11 @@ function count(value, one, many) {
 
 function segmentText(node) {
   const below = node.codes ? `, ${count(node.codes, "code", "codes")} below` : "";
-  return `Code ${node.prefix}: ${count(node.items, "item", "items")}${below}`;
+  return `Code ${codeText(node)}: ${count(node.items, "item", "items")}${below}`;
+}
+
+function codeText(node) {
+  return node.name ? `${node.prefix} (${node.name})` : node.prefix;
 }
 
 /* Draws into `svg`; `open` gets a prefix to go to, `tell` the segment under the pointer or the keys. */

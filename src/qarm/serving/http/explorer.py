@@ -12,8 +12,9 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from qarm.core.atomic_io import sha256_file
 from qarm.data.codes import Codes
 from qarm.data.previews import title_of
-from qarm.quantizer.code_prefix import parse_prefix, prefix_text
+from qarm.quantizer.code_prefix import Prefix, parse_prefix, prefix_text
 from qarm.quantizer.code_tree import CodeTree
+from qarm.quantizer.evaluation.code_names import CodeNames
 from qarm.recommender.retrieval.recommender import Recommender
 from qarm.report.explorer import ASSETS, explorer_asset
 from qarm.serving.http.openapi import problems
@@ -23,6 +24,7 @@ __all__ = ["ExplorerBundle", "explorer_routes"]
 
 PREFIX = r"^([0-9]{1,9}(-[0-9]{1,9})*)?$"
 NODES, DEPTH, EXAMPLES, CARDS, BEFORE = 4000, 3, 6, 100, 5
+NAMED = 200_000  # items of bundles whose codes are named: their words are counted at the first look
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -82,9 +84,10 @@ class BundleSummary(BaseModel):
 
 
 class Node(BaseModel):
-    """A prefix; codes: how many of the next level follow it; examples: item ids."""
+    """A prefix; name: words that set its items apart; codes: of the next level; examples: item ids."""
 
     prefix: str
+    name: str | None
     items: int
     codes: int
     examples: list[str]
@@ -183,13 +186,20 @@ def _data_routes(current: Callable[[], ExplorerBundle], views: "_Views") -> APIR
     def nodes(prefix: Annotated[str, Query(pattern=PREFIX, max_length=200)] = "") -> Nodes:
         """Prefixes below a prefix, with sizes and examples."""
         codes = parse_prefix(prefix, levels=len(prefix))
-        tree = views.of(current()).tree
+        view = views.of(current())
+        tree = view.tree
         if len(codes) > tree.levels:
             return Nodes(nodes=[])
         below = tree.nodes(codes, most=NODES, depth=DEPTH, examples=EXAMPLES)
         return Nodes(
             nodes=[
-                Node(prefix=prefix_text(n.prefix), items=n.items, codes=n.codes, examples=n.examples)
+                Node(
+                    prefix=prefix_text(n.prefix),
+                    name=view.name(n.prefix),
+                    items=n.items,
+                    codes=n.codes,
+                    examples=n.examples,
+                )
                 for n in below
             ]
         )
@@ -223,12 +233,20 @@ def _data_routes(current: Callable[[], ExplorerBundle], views: "_Views") -> APIR
 
 
 class _View:
-    """What is made of a bundle once: its code tree, and its media files by name."""
+    """What is made of a bundle once: its code tree, names of codes, and its media files by name."""
 
     def __init__(self, bundle: ExplorerBundle) -> None:
         self.tree = CodeTree(bundle.codes)
+        few = len(self.tree) <= NAMED
+        self._names = (
+            CodeNames(self.tree, [_title(bundle, item) for item in self.tree.item_ids]) if few else None
+        )
         folder = bundle.folder / "media"
         self.media = {path.name: path for path in folder.iterdir()} if folder.is_dir() else {}
+
+    def name(self, prefix: Prefix) -> str | None:
+        """Name of a prefix; None in bundles of very many items, whose words are not counted."""
+        return None if self._names is None else self._names.of(prefix)
 
 
 class _Views:
@@ -268,15 +286,20 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
+def _title(bundle: ExplorerBundle, item: str) -> str | None:
+    facts = bundle.facts(item)
+    texts = (facts.get(name) for name in bundle.text_fields)
+    return title_of(next((text for text in texts if text), None))
+
+
 def _card(bundle: ExplorerBundle, item: str) -> Card:
     if item not in bundle:
         return Card(item=item, title=None, picture=None, sound=None, codes=None, suffix=None)
     facts = bundle.facts(item)
     codes, row = bundle.codes, bundle.row(item)
-    texts = (facts.get(name) for name in bundle.text_fields)
     return Card(
         item=item,
-        title=title_of(next((text for text in texts if text), None)),
+        title=_title(bundle, item),
         picture=facts.get("image"),
         sound=facts.get("audio"),
         codes=codes.rq[row].tolist(),
