@@ -71,6 +71,20 @@ def test_another_bundle_adds_a_row_and_the_first_stays(store: Store) -> None:
     assert store.latest("n2") is None
 
 
+def test_rows_of_a_bundle_come_in_order_and_the_state_changes_with_each(store: Store) -> None:
+    states = [store.state()]
+    assert store.of_bundle("a") == []
+    for rows in ([new("n2"), new("n1")], [new("n1", bundle="b")], [new("n3")]):
+        store.append([rows])
+        states.append(store.state())
+    assert [row.item_id for row in store.of_bundle("a")] == ["n2", "n1", "n3"]
+    assert store.state() == states[-1]  # reading changes nothing
+    store.delete("n1")
+    states.append(store.state())
+    assert len(set(states)) == len(states)
+    assert [row.item_id for row in store.of_bundle("a")] == ["n2", "n3"]
+
+
 def test_prefixes_are_of_whole_codes(store: Store) -> None:
     rows = [new("b", rq=(1, 2, 3)), new("a", rq=(1, 2, 30)), new("c", rq=(1, 20, 3)), new("d", rq=(12, 2, 3))]
     store.append([rows, [new("e", bundle="b")]])

@@ -232,11 +232,13 @@ class Store:
     def of_bundle(self, bundle: str) -> list[NewCode]:
         """What is stored for a bundle, in the order in which it came."""
         query = f"SELECT {COLUMNS} FROM codes WHERE bundle = ? ORDER BY number"  # noqa: S608
-        return [_code(row) for row in self._reader.execute(query, (bundle,))]
+        with _reading(self.path):
+            return [_code(row) for row in self._reader.execute(query, (bundle,))]
 
     def state(self) -> int:
         """A number that changes whenever rows are added or removed, by whatever process."""
-        (version,) = self._reader.execute("PRAGMA data_version").fetchone()
+        with _reading(self.path):
+            (version,) = self._reader.execute("PRAGMA data_version").fetchone()
         return int(version)
 
     def under(self, prefix: Sequence[int], bundle: str, *, first: int, count: int) -> list[str]:

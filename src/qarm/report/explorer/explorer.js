@@ -105,6 +105,7 @@ async function showFound({ query }, current) {
 // ---- the whole -----------------------------------------------------------------------------------
 
 async function show() {
+  if (!about) return; // `begin` shows it
   turn += 1;
   const current = turn;
   const wanted = asked();
