@@ -17,6 +17,7 @@ from pydantic import (
 
 from qarm.core.paths import as_path
 from qarm.core.tables.feature_columns import AttributeKind, is_vector_file, vector_key
+from qarm.core.tables.text_templates import text_columns
 
 __all__ = [
     "Condition",
@@ -129,7 +130,8 @@ class ItemsTable(Section):
         "items.parquet"
     )  # Parquet, CSV, JSON Lines or Arrow; a file, folder, pattern or address
     id: str = "item_id"  # column of item ids, text or integers
-    text: list[str] = ["title", "description"]  # columns joined, in this order, to the item's text
+    # columns joined, in this order, to the item's text; or templates of them, "{title}. {brand}. {year}"
+    text: list[str] = ["title", "description"]
     # column of paths inside the table's folder, file contents, structs of both, or lists; null: no pictures
     image: str | None = "image_path"
     audio: str | None = "audio_path"  # the same for sounds
@@ -137,6 +139,11 @@ class ItemsTable(Section):
     vectors: Annotated[list[str], Field(exclude_if=empty)] = []
     # columns of attributes, `{brand: categorical, genres: list, price: number}`
     attributes: Annotated[dict[str, AttributeKind], Field(exclude_if=empty)] = {}
+
+    @property
+    def text_columns(self) -> list[str]:
+        """Columns of the text, by themselves or in templates."""
+        return text_columns(self.text)
 
     @property
     def content(self) -> dict[str, Any]:
@@ -150,6 +157,7 @@ class ItemsTable(Section):
 
     @model_validator(mode="after")
     def _distinct(self) -> "ItemsTable":
+        text_columns(self.text)  # says what is wrong with a template
         keys = [vector_key(name) for name in self.vectors]
         if len(set(keys)) < len(keys):
             raise ValueError(f"vectors = {self.vectors} holds one name twice; rename one of them")

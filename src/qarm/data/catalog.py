@@ -19,6 +19,7 @@ from qarm.core.tables.feature_columns import (
     vector_column,
     vector_key,
 )
+from qarm.core.tables.text_templates import filled, is_template, text_columns
 from qarm.data.media_columns import (
     MediaCell,
     check_paths,
@@ -161,7 +162,8 @@ def read_catalog(
     Args:
         table: the path of a file; or a frame of polars or pandas, an Arrow table, a `datasets.Dataset`.
         id: column of item ids, text or integers.
-        text: columns joined, in order, to the item's text, one per line, empty ones left out.
+        text: columns joined, in order, to the item's text, one per line, empty ones left out; or templates
+            of columns, `{title}. {brand}`.
         image, audio: column of paths, of file contents, of structs with `bytes` and `path` (as Hugging Face's
             datasets have them), or of lists of these for items with several pictures; None: there are none.
         vectors: list columns of vectors that an encoder elsewhere made, or `.npy` and Parquet files of them.
@@ -173,8 +175,12 @@ def read_catalog(
             without any content, media paths that leave the folder.
     """
     names = [text] if isinstance(text, str) else list(text)
+    try:
+        fields = text_columns(names)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     kinds = dict(attributes or {})
-    texts = [name for name in (id, *names, image, audio) if name is not None]
+    texts = [name for name in (id, *fields, image, audio) if name is not None]
     listed = [name for name in vectors if not is_vector_file(name)]
     texts += [name for name, kind in kinds.items() if kind == "categorical"]
     read = read_table(table, list(dict.fromkeys([*texts, *kinds, *listed])), text=texts)
@@ -231,23 +237,29 @@ def as_catalog(
 
 def _text(table: TableColumns, names: Sequence[str], *, problems: Problems) -> pl.Series:
     """Text columns joined to one, null where all of them are empty."""
-    parts = []
-    for name in names:
-        series = table.column(name, problems=problems)
-        if series is None:
-            continue
-        texts = as_texts(series)
-        if texts is None:
-            problems.add(
-                f"{table.name}.{name}: text is {series.dtype}, need text, numbers or dates, or lists of them"
-            )
-            continue
-        stripped = pl.lit(texts).str.strip_chars()
-        parts.append(pl.when(stripped != "").then(stripped))
+    parts: list[pl.Expr] = []
+    read = {name: _texts(table, name, problems=problems) for name in text_columns(names)}
+    texts = pl.DataFrame({name: series for name, series in read.items() if series is not None})
+    if len(texts.columns) == len(read):
+        parts = [pl.lit(filled(name, texts) if is_template(name) else texts[name]) for name in names]
     if not parts:
         return _nothing("text", table.frame.height)
     joined = pl.concat_str(parts, separator="\n", ignore_nulls=True)
     return table.frame.select(pl.when(joined != "").then(joined).alias("text"))["text"]
+
+
+def _texts(table: TableColumns, name: str, *, problems: Problems) -> pl.Series | None:
+    """A column as texts without spaces around them, null where empty; None where it has none."""
+    series = table.column(name, problems=problems)
+    texts = None if series is None else as_texts(series)
+    if series is not None and texts is None:
+        problems.add(
+            f"{table.name}.{name}: text is {series.dtype}, need text, numbers or dates, or lists of them"
+        )
+    if texts is None:
+        return None
+    stripped = texts.alias(name).str.strip_chars()
+    return stripped.to_frame().select(pl.when(pl.col(name) != "").then(pl.col(name)))[name]
 
 
 def _nothing(name: str, height: int) -> pl.Series:

@@ -52,7 +52,7 @@ def check_input(config: Config) -> InputReport:
     Raises:
         InputError: everything that this or a later stage would refuse.
     """
-    problems, timings = Problems(), dict[str, float]()
+    problems, timings, warnings = Problems(), dict[str, float](), list[str]()
     for problem in missing_extras(config):
         problems.add(problem)
     with Scratch() as scratch:
@@ -63,7 +63,8 @@ def check_input(config: Config) -> InputReport:
         except InputError as error:
             problems.extend(error)
         else:
-            for problem in unmet_requirements(run, {"mine", "align", "quantize"}, timings=timings):
+            stages = {"mine", "align", "quantize"}
+            for problem in unmet_requirements(run, stages, timings=timings, warnings=warnings):
                 problems.add(problem)
         problems.raise_any()
         check = read_model(scratch.path / "check" / "check.json", Check)
@@ -73,12 +74,16 @@ def check_input(config: Config) -> InputReport:
             texts=run.tables[0].sample(),
             log=profile,
             expected=expected_work(run, sum(timings.values())),
-            warnings=list(thin_parts(profile, run.split)),
+            warnings=[*thin_parts(profile, run.split), *warnings],
         )
 
 
 def unmet_requirements(
-    run: Run, stages: Collection[str], *, timings: dict[str, float] | None = None
+    run: Run,
+    stages: Collection[str],
+    *,
+    timings: dict[str, float] | None = None,
+    warnings: list[str] | None = None,
 ) -> list[str]:
     """What the stages would refuse, found before the first of them starts; needs a finished check.
 
@@ -86,6 +91,7 @@ def unmet_requirements(
         run: the run.
         stages: the names of those that will be made.
         timings: gets the seconds for one item by encoder, which loads it; None: it is not loaded.
+        warnings: gets what an encoder that is loaded does not read.
     """
     try:
         known, split = run.known, run.split
@@ -95,7 +101,7 @@ def unmet_requirements(
     if "mine" in stages:
         requirements.append(pair_requirements(run.config, split))
     if "align" in stages:
-        requirements.append(encoder_requirements(run.config, known, timings=timings))
+        requirements.append(encoder_requirements(run.config, known, timings=timings, warnings=warnings))
     if "quantize" in stages:
         requirements.append(code_requirements(run.config, len(known)))
     return unmet(chain.from_iterable(requirements))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -15,6 +15,9 @@ from qarm.data.embeddings import Embeddings
 from qarm.data.splits import Split
 from qarm.errors import ArtifactError, InputError, MissingExtraError, Problems
 
+if TYPE_CHECKING:
+    from qarm.encoder.towers.sentence_checkpoint import SentenceCheckpoint
+
 __all__ = [
     "code_requirements",
     "encoder_requirements",
@@ -24,6 +27,7 @@ __all__ = [
 ]
 
 SAMPLE = 16  # items that time an encoder
+TRIED_TEXTS = 2000  # texts whose tokens are counted
 TRIAL_ROWS = 512  # vectors of a trial fit
 Requirement = Callable[[], object]
 
@@ -39,7 +43,11 @@ def missing_extras(config: Config, *, last: str = "report") -> list[str]:
 
 
 def encoder_requirements(
-    config: Config, catalog: Catalog, *, timings: dict[str, float] | None
+    config: Config,
+    catalog: Catalog,
+    *,
+    timings: dict[str, float] | None,
+    warnings: list[str] | None = None,
 ) -> Iterator[Requirement]:
     """Calls that each open an encoder of the config.
 
@@ -47,10 +55,12 @@ def encoder_requirements(
         config: of the run.
         catalog: the items that it will read.
         timings: gets the seconds for one item by encoder, which loads it; None: it is not loaded.
+        warnings: gets a line for each encoder that cuts texts, where it is loaded.
     """
     from qarm.encoder.alignment.align import towers_for
     from qarm.encoder.feature_cache import tower_features
     from qarm.encoder.towers.factory import open_towers
+    from qarm.encoder.towers.sentence_checkpoint import SentenceCheckpoint
     from qarm.encoder.towers.trial import try_tower
 
     chosen, present = config.encoder, [name for name, count in catalog.counts().items() if count]
@@ -65,6 +75,8 @@ def encoder_requirements(
             started = time.perf_counter()
             tower_features(sample, {name: tower})
             timings[name] = (time.perf_counter() - started) / len(sample)
+            if warnings is not None and isinstance(tower, SentenceCheckpoint):
+                warnings.extend(_cut_texts(catalog, tower))
 
     named = {n: value for n in present if n in MODALITIES and (value := getattr(chosen, n)) is not None}
     if chosen.model is not None:
@@ -74,6 +86,20 @@ def encoder_requirements(
         yield partial(towers_for, catalog, chosen, None)
     if chosen.filter.model is not None:
         yield partial(_score_one, chosen.filter, read=timings is not None)
+
+
+def _cut_texts(catalog: Catalog, tower: "SentenceCheckpoint") -> Iterator[str]:
+    """A warning where a text tower does not read the ends of some texts; at most 2,000 are tried."""
+    texts = catalog.frame["text"].drop_nulls()
+    some = texts.gather_every(max(1, len(texts) // TRIED_TEXTS))
+    lengths, longest = tower.tokens(some.to_list())
+    cut = [length for length in lengths if longest is not None and length > longest]
+    if cut:
+        yield (
+            f"{tower.key} = {tower.name!r} reads {longest:,} tokens of a text; {len(cut):,} of {len(some):,} "
+            f"texts are longer, up to {max(cut):,}, and lose their ends; put first in data.items.text what "
+            "matters most, or take a checkpoint that reads more"
+        )
 
 
 def _score_one(asked: FilterConfig, *, read: bool) -> None:

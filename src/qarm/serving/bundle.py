@@ -143,7 +143,7 @@ class Bundle:
     @property
     def text_fields(self) -> list[str]:
         """The text fields of an item, by the run's names."""
-        return list(dict.fromkeys(self.config.data.items.text))
+        return self.config.data.items.text_columns
 
     @property
     def feature_fields(self) -> dict[str, tuple[type, ...]]:
@@ -196,7 +196,7 @@ class Bundle:
             TableColumns("items", pl.DataFrame(columns), list(columns)),
             self.folder,
             id="item_id",
-            text=self.text_fields,
+            text=items.text,
             image="image",
             audio="audio",
             vectors=[vector_field(name) for name in items.vectors],

@@ -109,10 +109,10 @@ def _hash(path: Path, columns: ItemsTable) -> str:
 
 def _read(path: Path, columns: ItemsTable) -> tuple[pl.DataFrame, Catalog]:
     """The text columns by item, and the catalogue."""
-    catalog, names = read_catalog(path, **columns.content), [columns.id, *columns.text]
+    catalog, names = read_catalog(path, **columns.content), [columns.id, *columns.text_columns]
     table = read_table(path, names, text=names)
     ids = catalog.frame.select("item_id")
-    texts = pl.DataFrame([as_texts(table.frame[name]) for name in dict.fromkeys(columns.text)])
+    texts = pl.DataFrame([as_texts(table.frame[name]) for name in columns.text_columns])
     return ids.hstack(texts.drop("item_id", *MEDIA, strict=False)), catalog
 
 

@@ -155,6 +155,17 @@ def test_only_the_first_numbers_are_kept(tmp_path: Path) -> None:
         try_tower("text", TextTower(folder, device="cpu", options=TowerOptions(truncate_dim=17)))
 
 
+def test_tokens_are_counted_with_the_prompt_and_without_a_cut(tmp_path: Path) -> None:
+    folder = network(tmp_path, "Bert")
+    tower, named = (TextTower(folder, device="cpu", options=TowerOptions(prompt=p)) for p in (None, "query"))
+    tower.model.max_seq_length = named.model.max_seq_length = 8
+    lengths, longest = tower.tokens(["a", "red hat " * 50])
+    assert (lengths, longest) == ([1, 100], 8)
+    assert named.tokens(["a", "red hat " * 50])[0] == [2, 101]
+    SentenceTransformer(modules=[static()], device="cpu").save_pretrained(str(tmp_path / "table"))
+    assert TextTower(tmp_path / "table", device="cpu").tokens(["a"]) == ([], None)
+
+
 def test_special_tokens_of_spaces_do_no_harm(tmp_path: Path) -> None:
     tower = TextTower(network(tmp_path, "Bert"), device="cpu")
     assert tower.load("red  hat   a [X] b") == "red  hat   a [ X] b"

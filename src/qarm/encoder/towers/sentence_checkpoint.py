@@ -143,6 +143,17 @@ class SentenceCheckpoint(Checkpoint):
             text = broken
         return text
 
+    def tokens(self, texts: Sequence[str]) -> tuple[list[int], int | None]:
+        """Tokens of each text with its prompt, and how many the model reads; None: all of them."""
+        module = self._input[0]
+        tokenizer: Any = getattr(module, "tokenizer", None)
+        longest = getattr(module, "max_seq_length", None)
+        if not callable(tokenizer) or longest is None or longest == float("inf"):
+            return [], None
+        given = [(self._prompt or "") + self.plain(text) for text in texts]
+        found = tokenizer(given, truncation=False, padding=False, verbose=False)["input_ids"]
+        return [len(ids) for ids in found], int(longest)
+
     # ---- learning -------------------------------------------------------------------------------
 
     @property
