@@ -1,5 +1,6 @@
 """The command line: calls, exit codes, help, JSON."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -207,3 +208,18 @@ def test_check_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert told.startswith("items: 2\nusers: 3\n")
     assert "split: train 3, valid 1, test 1" in told
     assert "warning: half of the users have 2 clicks or fewer" in told
+
+
+def test_a_system_error_that_nobody_foresaw_names_its_file(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, said = run(capsys, "init", "a.csv", "b.csv", "--out", "/proc/1/shop.yaml")
+    assert code in (1, 2)
+    assert "Traceback" not in said
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qarm.pipeline.verification.find_damage", _timed_out)
+        code, _, said = run(capsys, "verify", "/net/run")
+    assert code == 1
+    assert "/net/run/a.json: connection timed out; is it the path that is meant?" in said
+
+
+def _timed_out(folder: Path) -> None:
+    raise OSError(errno.ETIMEDOUT, "Connection timed out", str(folder / "a.json"))

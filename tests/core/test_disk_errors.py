@@ -118,3 +118,10 @@ def test_the_name_that_was_asked_for_is_told_and_not_the_temporary_one(tmp_path:
     with pytest.raises(ArtifactError, match=f"^{tmp_path}/file: a file or a dangling link"):
         (tmp_path / "file").touch()
         write_json(tmp_path / "file" / "b" / "c.json", 1)
+
+
+def test_a_zero_byte_in_a_name_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="a name holds a zero byte; give another one"):
+        write_json(tmp_path / "a\0b", 1)
+    with pytest.raises(ValueError, match="another"), explained("x"):
+        raise ValueError("another")

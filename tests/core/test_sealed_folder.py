@@ -106,3 +106,12 @@ def test_a_manifest_is_of_its_kind_and_unchanged(tmp_path: Path) -> None:
     write_json(tmp_path / "a" / MANIFEST, manifest)
     with pytest.raises(ArtifactError, match="was changed; restore it or export again"):
         opened_seal(tmp_path / "a", kind="things")
+
+
+def test_a_place_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in (Path(), Path("./.")):
+        with pytest.raises(InputError, match=f"{tmp_path} exists and is nothing that qarm exported"):
+            made(place, a="a")
+    with pytest.raises(InputError, match="/ is no name of a new folder; give one"):
+        made(Path("/"), a="a")

@@ -47,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(f"{error}\nqarm --help lists the commands and their options.", 2)
     except QarmError as error:
         fail(str(error), error.exit_code)
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        fail(f"{error.filename}: {error.strerror.lower()}; is it the path that is meant?", 1)
     except KeyboardInterrupt:
         fail("stopped; the same command goes on from here", 130)
 

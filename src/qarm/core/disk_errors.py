@@ -65,6 +65,10 @@ def explained(place: Path | str) -> Iterator[None]:
         if error.reason != "surrogates not allowed":
             raise
         raise ArtifactError(f"{error.object!r}: the name is not UTF-8; rename the file or folder") from error
+    except ValueError as error:
+        if "embedded null" not in str(error):
+            raise
+        raise ArtifactError(f"{place}: a name holds a zero byte; give another one") from error
     except Exception as error:
         reason = refusal(error)
         if reason is None:

@@ -27,6 +27,9 @@ def building(folder: Path) -> Iterator[Path]:
         InputError: `folder` exists and is no sealed folder, or one with other content.
         ArtifactError: another process is building it.
     """
+    folder = folder.absolute()
+    if not folder.name:
+        raise InputError(f"{folder} is no name of a new folder; give one")
     make_folder(folder.parent)
     with explained(folder), _locked(folder), Scratch(folder.parent) as scratch:
         present, work = _version_of(folder), scratch.path

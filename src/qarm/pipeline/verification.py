@@ -18,7 +18,7 @@ from qarm.serving import code_store
 __all__ = ["Damage", "find_damage", "repair"]
 
 COMPARE = "compare"
-PARTS = "part-*.safetensors"
+PARTS = tuple(f"{place}part-*.safetensors" for place in ("", "*/", "cache/*/"))
 AGAIN = ("recommender", "report")  # stages that no codes depend on
 
 
@@ -54,7 +54,7 @@ def find_damage(folder: Path) -> list[Damage]:
         return _of_sealed(folder)
     features = [*_of_features(folder)]
     stages = sorted(_stages(folder)) if folder.is_dir() else []
-    if stages or features or next(folder.rglob(PARTS), None):
+    if stages or features or any(_parts(folder)):
         found = [damage for stage in stages for damage in _of_stage(stage)]
         return [*found, *features, *_of_comparison(folder / COMPARE)]
     raise InputError(
@@ -121,9 +121,14 @@ def _of_comparison(folder: Path) -> list[Damage]:
     return [Damage(str(folder / name), folder / name) for name in file_hashes.damaged_files(folder)]
 
 
-def _of_features(cache: Path) -> Iterator[Damage]:
-    for path in sorted(cache.rglob(PARTS)) if cache.is_dir() else ():
+def _of_features(folder: Path) -> Iterator[Damage]:
+    for path in _parts(folder):
         try:
             FeatureCache.check(path)
         except ArtifactError as error:
             yield Damage(str(error), path)
+
+
+def _parts(folder: Path) -> list[Path]:
+    """Files of cached features of a run, or of a cache."""
+    return sorted(path for pattern in PARTS for path in folder.glob(pattern)) if folder.is_dir() else []
