@@ -4,6 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
+
     from qarm.config import Config as Config
     from qarm.config import load_config as load_config
     from qarm.data.catalog import Catalog as Catalog
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from qarm.pairs.mining import mine_pairs as mine_pairs
     from qarm.pairs.swing.swing import swing as swing
     from qarm.pairs.user2item import user2item as user2item
+    from qarm.quantizer.collisions import reassign as reassign
+    from qarm.quantizer.collisions import suffixes as suffixes
+    from qarm.quantizer.evaluation.quality import code_quality as code_quality
     from qarm.quantizer.fsq import ResidualKMeansFSQ as ResidualKMeansFSQ
     from qarm.quantizer.knn_codes import NearestCodes as NearestCodes
     from qarm.quantizer.opq import ResidualKMeansOPQ as ResidualKMeansOPQ
@@ -55,6 +60,7 @@ _HOME = {
     "ResidualKMeans": "quantizer.residual_kmeans",
     "Users": "data.users",
     "align": "encoder.alignment.align",
+    "code_quality": "quantizer.evaluation.quality",
     "compare": "recommender.ranking.evaluate",
     "embed": "encoder.embed",
     "load_config": "config",
@@ -62,7 +68,9 @@ _HOME = {
     "read_catalog": "data.catalog",
     "read_log": "data.interactions",
     "read_users": "data.users",
+    "reassign": "quantizer.collisions",
     "split_log": "data.splits",
+    "suffixes": "quantizer.collisions",
     "swing": "pairs.swing.swing",
     "train_ranker": "recommender.ranking.fitting",
     "user2item": "pairs.user2item",
@@ -72,6 +80,8 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("qarm")
     if name not in _HOME:
         raise AttributeError(f"module 'qarm' has no attribute {name!r}")
     return getattr(import_module(f"qarm.{_HOME[name]}"), name)

@@ -16,6 +16,7 @@ __all__ = [
     "MissingExtraError",
     "Problems",
     "QarmError",
+    "install_command",
     "shown",
 ]
 
@@ -44,6 +45,15 @@ class InputError(QarmError, ValueError):
         super().__init__(message)
 
 
+def install_command(requirement: str, *, again: bool = False) -> str:
+    """Command that installs a package or `qarm[extra]`, in quotes that every shell takes off.
+
+    Args:
+        again: over the files of the same version, and nothing else.
+    """
+    return f'pip install {"--force-reinstall --no-deps " if again else ""}"{requirement}"'
+
+
 class ConfigError(InputError):
     """A config file, a flag or an environment variable is wrong."""
 
@@ -52,7 +62,7 @@ class MissingExtraError(InputError):
     """An optional dependency is missing; the message holds the pip line that installs it."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed; run: pip install 'qarm[{extra}]'")
+        super().__init__(f"{package} is not installed; run: {install_command(f'qarm[{extra}]')}")
 
 
 class ArtifactError(QarmError):

@@ -50,7 +50,7 @@ def test_implicits_models_find_the_tastes_too(tastes: Log, model: Any, lr: float
 
 def test_a_missing_implicit_is_named_with_its_extra(tastes: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qarm.pairs.matrix_factorization.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"implicit is not installed; run: pip install 'qarm\[als\]'"):
+    with pytest.raises(MissingExtraError, match=r'implicit is not installed; run: pip install "qarm\[als\]"'):
         user2item(tastes, model="als")
 
 

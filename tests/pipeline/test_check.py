@@ -48,9 +48,9 @@ def test_everything_that_a_later_stage_would_refuse_comes_at_once(
     with pytest.raises(InputError) as told:
         check_input(config_of(shop(tmp_path), **flags))
     for part in (
-        "pip install 'qarm[report]'",
-        "pip install 'qarm[als]'",
-        "pip install 'qarm[lora]'",
+        'pip install "qarm[report]"',
+        'pip install "qarm[als]"',
+        'pip install "qarm[lora]"',
         "encoder.text = 'nowhere/no-such-model'",
         "need at least width=4096; lower quantizer.width",
         "need at least k+1=501; lower quantizer.nearest",

@@ -266,3 +266,22 @@ def test_bad_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
         model.codes(Embeddings(ITEMS, zero))
     with pytest.raises(InputError, match="all zero in rows 70"):
         model.codes(Embeddings(ITEMS[100:], zero[100:]))
+
+
+def test_an_array_has_its_row_numbers_as_items() -> None:
+    x = np.random.default_rng(1).normal(size=(15, 4)).astype(np.float32)
+    named = NearestCodes(3).fit(Embeddings([f"{row:02}" for row in range(15)], x))
+    model = NearestCodes(3).fit(x)
+    assert model.pool_items_ == [str(row) for row in range(15)]
+    # its own rows are themselves, which no list names; a row of another content is an unseen item
+    np.testing.assert_array_equal(model.codes(x), named.codes(Embeddings(named.pool_items_, x)))
+    turned = np.roll(x, 1, axis=0)
+    assert model.codes(turned)[:, 0].tolist() == [14, *range(14)]
+    with pytest.raises(InputError, match="without item ids"):
+        model.extend(turned, version=2)  # type: ignore[arg-type]
+    assert (
+        NearestCodes(3, random_state=2, pool=10).fit(x).pool_items_
+        == NearestCodes(3, seed=2, pool=10).fit(x).pool_items_
+    )
+    with pytest.raises(InputError, match="two names of one setting"):
+        NearestCodes(3, seed=1, random_state=2).fit(x)

@@ -144,3 +144,35 @@ def test_wrong_dimension_and_no_fit(make: Make) -> None:
 def test_settings_survive_cloning(make: Make) -> None:
     model = make()
     assert clone(model).get_params() == model.get_params()
+
+
+# ---- scikit-learn's names -----------------------------------------------------------------------
+
+
+@every
+def test_random_state_is_another_name_of_seed(make: Make) -> None:
+    model = make()
+    seed = model.chosen_seed
+    named = clone(model).set_params(seed=None, random_state=seed)
+    np.testing.assert_array_equal(named.fit(X).transform(X), clone(model).fit(X).transform(X))
+    assert clone(model).set_params(seed=3, random_state=3).chosen_seed == 3
+    other = clone(model).set_params(seed=None, random_state=seed + 1)
+    assert other.chosen_seed == seed + 1
+    for wrong in ({"seed": 1, "random_state": 2}, {"seed": None, "random_state": -1}, {"seed": 0.5}):
+        with pytest.raises(InputError, match=r"random_state|seed"):
+            clone(model).set_params(**wrong).fit(X)
+
+
+@every
+def test_columns_have_names_and_tables_come_out_where_they_are_set(make: Make, tmp_path: Path) -> None:
+    model = make().fit(X)
+    names = [f"{type(model).__name__.lower()}{level}" for level in range(len(model.widths_))]
+    assert model.get_feature_names_out().tolist() == names
+    expected = model.transform(X)
+    frame = model.set_output(transform="polars").transform(X)
+    assert frame.columns == names
+    np.testing.assert_array_equal(frame.to_numpy(), expected)
+    codes = model.codes(Embeddings(ITEMS, X))
+    assert isinstance(codes.rq, np.ndarray)
+    model.save_pretrained(tmp_path / "model")
+    np.testing.assert_array_equal(type(model).from_pretrained(tmp_path / "model").transform(X), expected)

@@ -64,7 +64,7 @@ def test_the_token_comes_from_a_file_or_a_variable(tmp_path: Path, monkeypatch: 
 def test_a_missing_extra_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "find_spec", lambda name: None if name == "uvicorn" else find_spec(name))
     with pytest.raises(
-        MissingExtraError, match=r"uvicorn is not installed; run: pip install 'qarm\[serve\]'"
+        MissingExtraError, match=r'uvicorn is not installed; run: pip install "qarm\[serve\]"'
     ):
         server.serve(tmp_path)
 

@@ -20,6 +20,7 @@ from qarm.core.tables.feature_columns import (
     vector_key,
 )
 from qarm.core.tables.text_templates import filled, is_template, text_columns
+from qarm.data.html_tables import ROWS, html_table
 from qarm.data.media_columns import (
     MediaCell,
     check_paths,
@@ -30,13 +31,13 @@ from qarm.data.media_columns import (
 )
 from qarm.errors import InputError, Problems, shown
 
-__all__ = ["MEDIA", "MODALITIES", "Catalog", "as_catalog", "read_catalog"]
+__all__ = ["MEDIA", "MODALITIES", "Catalog", "as_catalog", "read_catalog", "text_catalog"]
 
 MODALITIES = ("text", "image", "audio")
 MEDIA = ("image", "audio")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Catalog:
     """Content of the items, without any interaction.
 
@@ -50,8 +51,23 @@ class Catalog:
     frame: pl.DataFrame
     folder: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", as_path(self.folder))
+
     def __len__(self) -> int:
         return self.frame.height
+
+    def __repr__(self) -> str:
+        names = {"text": "text", "image": "picture", "audio": "sound"}
+        counts = ", ".join(
+            f"{count:,} with {names.get(kind, kind)}" for kind, count in self.counts().items() if count
+        )
+        return f"Catalog({len(self):,} items: {counts})"
+
+    def _repr_html_(self) -> str:
+        from qarm.data.previews import preview_rows
+
+        return html_table(repr(self), ["item_id", "text", "picture", "sound"], preview_rows(self, ROWS))
 
     @property
     def item_ids(self) -> list[str]:
@@ -190,6 +206,22 @@ def read_catalog(
     return as_catalog(
         read, home, id=id, text=names, image=image, audio=audio, vectors=vectors, attributes=kinds
     )
+
+
+def text_catalog(texts: Sequence[str]) -> Catalog:
+    """Catalogue of texts alone; the items are called `0`, `1` and so on.
+
+    Raises:
+        InputError: no texts, one that is empty, or something else than text.
+    """
+    listed = [texts] if isinstance(texts, str) else list(texts)
+    wrong = [row for row, text in enumerate(listed) if not isinstance(text, str) or not text.strip()]
+    if isinstance(texts, str) or wrong or not listed:
+        where = f"empty or no text at {shown(wrong)}" if wrong else f"got {type(texts).__name__}"
+        raise InputError(f'{where}, need a list of texts that are not empty, such as ["red shoe"]')
+    frame = pl.DataFrame({"item_id": [str(row) for row in range(len(listed))], "text": listed})
+    nothing = [pl.lit(None, dtype=pl.String).alias(kind) for kind in MEDIA]
+    return Catalog(frame.with_columns(nothing), Path())
 
 
 def as_catalog(

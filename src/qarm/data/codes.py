@@ -10,11 +10,12 @@ import polars as pl
 from qarm.core.paths import as_path
 from qarm.core.tables.parquet import read_parquet
 from qarm.core.tables.writer import write_table
+from qarm.data.html_tables import ROWS, html_table
 
 __all__ = ["Codes"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Codes:
     """Codes with the ids of their items.
 
@@ -32,6 +33,17 @@ class Codes:
     def __len__(self) -> int:
         return len(self.item_ids)
 
+    def __repr__(self) -> str:
+        arrays = {"rq": self.rq, "vq": self.vq, "suffix": self.suffix}
+        shapes = [f"{name} {list(table.shape)}" for name, table in arrays.items() if table is not None]
+        return f"Codes({len(self):,} items, {', '.join(shapes)}, version {self.version})"
+
+    def _repr_html_(self) -> str:
+        names = [name for name in ("rq", "vq", "suffix") if getattr(self, name) is not None]
+        tables = [getattr(self, name)[:ROWS].tolist() for name in names]
+        rows = list(zip(self.item_ids[:ROWS], *tables, strict=True))
+        return html_table(repr(self), ["item_id", *names], rows)
+
     def frame(self) -> pl.DataFrame:
         """Columns item_id, rq, vq, version and suffix, vq and suffix where there are any."""
         columns: dict[str, object] = {"item_id": self.item_ids, "rq": _fixed(self.rq)}
@@ -43,7 +55,7 @@ class Codes:
 
     def write(self, path: Path | str) -> None:
         """File of the codes: `item_id`, `rq`, `vq`, `suffix`, `version`, in the format of its ending."""
-        write_table(path, self.frame())
+        write_table(as_path(path), self.frame())
 
     @classmethod
     def read(cls, path: Path | str) -> "Codes":

@@ -15,7 +15,7 @@ from qarm.core.tables.writer import write_table
 __all__ = ["Embeddings"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Embeddings:
     """Vectors with the ids of their items.
 
@@ -27,6 +27,9 @@ class Embeddings:
 
     def __len__(self) -> int:
         return len(self.item_ids)
+
+    def __repr__(self) -> str:
+        return f"Embeddings({len(self):,} items, {self.vectors.dtype} {list(self.vectors.shape)})"
 
     def rows(self, item_ids: list[str]) -> npt.NDArray[np.float32]:
         """Vectors of the given items, in the given order, float32 [len(item_ids), d]."""
@@ -41,7 +44,7 @@ class Embeddings:
 
     def write(self, path: Path | str) -> None:
         """File of the vectors: `item_id`, `embedding`, in the format of its ending."""
-        write_table(path, self.frame())
+        write_table(as_path(path), self.frame())
 
     @classmethod
     def read(cls, path: Path | str) -> "Embeddings":

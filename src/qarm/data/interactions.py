@@ -20,7 +20,7 @@ WEIGHT = "weight"  # column of the log, where weights are read
 AUXILIARY = "label_"  # prefix of the column of an auxiliary label
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Log:
     """Events of users on items, with time and labels.
 
@@ -40,6 +40,10 @@ class Log:
 
     def __len__(self) -> int:
         return self.frame.height
+
+    def __repr__(self) -> str:
+        period = "" if self.period is None else f", {' to '.join(self.period)}"
+        return f"Log({len(self):,} events, {len(self.users):,} users, {len(self.items):,} items{period})"
 
     @property
     def items(self) -> list[str]:

@@ -6,9 +6,14 @@ from io import BytesIO
 import soundfile
 from PIL import Image
 
+from qarm.data.catalog import Catalog
+from qarm.data.html_tables import picture_cell
+from qarm.data.media import read_media
+from qarm.data.media_columns import MediaCell
 from qarm.data.media_decoding import load_audio, load_image
+from qarm.errors import InputError
 
-__all__ = ["short_sound", "small_picture", "title_of"]
+__all__ = ["preview_rows", "short_sound", "small_picture", "title_of"]
 
 SIDE, QUALITY = 96, 60
 RATE, SECONDS = 16_000, 2.0
@@ -43,6 +48,24 @@ def short_sound(content: bytes) -> str:
     small = BytesIO()
     soundfile.write(small, samples, RATE, format="MP3", subtype="MPEG_LAYER_III")
     return _uri("audio/mpeg", small)
+
+
+def preview_rows(catalog: Catalog, count: int) -> list[tuple[str, str | None, str | None, str | None]]:
+    """Id, title, first picture and whether there is a sound, of the first items; or why it is unreadable."""
+    rows = []
+    for item, text, image, audio in (
+        catalog.frame.select("item_id", "text", "image", "audio").head(count).iter_rows()
+    ):
+        picture = None if image is None else _picture_or_reason(catalog, image)
+        rows.append((item, title_of(text), picture, None if audio is None else "yes"))
+    return rows
+
+
+def _picture_or_reason(catalog: Catalog, cell: MediaCell) -> str:
+    try:
+        return picture_cell(small_picture(read_media(catalog, cell)))
+    except InputError as error:
+        return str(error)
 
 
 def _length(content: bytes) -> float:

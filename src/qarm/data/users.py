@@ -13,7 +13,7 @@ __all__ = ["Users", "read_users"]
 ID = "user_id"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Users:
     """frame: user_id str, distinct, and a str column for each feature, null where it is unknown."""
 
@@ -21,6 +21,9 @@ class Users:
 
     def __len__(self) -> int:
         return self.frame.height
+
+    def __repr__(self) -> str:
+        return f"Users({len(self):,} users, {', '.join(self.features)})"
 
     @property
     def features(self) -> list[str]:

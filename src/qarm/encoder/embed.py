@@ -2,7 +2,7 @@
 
 import atexit
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,9 +15,10 @@ import torch
 from qarm.core.parallel.engine import EngineName
 from qarm.core.parallel.engine import engine as engine_of
 from qarm.core.parallel.torchrun import processes
+from qarm.core.paths import as_path
 from qarm.core.scratch import Scratch
 from qarm.core.training_state import fingerprint
-from qarm.data.catalog import Catalog
+from qarm.data.catalog import Catalog, text_catalog
 from qarm.data.embeddings import Embeddings
 from qarm.encoder.encoder import Encoder
 
@@ -29,9 +30,9 @@ Version = Literal["aligned", "raw"]
 
 def embed(
     encoder: Encoder,
-    catalog: Catalog,
+    catalog: Catalog | Sequence[str],
     *,
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     engine: EngineName = "local",
     version: Version = "aligned",
 ) -> Embeddings:
@@ -43,7 +44,7 @@ def embed(
 
     Args:
         encoder: from `align` or `Encoder.from_pretrained`.
-        catalog: items, those of the training or new ones.
+        catalog: items, those of the training or new ones; or texts, as in `Encoder.embed`.
         cache: folder of tower features, shared with `align`; a call that was cut short resumes there.
         engine: `ray` sends pieces of the catalogue to the actors of a cluster; media files must lie where
             they can read them, and `cache`, too, where it is given.
@@ -53,6 +54,8 @@ def embed(
         InputError: items without any of the encoder's modalities, unreadable pictures or sounds.
         MissingExtraError: ray is not installed.
     """
+    catalog = catalog if isinstance(catalog, Catalog) else text_catalog(catalog)
+    cache = None if cache is None else as_path(cache)
     if engine == "ray":
         return _on_ray(encoder, catalog, cache, version)
     here = processes()

@@ -1,7 +1,7 @@
 """Item encoder: towers, trained heads over them, and the folder that holds both."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from qarm.core.atomic_io import atomic, make_folder, read_json, sha256_file, wri
 from qarm.core.paths import as_path
 from qarm.core.run_folder import verify
 from qarm.core.scratch import remove
-from qarm.data.catalog import Catalog
+from qarm.data.catalog import Catalog, text_catalog
 from qarm.data.embeddings import Embeddings
 from qarm.encoder.feature_cache import FeatureCache, feature_shards, open_feature_caches
 from qarm.encoder.heads import Batch, Heads, as_batch
@@ -66,11 +66,16 @@ class Encoder:
         """Length of the aligned vectors."""
         return self.heads.length
 
-    def embed(self, catalog: Catalog, *, cache: Path | None = None) -> Embeddings:
+    def __repr__(self) -> str:
+        towers = ", ".join(f"{name} {tower.name}" for name, tower in self.towers.items())
+        return f"Encoder({towers} -> {self.dim})"
+
+    def embed(self, catalog: Catalog | Sequence[str], *, cache: Path | str | None = None) -> Embeddings:
         """Aligned vectors of all items, float32 [n, dim], of unit length.
 
         Args:
-            catalog: items with at least one of the encoder's modalities each.
+            catalog: items with at least one of the encoder's modalities each; or texts, whose vectors are
+                called `0`, `1` and so on.
             cache: folder of tower features to use and to fill; an interrupted call resumes from it.
 
         Raises:
@@ -78,7 +83,7 @@ class Encoder:
         """
         return self._vectors(catalog, self._exact.forward, self.towers, cache=cache)
 
-    def raw(self, catalog: Catalog, *, cache: Path | None = None) -> Embeddings:
+    def raw(self, catalog: Catalog | Sequence[str], *, cache: Path | str | None = None) -> Embeddings:
         """Vectors before alignment, float32 [n, d], of unit length.
 
         The features of the towers as they were before tuning, standardised over the items of the training,
@@ -89,12 +94,14 @@ class Encoder:
 
     def _vectors(
         self,
-        catalog: Catalog,
+        items: Catalog | Sequence[str],
         function: Callable[[Batch], torch.Tensor],
         towers: Mapping[str, Tower],
         *,
-        cache: Path | None,
+        cache: Path | str | None,
     ) -> Embeddings:
+        catalog = items if isinstance(items, Catalog) else text_catalog(items)
+        cache = None if cache is None else as_path(cache)
         self._check_modalities(catalog)
         own = self._shelves if cache is None and towers == self.towers else None
         caches = own if own is not None else open_feature_caches(towers, cache)

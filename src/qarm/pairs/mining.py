@@ -7,6 +7,7 @@ import polars as pl
 from qarm.config import PairsConfig
 from qarm.config.sources import settings_with
 from qarm.core.parallel.engine import EngineName
+from qarm.core.paths import as_path
 from qarm.core.tables.parquet import write_parquet
 from qarm.data.interactions import Log
 from qarm.errors import InputError, Problems
@@ -99,7 +100,7 @@ def mine_pairs(
         raise InputError(_no_pair(log))
     marked = select(candidates, _users(log), selection)
     if rejected is not None:
-        write_parquet(Path(rejected), marked.drop_nulls("reason").select(*COLUMNS, "reason"))
+        write_parquet(as_path(rejected), marked.drop_nulls("reason").select(*COLUMNS, "reason"))
     pairs = marked.filter(pl.col("reason").is_null()).select(COLUMNS)
     if not pairs.height:
         raise InputError(

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from qarm.config import QuantizerConfig
 from qarm.data.codes import Codes
@@ -14,12 +14,44 @@ from qarm.data.embeddings import Embeddings
 from qarm.errors import InputError
 from qarm.quantizer.vectors import Vectors, VectorsError, checked_item_ids
 
-__all__ = ["ITERATIONS", "Quantizer", "check_enough_rows", "checked_codes"]
+__all__ = ["ITERATIONS", "Quantizer", "Seeded", "check_enough_rows", "checked_codes", "wrong_seed"]
 
 ITERATIONS: int = QuantizerConfig().iterations  # of Lloyd's algorithm on each level, at most
 
 
-class Quantizer(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
+class Seeded(BaseEstimator):  # type: ignore[misc]
+    """Estimator whose draws follow `seed`, or scikit-learn's name for it, `random_state`; by default 0."""
+
+    seed: int | None
+    random_state: int | None
+
+    @property
+    def chosen_seed(self) -> int:
+        """Seed that was given under either name.
+
+        Raises:
+            InputError: it is no whole number of 0 or more, or both names have different ones.
+        """
+        given = [value for value in (self.seed, self.random_state) if value is not None]
+        wrong = [value for value in given if not isinstance(value, int | np.integer) or value < 0]
+        if wrong or len({int(value) for value in given}) > 1:
+            raise InputError(
+                f"got seed={self.seed!r} and random_state={self.random_state!r}, need one whole number of 0 "
+                "or more; they are two names of one setting"
+            )
+        return int(given[0]) if given else 0
+
+
+def wrong_seed(estimator: Seeded) -> list[str]:
+    """Problems of an estimator's seed, for a message with all that is wrong."""
+    try:
+        estimator.chosen_seed  # noqa: B018
+    except InputError as error:
+        return error.problems
+    return []
+
+
+class Quantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Seeded, ABC):  # type: ignore[misc]
     """Vectors [n, d] to codes int32 [n, levels] and back.
 
     Learned by all: `widths_`, codes per level; `n_features_in_`, d.
@@ -51,7 +83,18 @@ class Quantizer(TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def codes(self, embeddings: Embeddings | Path | str) -> Codes:
         """Codes with the ids of their items, of embeddings or an embeddings Parquet."""
-        return Codes(checked_item_ids(embeddings), self.transform(embeddings))
+        return Codes(checked_item_ids(embeddings), np.asarray(self.transform(embeddings)))
+
+    @property
+    def _n_features_out(self) -> int:
+        """Number of columns that `get_feature_names_out` names: a code for each level."""
+        return len(self.widths_)
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:  # noqa: N803 - scikit-learn's own argument
+        settings: str = super().__repr__(N_CHAR_MAX)
+        if not hasattr(self, "widths_"):
+            return settings
+        return f"{settings} fitted: [n, {self.n_features_in_}] -> codes of widths {self.widths_}"
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -40,7 +40,7 @@ class ResidualKMeansFSQ(Quantizer):
         digits: coordinates that are rounded, at most d.
         values: of each digit, 2 or more.
         iterations: Lloyd iterations per k-means level, at most.
-        seed: of the starting centroids and of the 65,536 rows that the directions come from.
+        seed, random_state: of the starting centroids and of the 65,536 rows that the directions come from.
 
     Learned: `codebooks_`, as in `ResidualKMeans`; `weights_`, W, float32 [d, digits]; `directions_`, its
     columns at length 1; `decoded_`, float32 [digits, values]; `widths_`, of which the last is
@@ -60,7 +60,8 @@ class ResidualKMeansFSQ(Quantizer):
         digits: int = 13,
         values: int = 3,
         iterations: int = ITERATIONS,
-        seed: int = 0,
+        seed: int | None = None,
+        random_state: int | None = None,
     ) -> None:
         self.levels = levels
         self.width = width
@@ -68,6 +69,7 @@ class ResidualKMeansFSQ(Quantizer):
         self.values = values
         self.iterations = iterations
         self.seed = seed
+        self.random_state = random_state
 
     def fit(self, x: Vectors, y: object = None) -> "ResidualKMeansFSQ":
         """Learn codebooks, directions and decoded values from vectors [n, d].
@@ -80,7 +82,7 @@ class ResidualKMeansFSQ(Quantizer):
             got = f"digits={self.digits} and values={self.values}"
             raise InputError(f"got {got}, need 1 or more, 2 or more, and values ** digits below 2 ** 31")
         vectors = checked_rows(self, x, reset=True)
-        books = ResidualKMeans(self.levels, self.width, iterations=self.iterations, seed=self.seed)
+        books = ResidualKMeans(self.levels, self.width, iterations=self.iterations, seed=self.chosen_seed)
         codes = books.fit(vectors).transform(vectors)
         rows = ResidualRows(vectors, tuple(books.codebooks_), codes)
         self.codebooks_ = books.codebooks_
@@ -128,7 +130,8 @@ class ResidualKMeansFSQ(Quantizer):
         """Write `config.json` and `model.safetensors`: `level_0`, ..., `weights`, `directions`, `decoded`."""
         check_is_fitted(self)
         config = {"width": self.widths_[:-1], "dim": self.n_features_in_, "kept": self.weights_.shape[1]}
-        config |= {name: int(getattr(self, name)) for name in ("digits", "values", "iterations", "seed")}
+        config |= {name: int(getattr(self, name)) for name in ("digits", "values", "iterations")}
+        config["seed"] = self.chosen_seed
         tensors = numbered("level", self.codebooks_)
         tensors |= {"weights": self.weights_, "directions": self.directions_, "decoded": self.decoded_}
         write_model(as_path(folder), config, tensors, kind=type(self).__name__)
@@ -157,7 +160,7 @@ class ResidualKMeansFSQ(Quantizer):
 
     def _principal(self, rows: ResidualRows) -> tuple[FloatRows, npt.NDArray[np.float64]]:
         """Principal directions [d, digits] of the residual, and its spread along them [digits]."""
-        rng = np.random.default_rng(int(self.seed))
+        rng = np.random.default_rng(self.chosen_seed)
         picked = np.arange(len(rows))
         if len(rows) > _PCA_ROWS:
             picked = np.sort(rng.choice(len(rows), _PCA_ROWS, replace=False, shuffle=False))

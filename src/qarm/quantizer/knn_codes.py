@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from qarm.config import QuantizerConfig
@@ -16,9 +15,10 @@ from qarm.core.paths import as_path
 from qarm.core.tables.parquet import read_parquet, write_parquet
 from qarm.data.embeddings import Embeddings
 from qarm.errors import ArtifactError, InputError, shown
+from qarm.quantizer.base import Seeded, wrong_seed
 from qarm.quantizer.exact_knn import Inverted, exact_nearest, inverted, unit_rows
 from qarm.quantizer.model_io import read_model, tensor, write_model
-from qarm.quantizer.vectors import VectorsError, checked_item_ids, checked_rows
+from qarm.quantizer.vectors import Vectors, VectorsError, checked_item_ids, checked_rows, has_item_ids
 
 __all__ = ["EXACT_UP_TO", "NearestCodes"]
 
@@ -32,7 +32,7 @@ _SETTINGS = ("k", "metric", "pool", "index", "seed")
 FloatRows = npt.NDArray[np.float32]
 
 
-class NearestCodes(BaseEstimator):  # type: ignore[misc]
+class NearestCodes(Seeded):
     """The k nearest pool items of each item (QARM, arXiv 2411.11739: VQ code, K = 25).
 
     A pool id is given once, for ever: first to the items given to `fit`, in the order of their ids, then to
@@ -46,7 +46,7 @@ class NearestCodes(BaseEstimator):  # type: ignore[misc]
         pool: the most items that may be in the pool, of which a seeded sample is taken; None: no limit.
         index: "exact"; "ivf", an inverted file that finds at least 99 % of the exact entries; "auto": exact
             up to 100,000 items in the pool, ivf beyond.
-        seed: of samples.
+        seed, random_state: of samples.
 
     Learned: `pool_items_`, list of str, the item of each pool id; `pool_ids_`, dict from item id to pool id,
     without deleted items; `deleted_`, bool [pool]; `pool_versions_`, int32 [pool], which version added each;
@@ -69,24 +69,30 @@ class NearestCodes(BaseEstimator):  # type: ignore[misc]
         pool: int | None = None,
         metric: str = "cosine",
         index: str = INDEX,
-        seed: int = 0,
+        seed: int | None = None,
+        random_state: int | None = None,
     ) -> None:
         self.k = k
         self.pool = pool
         self.metric = metric
         self.index = index
         self.seed = seed
+        self.random_state = random_state
 
-    def fit(self, embeddings: Embeddings | Path | str, y: object = None) -> "NearestCodes":
-        """Build the pool from n items: embeddings, or the path of an embeddings Parquet.
+    def fit(self, embeddings: Vectors, y: object = None) -> "NearestCodes":
+        """Build the pool from n items: embeddings, the path of an embeddings Parquet, or an array [n, d].
+
+        The items of an array are called `0`, `1` and so on, and so are their pool ids.
 
         Raises:
             InputError: a setting is out of range, the vectors are not usable (rows are named), or the pool
                 would have fewer than k + 1 items.
         """
         self._checked_settings()
-        ids, unit = checked_item_ids(embeddings), unit_rows(checked_rows(self, embeddings, reset=True))
-        order = self._sample(sorted(range(len(ids)), key=ids.__getitem__), self.pool)
+        unit = unit_rows(checked_rows(self, embeddings, reset=True))
+        rows, named = list(range(len(unit))), has_item_ids(embeddings)
+        ids = checked_item_ids(embeddings) if named else [str(row) for row in rows]
+        order = self._sample(sorted(rows, key=ids.__getitem__) if named else rows, self.pool)
         items = [ids[row] for row in order]
         none = np.zeros(len(items), dtype=np.bool_)
         self._set_pool(items, unit[order], none, np.ones(len(items), dtype=np.int32))
@@ -135,14 +141,18 @@ class NearestCodes(BaseEstimator):  # type: ignore[misc]
         self._set_pool(self.pool_items_, vectors, deleted, self.pool_versions_)
         return self
 
-    def codes(self, embeddings: Embeddings | Path | str) -> npt.NDArray[np.int32]:
+    def codes(self, embeddings: Vectors) -> npt.NDArray[np.int32]:
         """Pool ids int32 [n, k] of each item's nearest pool items, most similar first.
+
+        A row of an array is the pool's item with the row's number where it has its vector, else an item that
+        nobody has seen.
 
         Raises:
             InputError: the vectors are of another dimension or not usable (rows are named).
         """
         check_is_fitted(self)
-        ids, rows = checked_item_ids(embeddings), checked_rows(self, embeddings, reset=False)
+        rows = checked_rows(self, embeddings, reset=False)
+        ids = checked_item_ids(embeddings) if has_item_ids(embeddings) else self._known_rows(rows)
         place = np.cumsum(~self.deleted_) - 1  # row of a pool id among those that are searched
         own = np.fromiter(
             (place[self.pool_ids_[i]] if i in self.pool_ids_ else -1 for i in ids), np.int64, len(ids)
@@ -150,6 +160,13 @@ class NearestCodes(BaseEstimator):  # type: ignore[misc]
         search = exact_nearest if self._inverted is None else self._inverted.nearest
         found = search(rows, own, self._searched, self.k)
         return np.flatnonzero(~self.deleted_).astype(np.int32)[found]
+
+    def _known_rows(self, rows: npt.NDArray[Any]) -> list[str]:
+        """Item of each row of an array; empty where the pool's item of that number has another vector."""
+        unit = unit_rows(rows)
+        places = np.array([self.pool_ids_.get(str(row), -1) for row in range(len(unit))], dtype=np.int64)
+        same = (places >= 0) & (unit == self.pool_vectors_[places]).all(axis=1)
+        return [str(row) if known else "" for row, known in enumerate(same)]
 
     def pool_frame(self, *, history: bool = False) -> pl.DataFrame:
         """Columns pool_id i32 and item_id str, as in `codes/pool.parquet`; a deleted item keeps its row.
@@ -166,12 +183,18 @@ class NearestCodes(BaseEstimator):  # type: ignore[misc]
             version=pl.Series(self.pool_versions_, dtype=pl.Int32), deleted=pl.Series(self.deleted_)
         )
 
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:  # noqa: N803 - scikit-learn's own argument
+        settings: str = super().__repr__(N_CHAR_MAX)
+        if not hasattr(self, "pool_items_"):
+            return settings
+        return f"{settings} fitted: pool [{len(self.pool_items_)}, {self.n_features_in_}]"
+
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `config.json`, `model.safetensors` (`pool`, and `centres` of an ivf) and `pool.parquet`."""
         check_is_fitted(self)
         folder = as_path(folder)
         config: dict[str, Any] = {name: getattr(self, name) for name in _SETTINGS}
-        config |= {"k": int(self.k), "seed": int(self.seed), "dim": self.n_features_in_}
+        config |= {"k": int(self.k), "seed": self.chosen_seed, "dim": self.n_features_in_}
         config |= {"pool_size": len(self.pool_items_), "recall": self.recall_, "lists": 0, "probes": 0}
         tensors = {"pool": self.pool_vectors_}
         if self._inverted is not None:
@@ -236,7 +259,7 @@ class NearestCodes(BaseEstimator):  # type: ignore[misc]
         if self.index == "ivf" or (self.index == "auto" and left > EXACT_UP_TO):
             measured = known if centres is not None else None
             self._inverted = inverted(
-                self._searched, self.k, seed=int(self.seed), centres=centres, measured=measured
+                self._searched, self.k, seed=self.chosen_seed, centres=centres, measured=measured
             )
             self.recall_ = self._inverted.recall
 
@@ -244,11 +267,11 @@ class NearestCodes(BaseEstimator):  # type: ignore[misc]
         order = np.array(rows, dtype=np.int64)
         if most is None or most >= len(order):
             return order
-        rng = np.random.default_rng(int(self.seed))
+        rng = np.random.default_rng(self.chosen_seed)
         return order[np.sort(rng.choice(len(order), most, replace=False, shuffle=False))]
 
     def _checked_settings(self) -> None:
-        problems = []
+        problems = wrong_seed(self)
         if self.k < 1:
             problems.append(f"got k={self.k}, need 1 or more; raise quantizer.nearest")
         if self.pool is not None and self.pool < 1:

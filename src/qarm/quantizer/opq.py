@@ -46,7 +46,8 @@ class ResidualKMeansOPQ(Quantizer):
         values: centroids of each piece, 2 or more.
         rotations: how often rotation and centroids alternate.
         iterations: Lloyd iterations per k-means level and piece, at most.
-        seed: of starting centroids and of the rows that rotation (65,536) and pieces (256 per value and
+        seed, random_state: of starting centroids and of the rows that rotation (65,536) and pieces (256 per
+            value and
             262,144 at least) are learned from, where there are more.
 
     Learned: `codebooks_`, as in `ResidualKMeans`; `rotation_`, float32 [d, d], whose rows make up the pieces;
@@ -67,7 +68,8 @@ class ResidualKMeansOPQ(Quantizer):
         values: int = 16,
         rotations: int = 8,
         iterations: int = ITERATIONS,
-        seed: int = 0,
+        seed: int | None = None,
+        random_state: int | None = None,
     ) -> None:
         self.levels = levels
         self.width = width
@@ -76,6 +78,7 @@ class ResidualKMeansOPQ(Quantizer):
         self.rotations = rotations
         self.iterations = iterations
         self.seed = seed
+        self.random_state = random_state
 
     def fit(self, x: Vectors, y: object = None) -> "ResidualKMeansOPQ":
         """Learn codebooks, rotation and pieces from vectors [n, d].
@@ -89,7 +92,7 @@ class ResidualKMeansOPQ(Quantizer):
             raise InputError(f"got {got}; need 1, 2 and 0 or more, and values ** parts below 2 ** 31")
         vectors = checked_rows(self, x, reset=True)
         check_enough_rows(len(vectors), setting="values", value=self.values, lower="values")
-        books = ResidualKMeans(self.levels, self.width, iterations=self.iterations, seed=self.seed)
+        books = ResidualKMeans(self.levels, self.width, iterations=self.iterations, seed=self.chosen_seed)
         codes = books.fit(vectors).transform(vectors)
         rows = ResidualRows(vectors, tuple(books.codebooks_), codes)
         self.codebooks_ = books.codebooks_
@@ -152,12 +155,11 @@ class ResidualKMeansOPQ(Quantizer):
         check_is_fitted(self)
         config = {"width": self.widths_[:-1], "dim": self.n_features_in_}
         config |= {"sizes": [piece.shape[1] for piece in self.pieces_]}
-        config |= {name: int(getattr(self, name)) for name in _SETTINGS}
+        config |= {name: int(getattr(self, name)) for name in _SETTINGS[:-1]} | {"seed": self.chosen_seed}
         tensors = numbered("level", self.codebooks_)
         tensors |= numbered("piece", self.pieces_)
-        write_model(
-            as_path(folder), config, {**tensors, "rotation": self.rotation_}, kind=type(self).__name__
-        )
+        tensors["rotation"] = self.rotation_
+        write_model(as_path(folder), config, tensors, kind=type(self).__name__)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "ResidualKMeansOPQ":
@@ -187,7 +189,7 @@ class ResidualKMeansOPQ(Quantizer):
     def _sample(self, rows: ResidualRows, most: int) -> FloatRows:
         if len(rows) <= most:
             return rows.take(slice(0, len(rows)))
-        rng = np.random.default_rng(int(self.seed))
+        rng = np.random.default_rng(self.chosen_seed)
         return rows.take(np.sort(rng.choice(len(rows), most, replace=False, shuffle=False)))
 
     def _rotations(
@@ -211,7 +213,7 @@ class ResidualKMeansOPQ(Quantizer):
     def _pieces(self, sample: FloatRows, rotation: FloatRows, cuts: npt.NDArray[np.int64]) -> "_Pieces":
         found = []
         for place, part in enumerate(_split(_rotated(sample, rotation), cuts)):
-            rng = np.random.default_rng([int(self.seed), place])
+            rng = np.random.default_rng([self.chosen_seed, place])
             start = starting_centroids(ResidualRows(part), self.values, rng=rng)
             found.append(lloyd(ResidualRows(part), start, iterations=self.iterations))
         energy = sum(clustering.energy for clustering in found)

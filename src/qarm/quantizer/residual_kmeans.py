@@ -14,7 +14,7 @@ from qarm.core.parallel.torchrun import sharded
 from qarm.core.paths import as_path
 from qarm.core.training_state import fingerprint
 from qarm.errors import InputError, shown
-from qarm.quantizer.base import ITERATIONS, Quantizer, check_enough_rows, checked_codes
+from qarm.quantizer.base import ITERATIONS, Quantizer, check_enough_rows, checked_codes, wrong_seed
 from qarm.quantizer.kmeans.assignment import prepared, tile_codes
 from qarm.quantizer.kmeans.balanced import balanced, nearly_balanced
 from qarm.quantizer.kmeans.gpu import chosen_device, code_on_gpu
@@ -49,7 +49,7 @@ class ResidualKMeans(Quantizer):
         levels: number of codebooks.
         width: codes per level; one number, or one per level.
         iterations: Lloyd iterations per level, at most; fewer when no row moves any more.
-        seed: of the starting centroids.
+        seed, random_state: of the starting centroids.
         init: "k-means++" (pulled toward the mean where that helps, see `kmeans_plusplus`), or starting
             centroids, [width, d] for each level.
         balance: None (or "none"): codes are the nearest centroids. "last" or "all": on the last level, or on
@@ -77,7 +77,8 @@ class ResidualKMeans(Quantizer):
         width: int | Sequence[int] = 256,
         *,
         iterations: int = ITERATIONS,
-        seed: int = 0,
+        seed: int | None = None,
+        random_state: int | None = None,
         init: str | Centroids = "k-means++",
         balance: str | None = None,
         device: str | None = None,
@@ -86,6 +87,7 @@ class ResidualKMeans(Quantizer):
         self.width = width
         self.iterations = iterations
         self.seed = seed
+        self.random_state = random_state
         self.init = init
         self.balance = balance
         self.device = device
@@ -149,7 +151,7 @@ class ResidualKMeans(Quantizer):
             "width": self.widths_,
             "dim": self.n_features_in_,
             "iterations": int(self.iterations),
-            "seed": int(self.seed),
+            "seed": self.chosen_seed,
             "balance": self.balance,
             "energies": self.energies_,
             "n_iter": self.n_iter_,
@@ -245,14 +247,14 @@ class ResidualKMeans(Quantizer):
         ]
 
     def _rng(self, level: int) -> np.random.Generator:
-        return np.random.default_rng([int(self.seed), level])
+        return np.random.default_rng([self.chosen_seed, level])
 
     def _checked_settings(self) -> list[int]:
         """The width of each level; every wrong setting is named at once."""
-        problems = []
-        if self.levels < 1 or self.iterations < 1 or self.seed < 0:
-            got = f"levels={self.levels}, iterations={self.iterations}, seed={self.seed}"
-            problems.append(f"got {got}; need levels and iterations of 1 or more and a seed of 0 or more")
+        problems = wrong_seed(self)
+        if self.levels < 1 or self.iterations < 1:
+            got = f"levels={self.levels}, iterations={self.iterations}"
+            problems.append(f"got {got}; need levels and iterations of 1 or more")
         single = isinstance(self.width, int | np.integer)
         widths = [int(self.width)] * self.levels if single else [int(w) for w in self.width]  # type: ignore[union-attr, arg-type]
         if len(widths) != self.levels:

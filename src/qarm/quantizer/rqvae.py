@@ -12,7 +12,7 @@ from torch.nn import functional
 from qarm.core.parallel.progress import Progress
 from qarm.core.paths import as_path
 from qarm.errors import InputError
-from qarm.quantizer.base import Quantizer, check_enough_rows, checked_codes
+from qarm.quantizer.base import Quantizer, check_enough_rows, checked_codes, wrong_seed
 from qarm.quantizer.kmeans.assignment import nearest_centroids, prepared
 from qarm.quantizer.model_io import complete, numbered, numbered_tensors, read_model, tensor, write_model
 from qarm.quantizer.residual_kmeans import ResidualKMeans
@@ -44,7 +44,7 @@ class RQVAE(Quantizer):
         batch: rows per step.
         lr: learning rate of Adam, falling to zero along a cosine.
         commitment: weight of the loss that keeps the encoder near its codes.
-        seed: of weights, batches and replaced codes.
+        seed, random_state: of weights, batches and replaced codes.
 
     Learned: `codebooks_`, list of float32 [width, latent]; `widths_`; `weights_`, dict of the layers' float32
     arrays, with the `mean` [d] and `scale` [1] of the vectors; `n_features_in_`, d.
@@ -64,7 +64,8 @@ class RQVAE(Quantizer):
         batch: int = 1024,
         lr: float = 1e-3,
         commitment: float = 0.25,
-        seed: int = 0,
+        seed: int | None = None,
+        random_state: int | None = None,
     ) -> None:
         self.levels = levels
         self.width = width
@@ -75,6 +76,7 @@ class RQVAE(Quantizer):
         self.lr = lr
         self.commitment = commitment
         self.seed = seed
+        self.random_state = random_state
 
     def fit(self, x: Vectors, y: object = None) -> "RQVAE":
         """Train on vectors [n, d], which are held in memory.
@@ -83,7 +85,7 @@ class RQVAE(Quantizer):
             InputError: a setting is out of range, the vectors are not usable (rows are named), or there
                 are fewer rows than codes.
         """
-        wrong = [name for name in _SETTINGS if getattr(self, name) < (name != "seed")]
+        wrong = wrong_seed(self) + [name for name in _SETTINGS[:-1] if getattr(self, name) < 1]
         if wrong or not self.lr > 0.0 or self.commitment < 0.0:
             got = ", ".join(f"{name}={value}" for name, value in self.get_params().items())
             raise InputError(f"got {got}; need counts of 1 or more, lr above 0, others of 0 or more")
@@ -93,7 +95,7 @@ class RQVAE(Quantizer):
         mean = vectors.mean(0)
         scale = (vectors - mean).square().mean().sqrt().clamp(min=1e-12)[None]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(self.seed))
+            torch.manual_seed(self.chosen_seed)
             encoder, decoder = _layers(len(mean), self.hidden, self.latent)
             books = self._train((vectors - mean) / scale, encoder, decoder)
         layers = {**_named("encoder", encoder), **_named("decoder", decoder)}
@@ -140,7 +142,8 @@ class RQVAE(Quantizer):
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `config.json` and `model.safetensors`: `level_0`, ..., and the layers by name."""
         check_is_fitted(self)
-        config: dict[str, int | float] = {name: int(getattr(self, name)) for name in _SETTINGS}
+        config: dict[str, int | float] = {name: int(getattr(self, name)) for name in _SETTINGS[:-1]}
+        config["seed"] = self.chosen_seed
         config |= {"lr": float(self.lr), "commitment": float(self.commitment), "dim": self.n_features_in_}
         tensors = numbered("level", self.codebooks_)
         write_model(as_path(folder), config, {**tensors, **self.weights_}, kind=type(self).__name__)
@@ -179,7 +182,7 @@ class RQVAE(Quantizer):
         with torch.no_grad():
             picked = torch.randperm(len(vectors))[: max(_KMEANS_ROWS, self.width)].sort().values
             latents = encoder(vectors[picked]).numpy()
-        start = ResidualKMeans(self.levels, self.width, iterations=_KMEANS_ITERATIONS, seed=self.seed)
+        start = ResidualKMeans(self.levels, self.width, iterations=_KMEANS_ITERATIONS, seed=self.chosen_seed)
         books = [nn.Parameter(torch.from_numpy(book)) for book in start.fit(latents).codebooks_]
         optimizer = torch.optim.Adam([*layers, *books], lr=self.lr)
         self._epochs(vectors, encoder, decoder, books, optimizer, self.epochs - warm, progress)

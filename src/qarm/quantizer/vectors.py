@@ -13,6 +13,7 @@ from sklearn.utils.validation import validate_data
 
 from qarm.core.parallel.numba_jit import compiled
 from qarm.core.parallel.torchrun import current
+from qarm.core.paths import as_path
 from qarm.core.tables import as_ids
 from qarm.core.tables.parquet import parquet_schema, scan_parquet
 from qarm.data.embeddings import Embeddings
@@ -28,6 +29,7 @@ __all__ = [
     "checked_ids",
     "checked_item_ids",
     "checked_rows",
+    "has_item_ids",
     "parquet_ids",
     "parquet_rows",
     "subtract_centroids",
@@ -61,7 +63,7 @@ def checked_rows(estimator: Any, values: Vectors, *, reset: bool) -> npt.NDArray
         checked_ids(values)
         values = values.vectors
     elif isinstance(values, Path | str):
-        values = _mapped(Path(values))
+        values = _mapped(as_path(values))
     kinds = [np.float64, np.float32, np.float16]
     try:
         rows = validate_data(estimator, values, reset=reset, dtype=kinds, ensure_all_finite=False)
@@ -69,6 +71,12 @@ def checked_rows(estimator: Any, values: Vectors, *, reset: bool) -> npt.NDArray
         raise VectorsError(str(error)) from error
     _check_values(rows)
     return np.asarray(rows)
+
+
+def has_item_ids(values: Vectors) -> bool:
+    """Whether vectors come with item ids: embeddings, or the path of an embeddings Parquet."""
+    named = isinstance(values, Path | str) and as_path(values).suffix.lower() == _PARQUET
+    return named or isinstance(values, Embeddings)
 
 
 def checked_item_ids(values: Vectors) -> list[str]:
@@ -79,9 +87,9 @@ def checked_item_ids(values: Vectors) -> list[str]:
     """
     if isinstance(values, Embeddings):
         return list(values.item_ids)
-    if isinstance(values, Path | str) and Path(values).suffix.lower() == _PARQUET:
+    if isinstance(values, Path | str) and has_item_ids(values):
         try:
-            return parquet_ids(Path(values))
+            return parquet_ids(as_path(values))
         except InputError as error:
             raise VectorsError(error.problems) from error
     raise VectorsError("vectors come without item ids; give embeddings or an embeddings Parquet")

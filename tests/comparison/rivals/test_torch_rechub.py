@@ -157,6 +157,6 @@ def test_it_joins_a_finished_comparison_and_leaves_it(tmp_path: Path) -> None:
 def test_without_the_extra_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(rechub, "find_spec", lambda name: None if name == "torch_rechub" else found(name))
-    with pytest.raises(MissingExtraError, match=r"pip install 'qarm\[peers\]'"):
+    with pytest.raises(MissingExtraError, match=r'pip install "qarm\[peers\]"'):
         compare_variants(config_of(tmp_path, peer=True), tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -81,5 +81,5 @@ def test_no_other_engine() -> None:
 def test_a_missing_ray_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, scaled: Any) -> None:
     monkeypatch.setattr("qarm.core.parallel.ray.find_spec", lambda name: None)
     call: Callable[..., Any] = engine("ray")
-    with pytest.raises(MissingExtraError, match=r"ray is not installed; run: pip install 'qarm\[ray\]'"):
+    with pytest.raises(MissingExtraError, match=r'ray is not installed; run: pip install "qarm\[ray\]"'):
         list(call(scaled, [1], shared=np.arange(2), workers=1))

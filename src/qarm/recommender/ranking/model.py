@@ -254,6 +254,13 @@ class Ranker(nn.Module):
         logits = score_examples(self, examples, label=label)
         return np.split(logits, np.cumsum([len(items) for items in item_ids])[:-1])
 
+    def __repr__(self) -> str:
+        shape = self.shape
+        numbers = sum(weights.numel() for weights in self.parameters())
+        given = {"ids": shape.ids, "rq": shape.widths, "vq": shape.nearest, "vector": shape.vector}
+        reads = ", ".join(name for name, there in {**given, "cross": shape.cross}.items() if there)
+        return f"Ranker({shape.items:,} items by {reads}; {numbers:,} parameters)"
+
     def save_pretrained(self, folder: Path | str) -> None:
         """Write `config.json`, `items.parquet`, `model.safetensors`, and values of user features if any."""
         folder = as_path(folder)

@@ -13,6 +13,7 @@ from qarm.core.item_index import ItemIndex
 from qarm.core.paths import as_path
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
+from qarm.data.html_tables import html_table
 from qarm.errors import InputError
 from qarm.quantizer.versions.archive import appended
 from qarm.recommender.retrieval.blend import Blend, DenseRetriever
@@ -50,7 +51,7 @@ class Recommendation:
     because: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recommendations:
     """List of items for one user; user_id: None for a history; unknown: events on items that are unknown.
 
@@ -68,6 +69,16 @@ class Recommendations:
         unknown = "no known item in the history" if self.user_id is None else "unknown user"
         notes = [f"{unknown}: popular items of late"] if self.popular else []
         return notes + ([f"{self.unknown} unknown items of the history left out"] if self.unknown else [])
+
+    def __repr__(self) -> str:
+        whom = "a history" if self.user_id is None else f"user {self.user_id!r}"
+        named = ", ".join(item.item_id for item in self.items[:3])
+        more = ", ..." if len(self.items) > 3 else ""
+        return f"Recommendations({len(self.items):,} items for {whom}: {named}{more})"
+
+    def _repr_html_(self) -> str:
+        rows = [(item.rank, item.item_id, f"{item.score:.3f}", item.why, item.because) for item in self.items]
+        return html_table(repr(self), ["rank", "item_id", "score", "why", "because"], rows)
 
 
 class Recommender:
