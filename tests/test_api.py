@@ -37,7 +37,7 @@ def test_a_path_may_be_text_everywhere(function: Any) -> None:
 
 def test_what_the_issue_asks_for_is_public() -> None:
     assert {"code_quality", "suffixes", "reassign"} <= set(qarm.__all__)
-    assert qarm.suffixes(codes()).tolist() == [0, 0, 1]
+    assert qarm.suffixes(codes()).tolist() == [0, 1, 0]  # by item id
     assert qarm.__version__ == version("qarm")
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = qarm.nothing
