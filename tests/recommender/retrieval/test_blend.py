@@ -101,3 +101,19 @@ def test_the_cold_intercept_grows_with_what_it_may_cost(histories: Histories) ->
     assert intercepts[-1] > intercepts[0]
     nobody = fit_blend(parts, histories, targets, cold=np.zeros(ITEMS, bool))
     assert nobody.intercept == 0
+
+
+def test_absent_items_compete_with_nobody_and_their_targets_do_not_count(histories: Histories) -> None:
+    parts = {"content-knn": ContentKnn.of(np.random.default_rng(5).normal(size=(ITEMS, 8)))}
+    cold = histories.counts(ITEMS) == 0
+    absent = np.zeros(ITEMS, bool)
+    absent[ITEMS - 4 :] = True  # all cold items but one
+    scores = parts["content-knn"].scores(histories)
+    scores[histories.owners(), histories.items] = -np.inf
+    ninth = first_items(scores, 9)[:, -1]  # one cold item before it leaves it in the first ten, five do not
+    targets = Histories.of([[int(item), *[ITEMS - 5] * (user % 10 == 0)] for user, item in enumerate(ninth)])
+    with_all = fit_blend(parts, histories, targets, cold=cold, cost=0.0)
+    without = fit_blend(parts, histories, targets, cold=cold, absent=absent, cost=0.0)
+    assert without.intercept > with_all.intercept
+    nobody = fit_blend(parts, histories, Histories.of([[ITEMS - 1]] * 70), cold=cold, absent=absent)
+    assert nobody.intercept == 0

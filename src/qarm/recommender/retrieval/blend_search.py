@@ -58,6 +58,7 @@ def fit_blend(
     targets: Histories,
     *,
     cold: npt.NDArray[np.bool_],
+    absent: npt.NDArray[np.bool_] | None = None,
     cost: float = 0.01,
     seed: int = 0,
 ) -> Blend:
@@ -69,6 +70,7 @@ def fit_blend(
     Args:
         parts: retrievers by name, the strongest model first; its weight is 1.
         histories, targets: of the same users, validation; cold: bool [items].
+        absent: bool [items], items that are no candidates and whose targets do not count.
         seed: of the sample of 4,000 users.
     """
     single = Blend(parts, dict.fromkeys(parts, 1.0), cold)
@@ -77,14 +79,16 @@ def fit_blend(
     weights = np.eye(len(parts))[0]
     if not len(asked):
         return Blend(parts, dict(zip(parts, weights.tolist(), strict=True)), cold)
-    candidates = _candidates(single, histories.only(asked), targets.only(asked))
+    candidates = _candidates(single, histories.only(asked), targets.only(asked), absent)
     weights = _ascent(candidates, weights)
     intercept = _cold_intercept(candidates, weights, cost)
     return Blend(parts, dict(zip(parts, weights.tolist(), strict=True)), cold, intercept)
 
 
-def _candidates(blend: Blend, histories: Histories, targets: Histories) -> _Candidates:
-    """The first items of each part's masked list, and the targets that are not in the history."""
+def _candidates(
+    blend: Blend, histories: Histories, targets: Histories, absent: npt.NDArray[np.bool_] | None
+) -> _Candidates:
+    """The first items of each part's masked list, and the targets that are not in the history or absent."""
     values, owners, rows, flags = [], [], [], []
     singles = [Blend(blend.parts, {name: 1.0}, blend.cold) for name in blend.parts]
     for users, block in histories.blocks():
@@ -92,6 +96,8 @@ def _candidates(blend: Blend, histories: Histories, targets: Histories) -> _Cand
         wanted = targets.only(users)
         seen, asked = (np.zeros(tables.shape[1:], bool) for _ in range(2))
         seen[block.owners(), block.items] = True
+        if absent is not None:
+            seen[:, absent] = True
         asked[wanted.owners(), wanted.items] = True
         chosen = asked.copy()
         for table in tables:

@@ -1,5 +1,6 @@
 """Ranking figures over the whole catalogue: recall and NDCG, masked and unmasked, coverage and Gini."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qarm.core.parallel.engine import run_in_threads
 from qarm.core.parallel.numba_jit import compiled
 from qarm.recommender.retrieval.histories import Histories
 
@@ -15,6 +17,7 @@ __all__ = [
     "Ranks",
     "first_items",
     "gini",
+    "masked_ranks",
     "mean_ndcg",
     "ndcg_of",
     "rank_rows",
@@ -92,7 +95,8 @@ class Ranks:
 def rank_targets(score: Score, histories: Histories, targets: Histories, *, top: int = 10) -> Ranks:
     """Ranks of each user's targets by the scores of a retriever; the masked list leaves the history out.
 
-    A target that the user has had keeps its score in the masked list, as it is what is asked for.
+    A target that the user has had keeps its score in the masked list, as it is what is asked for. Blocks of
+    users are scored side by side in threads.
 
     Args:
         score: of a block of histories, float32 [users, items].
@@ -100,16 +104,49 @@ def rank_targets(score: Score, histories: Histories, targets: Histories, *, top:
     """
     masked, unmasked = (np.empty(len(targets.items), np.int64) for _ in range(2))
     lists = np.full((len(histories), top), -1, np.int32)
-    for users, block in histories.blocks():
-        scores, wanted = score(block)[: len(users)], targets.only(users)
-        part = slice(targets.offsets[users[0]], targets.offsets[users[-1] + 1])
-        unmasked[part] = rank_scores(scores, wanted)
-        kept = scores[wanted.owners(), wanted.items]
-        scores[block.owners(), block.items] = -np.inf
+
+    def rank(_: None, part: tuple[npt.NDArray[np.int64], Histories]) -> None:
+        users, block = part
+        scores, wanted, places = _scored(score, part, targets)
+        unmasked[places] = rank_scores(scores, wanted)
+        kept = _mask(scores, block, wanted)
         lists[users] = _first(scores, top)
         scores[wanted.owners(), wanted.items] = kept
-        masked[part] = rank_scores(scores, wanted)
+        masked[places] = rank_scores(scores, wanted)
+
+    list(run_in_threads(rank, list(histories.blocks()), shared=None, workers=os.cpu_count() or 1))
     return Ranks(targets.items, targets.offsets, masked, unmasked, lists)
+
+
+def masked_ranks(score: Score, histories: Histories, targets: Histories) -> npt.NDArray[np.int64]:
+    """Ranks of each user's targets in the masked lists, as of `rank_targets`, int64 [m]."""
+    ranks = np.empty(len(targets.items), np.int64)
+
+    def rank(_: None, part: tuple[npt.NDArray[np.int64], Histories]) -> None:
+        scores, wanted, places = _scored(score, part, targets)
+        scores[wanted.owners(), wanted.items] = _mask(scores, part[1], wanted)
+        ranks[places] = rank_scores(scores, wanted)
+
+    list(run_in_threads(rank, list(histories.blocks()), shared=None, workers=os.cpu_count() or 1))
+    return ranks
+
+
+def _scored(
+    score: Score, part: tuple[npt.NDArray[np.int64], Histories], targets: Histories
+) -> tuple[npt.NDArray[np.float32], Histories, slice]:
+    """Scores of a block of users, their targets, and where these stand among all targets."""
+    users, block = part
+    places = slice(int(targets.offsets[users[0]]), int(targets.offsets[users[-1] + 1]))
+    return score(block)[: len(users)], targets.only(users), places
+
+
+def _mask(
+    scores: npt.NDArray[np.float32], histories: Histories, targets: Histories
+) -> npt.NDArray[np.float32]:
+    """Scores of the targets [m], before those of the histories are set to -inf."""
+    kept = scores[targets.owners(), targets.items]
+    scores[histories.owners(), histories.items] = -np.inf
+    return kept
 
 
 def _first(scores: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.int32]:
@@ -160,8 +197,7 @@ def mean_ndcg(score: Score, histories: Histories, targets: Histories, *, cut: in
     """Mean NDCG of the masked lists over the users with a target; 0 without one."""
     if not targets.lengths.any():
         return 0.0
-    ranks = rank_targets(score, histories, targets, top=1)
-    return float(np.nanmean(ndcg_of(ranks.masked, ranks.offsets, cut)))
+    return float(np.nanmean(ndcg_of(masked_ranks(score, histories, targets), targets.offsets, cut)))
 
 
 def gini(counts: npt.NDArray[np.int64]) -> float:

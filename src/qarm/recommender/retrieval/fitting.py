@@ -1,7 +1,7 @@
 """Fitting of retrievers on the training part, with everything chosen on validation."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,17 +34,22 @@ USERS = 2000  # of validation, by whom settings of counting and epochs are chose
 
 @dataclass(frozen=True)
 class Validation:
-    """Validation part: histories before it, targets, and which items the training part does not have."""
+    """Validation part: histories before it, targets, and which items the training part does not have.
+
+    cold: bool [items]; absent: bool [items], cold items that come after validation: no candidates of the search
+    of the blend.
+    """
 
     histories: Histories
     targets: Histories
     cold: npt.NDArray[np.bool_]
+    absent: npt.NDArray[np.bool_] | None = None
 
     def sample(self, users: int, *, seed: int) -> "Validation":
         """At most so many of the users with a target."""
         asked = np.flatnonzero(self.targets.lengths)
         chosen = np.sort(np.random.default_rng([seed, 37]).permutation(asked)[:users])
-        return Validation(self.histories.only(chosen), self.targets.only(chosen), self.cold)
+        return replace(self, histories=self.histories.only(chosen), targets=self.targets.only(chosen))
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,7 @@ def fit_retrievers(
         validation.histories,
         validation.targets,
         cold=validation.cold,
+        absent=validation.absent,
         cost=config.cold_cost,
         seed=seed,
     )

@@ -1,7 +1,7 @@
 """Stage `retrieve`: retrievers fitted on the training part, figures on the test part, files."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from qarm.data.interactions import Log
 from qarm.data.popularity import frequency_groups
 from qarm.data.splits import Split
 from qarm.recommender.code_embedding import joined
+from qarm.recommender.retrieval.anchors import Score, anchors
 from qarm.recommender.retrieval.blend import Blend
 from qarm.recommender.retrieval.evaluation import CUTS, gini, ndcg_of, rank_targets, recall_of
 from qarm.recommender.retrieval.fitting import FittedRetrievers, Validation, fit_retrievers, refit_retrievers
@@ -31,6 +32,7 @@ __all__ = ["RetrievalInputs", "fit_split", "retrieval_results", "retrieve", "spl
 
 GROUPS = 4  # of warm items by popularity
 FEWEST_COLD = 20  # items drawn as cold for validation, below which none are drawn
+MOST_COLD = 0.25  # largest share that is drawn unless the config asks for more
 
 
 @dataclass(frozen=True)
@@ -71,25 +73,31 @@ def fit_split(inputs: RetrievalInputs, config: RetrieverConfig, *, seed: int) ->
     """Retrievers of a split: chosen with some items drawn as cold, then fitted on the whole training part."""
     users = inputs.split.train.users
     train = inputs.histories([inputs.split.train], users)
-    drawn = _drawn_cold(train, inputs.validation(train, users), config.cold_items, seed)
+    counts = train.counts(len(inputs.index))
+    drawn = _drawn_cold(counts, config.cold_items, seed)
     reduced = _without(train, drawn)
-    chosen = fit_retrievers(
-        reduced, inputs.content, inputs.vectors, inputs.validation(reduced, users), config, seed=seed
-    )
+    validation = inputs.validation(reduced, users)
+    if len(drawn):
+        validation = replace(validation, absent=counts == 0)
+    chosen = fit_retrievers(reduced, inputs.content, inputs.vectors, validation, config, seed=seed)
     if not len(drawn):
         return chosen
     return refit_retrievers(chosen, train, inputs.content, inputs.vectors, config, seed=seed)
 
 
-def _drawn_cold(train: Histories, validation: Validation, share: float, seed: int) -> npt.NDArray[np.int64]:
-    """Rows of the items that validation treats as cold: a share of those that both parts hold."""
-    both = np.flatnonzero(
-        (train.counts(len(validation.cold)) > 0) & (validation.targets.counts(len(validation.cold)) > 0)
-    )
-    count = round(share * len(both))
+def _drawn_cold(counts: npt.NDArray[np.int64], share: float, seed: int) -> npt.NDArray[np.int64]:
+    """Rows of the items that validation treats as cold, of those with training events.
+
+    As large a share as the catalogue's own of cold items, if that is more than asked for, so that an
+    intercept costs validation what it will cost later.
+    """
+    warm = np.flatnonzero(counts)
+    if share:
+        share = max(share, min(MOST_COLD, 1 - len(warm) / max(len(counts), 1)))
+    count = round(share * len(warm))
     if count < FEWEST_COLD:
         return np.empty(0, np.int64)
-    return np.sort(np.random.default_rng([seed, 41]).permutation(both)[:count])
+    return np.sort(np.random.default_rng([seed, 41]).permutation(warm)[:count])
 
 
 def _without(histories: Histories, items: npt.NDArray[np.int64]) -> Histories:
@@ -100,22 +108,22 @@ def _without(histories: Histories, items: npt.NDArray[np.int64]) -> Histories:
 # ---- figures ----------------------------------------------------------------------------------
 
 
-def retrieval_results(inputs: RetrievalInputs, fitted: FittedRetrievers) -> RetrievalResults:
-    """Figures of each retriever and of the blend on the test part, after everything before it."""
-    past, targets = split_targets(inputs)
-    blend = fitted.blend
-    slices = _slices(inputs, blend)
+def retrieval_results(
+    inputs: RetrievalInputs, fitted: FittedRetrievers, config: RetrieverConfig, *, seed: int
+) -> RetrievalResults:
+    """Figures of retrievers, blend and anchors on the test part, after everything before it."""
+    (past, targets), cold = split_targets(inputs), fitted.blend.cold
+    slices = _slices(inputs, fitted.blend)
     figures: list[RetrievalFigures] = []
     lists: list[ListFigures] = []
-    for name in (*blend.parts, "blend"):
-        scorer = blend if name == "blend" else Blend(blend.parts, {name: 1.0}, blend.cold)
-        ranks = rank_targets(scorer.scores, past, targets)
+    for name, score in _scorers(inputs, fitted.blend, config, seed).items():
+        ranks = rank_targets(score, past, targets)
         for masked, values in ((True, ranks.masked), (False, ranks.unmasked)):
             for part, chosen in slices.items():
                 figures += _figures(name, part, masked, values, targets, chosen[targets.items])
-        among = rank_targets(partial(_only_cold, scorer), past, targets, top=1)
-        figures += _figures(name, "cold among cold", True, among.masked, targets, blend.cold[targets.items])
-        lists.append(_list_figures(name, ranks.top, blend.cold))
+        among = rank_targets(partial(_only_cold, score, cold), past, targets, top=1)
+        figures += _figures(name, "cold among cold", True, among.masked, targets, cold[targets.items])
+        lists.append(_list_figures(name, ranks.top, cold))
     return RetrievalResults(figures=figures, lists=lists, blend=blend_shape(fitted), epochs=fitted.epochs)
 
 
@@ -127,6 +135,15 @@ def split_targets(inputs: RetrievalInputs) -> tuple[Histories, Histories]:
     return past, _new_targets(past, inputs.histories([split.test], users))
 
 
+def _scorers(inputs: RetrievalInputs, blend: Blend, config: RetrieverConfig, seed: int) -> dict[str, Score]:
+    """The blend's parts one by one, the blend, and the anchors."""
+    users = inputs.split.train.users
+    train = inputs.histories([inputs.split.train], users)
+    parts = {name: Blend(blend.parts, {name: 1.0}, blend.cold).scores for name in blend.parts}
+    others = anchors(train, _recent(inputs, config), inputs.validation(train, users), seed=seed)
+    return parts | {"blend": blend.scores} | others
+
+
 def blend_shape(fitted: FittedRetrievers) -> BlendShape:
     """Weights, intercept and settings of fitted retrievers."""
     weights = {name: float(weight) for name, weight in fitted.blend.weights.items()}
@@ -135,9 +152,9 @@ def blend_shape(fitted: FittedRetrievers) -> BlendShape:
     )
 
 
-def _only_cold(scorer: Blend, block: Histories) -> npt.NDArray[np.float32]:
-    scores = scorer.scores(block)
-    scores[:, ~scorer.cold] = -np.inf
+def _only_cold(score: Score, cold: npt.NDArray[np.bool_], block: Histories) -> npt.NDArray[np.float32]:
+    scores = score(block)
+    scores[:, ~cold] = -np.inf
     return scores
 
 
@@ -212,7 +229,7 @@ def retrieve(
     """
     inputs = RetrievalInputs.of(split, item_ids, codes=codes, vectors=vectors)
     fitted = fit_split(inputs, config, seed=seed)
-    results = retrieval_results(inputs, fitted)
+    results = retrieval_results(inputs, fitted, config, seed=seed)
     write_json(folder / "results.json", results)
     write_retriever(folder, _stored(inputs, fitted, config))
     recalls = {
@@ -223,18 +240,23 @@ def retrieve(
     return {"items": len(inputs.index), **{f"recall@10 {name}": value for name, value in recalls.items()}}
 
 
+def _recent(inputs: RetrievalInputs, config: RetrieverConfig) -> npt.NDArray[np.int64]:
+    """Number of each item's events among the latest of the training part, int64 [items]."""
+    log = inputs.split.train.positives().frame.sort("time", "row")
+    latest = log.tail(max(1, round(config.recent * len(log))))["item_id"].to_list()
+    return np.bincount(inputs.index.find(latest), minlength=len(inputs.index))
+
+
 def _stored(inputs: RetrievalInputs, fitted: FittedRetrievers, config: RetrieverConfig) -> StoredRetriever:
     split, items = inputs.split, list(inputs.index)
     parts = [split.train, split.valid, split.test, split.left_out]
     users = pl.concat([part.positives().frame["user_id"] for part in parts]).unique().sort().to_list()
-    times = split.train.positives().frame.sort("time", "row")
-    recent = times.tail(max(1, round(config.recent * len(times))))["item_id"].to_list()
     train = inputs.histories([split.train], split.train.users)
     return StoredRetriever(
         blend=fitted.blend,
         item_ids=items,
         events=train.counts(len(items)),
-        recent=np.bincount(inputs.index.find(recent), minlength=len(items)),
+        recent=_recent(inputs, config),
         user_ids=users,
         histories=inputs.histories(parts, users),
         counting=fitted.counting,
