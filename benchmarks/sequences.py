@@ -60,6 +60,7 @@ SASREC = RetrieverConfig(
     patience=5,
 )
 ATTRIBUTE_DIM = 64
+FEWEST = 3  # events of a user: training, validation, test
 ALLOWED_COST = 0.0  # the protocol has no cold items to be fair to
 
 
@@ -82,13 +83,17 @@ def read(folder: Path, *, vectors: Path | None, seed: int = 0) -> Data:
     """Sequences, and codes of the items' vectors."""
     items = pl.read_parquet(folder / "items.parquet").sort("item_id")
     log = pl.read_parquet(folder / "interactions.parquet").sort("user_id", "order")
-    index = ItemIndex(items["item_id"].to_list())
-    users = log["user_id"].rle_id().to_numpy()
+    kept = log.filter(pl.len().over("user_id") >= FEWEST)
+    if len(kept) < len(log):
+        print(f"{len(log) - len(kept):,} events of users with fewer than {FEWEST} are left out")
+    index = ItemIndex(items["item_id"].cast(pl.String).to_list())
+    users = kept["user_id"].rle_id().to_numpy()
     offsets = np.searchsorted(users, np.arange(int(users[-1]) + 2))
-    histories = Histories(index.rows(log["item_id"].to_list()).astype(np.int32), offsets)
-    rows = np.load(vectors) if vectors is not None else content_vectors(items, seed=seed)
-    named = Embeddings(items["item_id"].to_list(), rows)
-    books = ResidualKMeans(levels=3, width=256, seed=seed).fit(named)
+    histories = Histories(index.rows(kept["item_id"].cast(pl.String).to_list()).astype(np.int32), offsets)
+    past, _ = leave_last_out(histories, 2)
+    rows = np.load(vectors) if vectors is not None else content_vectors(items, past, seed=seed)
+    named = Embeddings(list(index), rows)
+    books = ResidualKMeans(levels=3, width=min(256, len(items)), seed=seed).fit(named)
     nearest = NearestCodes(25).fit(named)
     codes = np.concatenate([books.transform(named), nearest.codes(named)], axis=1).astype(np.int64)
     widths = tuple(int(top) + 1 for top in codes[:, :3].max(axis=0))
@@ -96,10 +101,13 @@ def read(folder: Path, *, vectors: Path | None, seed: int = 0) -> Data:
     return Data(histories, len(items), rows, content)
 
 
-def content_vectors(items: pl.DataFrame, *, seed: int) -> npt.NDArray[np.float32]:
-    """Vectors of titles by the packaged text encoder, and of attributes by SVD, side by side."""
+def content_vectors(items: pl.DataFrame, past: Histories, *, seed: int) -> npt.NDArray[np.float32]:
+    """Vectors of titles by the packaged text encoder and of attributes by SVD, side by side.
+
+    Where there are neither, of co-occurrence in the training part, by SVD.
+    """
     parts = []
-    if items["title"].null_count() < len(items):
+    if "title" in items.columns and items["title"].null_count() < len(items):
         from qarm.encoder.towers.text import TextTower
 
         titles = TextTower("all-minilm-l6-v2").encode(items["title"].fill_null("").to_list())
@@ -108,10 +116,17 @@ def content_vectors(items: pl.DataFrame, *, seed: int) -> npt.NDArray[np.float32
     offsets, values = attributes(items) or (np.zeros(len(items) + 1, np.int64), np.empty(0, np.int64))
     if len(values):
         table = csr_matrix((np.ones(len(values), np.float32), values, offsets))
-        table = table.multiply(np.log(len(items) / np.maximum(np.asarray(table.sum(axis=0)), 1))).tocsr()
-        size = min(ATTRIBUTE_DIM, min(table.shape) - 1)
-        parts.append(0.5 * _unit(TruncatedSVD(size, random_state=seed).fit_transform(table)))
+        parts.append((0.5 if parts else 1.0) * _reduced(table, seed))
+    if not parts:
+        parts.append(_reduced(past.distinct().matrix(len(items)).T.tocsr(), seed))
     return np.hstack(parts).astype(np.float32)
+
+
+def _reduced(table: csr_matrix, seed: int) -> npt.NDArray[np.float32]:
+    """Unit vectors of the rows of a sparse table by SVD, columns weighted by rarity."""
+    weights = np.log(table.shape[0] / np.maximum(np.asarray(table.sum(axis=0)), 1))
+    size = min(ATTRIBUTE_DIM, min(table.shape) - 1)
+    return _unit(TruncatedSVD(size, random_state=seed).fit_transform(table.multiply(weights).tocsr()))
 
 
 def attributes(items: pl.DataFrame) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
@@ -143,7 +158,9 @@ def methods(data: Data, seed: int, *, short: bool) -> Iterator[tuple[str, Score]
     for name, part in counting_parts(names, past, data.vectors, settings, data.items).items():
         yield name, Blend({name: part}, {name: 1.0}, cold).scores
     for name, config in configs(short=short).items():
-        fitted = fit_retrievers(past, data.content, data.vectors, validation, config, seed=seed)
+        fitted = fit_retrievers(
+            past, data.content, data.vectors, validation, config, seed=seed, settings=settings
+        )
         print(f"  {name}: best epoch {fitted.best}, weights {dict(fitted.blend.weights)}", flush=True)
         if name == "blend":
             yield "sequence model", fitted.blend.parts["model"].scores
@@ -151,7 +168,8 @@ def methods(data: Data, seed: int, *, short: bool) -> Iterator[tuple[str, Score]
     if short:
         return
     permuted = _permuted(data.content, seed)
-    placebo = fit_retrievers(past, permuted, None, validation, configs(short=True)["blend"], seed=seed)
+    alone = configs(short=True)["blend"].model_copy(update={"blend": ["model"]})
+    placebo = fit_retrievers(past, permuted, None, validation, alone, seed=seed, settings=settings)
     yield "placebo codes", placebo.blend.parts["model"].scores
     yield from generated(data, past, validation, seed)
 

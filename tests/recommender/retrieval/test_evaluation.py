@@ -3,7 +3,14 @@
 import numpy as np
 from sklearn.metrics import ndcg_score
 
-from qarm.recommender.retrieval.evaluation import first_items, gini, ndcg_of, rank_targets, recall_of
+from qarm.recommender.retrieval.evaluation import (
+    first_items,
+    gini,
+    masked_ranks,
+    ndcg_of,
+    rank_targets,
+    recall_of,
+)
 from qarm.recommender.retrieval.histories import Histories
 
 SCORES = np.array([[5.0, 4.0, 3.0, 2.0, 1.0], [1.0, 1.0, 1.0, 1.0, 1.0]], np.float32)
@@ -20,6 +27,23 @@ def test_masked_ranks_leave_the_history_out_and_unmasked_do_not() -> None:
     assert ranks.unmasked.tolist() == [3, 2, 4]
     assert ranks.masked.tolist() == [1, 1, 3]
     assert ranks.top.tolist() == [[2, 3], [1, 2]]
+    alone = masked_ranks(scored, Histories.of([[0, 1], [0]]), Histories.of([[3], [2, 4]]))
+    assert alone.tolist() == ranks.masked.tolist()
+
+
+def test_blocks_in_threads_keep_their_places() -> None:
+    histories = Histories.of([[user % 7] for user in range(100)])
+    targets = Histories.of([[(user % 7 + 1) % 7] * (user % 3 > 0) for user in range(100)])
+
+    def scores(block: Histories) -> np.ndarray:
+        last = block.items[block.offsets[1:] - 1]  # an item scores by its distance to the last
+        return -((np.arange(7) - last[:, None]) % 7).astype(np.float32)
+
+    ranks = rank_targets(scores, histories, targets, top=2)
+    assert (ranks.masked == 0).all()
+    assert (ranks.unmasked == 1).all()
+    assert np.array_equal(ranks.top[:, 0], (np.arange(100) % 7 + 1) % 7)
+    assert masked_ranks(scores, histories, targets).tolist() == ranks.masked.tolist()
 
 
 def test_recall_and_ndcg_by_hand() -> None:

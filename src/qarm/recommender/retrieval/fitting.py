@@ -36,8 +36,8 @@ USERS = 2000  # of validation, by whom settings of counting and epochs are chose
 class Validation:
     """Validation part: histories before it, targets, and which items the training part does not have.
 
-    cold: bool [items]; absent: bool [items], cold items that come after validation: no candidates of the search
-    of the blend.
+    cold: bool [items]; absent: bool [items], cold items that come after validation: no candidates of the
+    search of the blend.
     """
 
     histories: Histories
@@ -160,15 +160,16 @@ def fit_retrievers(
     config: RetrieverConfig,
     *,
     seed: int,
+    settings: CountingSettings | None = None,
 ) -> FittedRetrievers:
     """Every part of the blend fitted on histories; settings, epochs and weights chosen on validation.
 
     Args:
         histories: the training part. content: what the model may read of items. vectors: float32 [items, d],
-            for content-kNN.
+            for content-kNN. settings: of the counting retrievers; None: chosen on validation.
     """
     items = len(validation.cold)
-    settings = tune_counting(histories, vectors, validation, seed=seed)
+    settings = settings or tune_counting(histories, vectors, validation, seed=seed)
     parts: Parts = {}
     lines: list[TrainedEpoch] = []
     decay = config.epochs
