@@ -165,3 +165,14 @@ def test_the_frame_has_a_row_for_each_item(recommender: Recommender) -> None:
 def test_a_missing_or_damaged_retriever_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="has no finished retriever; run: qarm retrieve"):
         Recommender.from_run(tmp_path)
+
+
+def test_a_large_catalogue_s_lists_come_from_the_candidate_index(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, recommender: Recommender
+) -> None:
+    monkeypatch.setattr("qarm.recommender.retrieval.recommender.INDEXED", 1)
+    indexed = Recommender.from_run(folder)
+    assert indexed.candidates is not None
+    users = ["u00", "u01", "u02", "nobody"]
+    for options in ({}, {"repeat": True}, {"only": ITEMS[3:20]}, {"without": ITEMS[3:20], "k": 40}):
+        assert indexed.recommend(users, **options) == recommender.recommend(users, **options)

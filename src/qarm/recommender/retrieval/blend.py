@@ -200,18 +200,24 @@ class BlendScores:
 
         A matrix product's last bits depend on the row: those of a batch and of one user may differ.
         """
-        queries = [
-            part.queries * part.scale[:, None]
-            for part in self.parts.values()
-            if isinstance(part, DenseScores)
-        ]
+        scores: Scores = self.queries() @ self.blend.candidates.T
+        table = self.sparse().tocoo()
+        scores[table.row, table.col] += table.data
+        return scores
+
+    def queries(self) -> Scores:
+        """Weighted queries of the dense parts side by side, and the intercept, float32 [users, d + 1]."""
+        parts = [part for part in self.parts.values() if isinstance(part, DenseScores)]
         cold = np.full((self.users, 1), self.blend.intercept, np.float32)
-        scores: Scores = np.hstack([*queries, cold]) @ self.blend.candidates.T
+        return np.hstack([*(part.queries * part.scale[:, None] for part in parts), cold])
+
+    def sparse(self) -> csr_matrix:
+        """Weighted scores of the sparse parts, sparse float32 [users, items]."""
+        total = csr_matrix((self.users, self.blend.items), dtype=np.float32)
         for part in self.parts.values():
             if isinstance(part, SparseScores):
-                table = part.table.tocoo()
-                scores[table.row, table.col] += table.data * part.scale[table.row]
-        return scores
+                total = total + part.table.multiply(part.scale[:, None]).tocsr()
+        return total
 
     def contributions(self, items: npt.NDArray[np.int64]) -> dict[str, Floats]:
         """What each part adds to the scores of some items, float64 [users, k]; items: [users, k]."""

@@ -16,6 +16,7 @@ __all__ = [
     "CUTS",
     "Ranks",
     "first_items",
+    "first_reachable",
     "gini",
     "masked_ranks",
     "mean_ndcg",
@@ -110,7 +111,7 @@ def rank_targets(score: Score, histories: Histories, targets: Histories, *, top:
         scores, wanted, places = _scored(score, part, targets)
         unmasked[places] = rank_scores(scores, wanted)
         kept = _mask(scores, block, wanted)
-        lists[users] = _first(scores, top)
+        lists[users] = first_reachable(scores, top)
         scores[wanted.owners(), wanted.items] = kept
         masked[places] = rank_scores(scores, wanted)
 
@@ -149,7 +150,7 @@ def _mask(
     return kept
 
 
-def _first(scores: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.int32]:
+def first_reachable(scores: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.int32]:
     """The `count` best items of each row, -1 beyond those with a finite score."""
     rows = first_items(scores, count)
     found = np.full((len(scores), count), -1, np.int32)

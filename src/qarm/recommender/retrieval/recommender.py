@@ -16,8 +16,9 @@ from qarm.data.embeddings import Embeddings
 from qarm.data.html_tables import html_table
 from qarm.errors import InputError
 from qarm.quantizer.versions.archive import appended
-from qarm.recommender.retrieval.blend import Blend, DenseRetriever
-from qarm.recommender.retrieval.evaluation import first_items
+from qarm.recommender.retrieval.blend import Blend, BlendScores, DenseRetriever
+from qarm.recommender.retrieval.candidate_index import INDEXED, CandidateIndex
+from qarm.recommender.retrieval.evaluation import first_items, first_reachable
 from qarm.recommender.retrieval.histories import Histories
 from qarm.recommender.retrieval.new_items import check_codes, with_new_items
 from qarm.recommender.retrieval.storage import StoredRetriever, read_retriever
@@ -95,6 +96,9 @@ class Recommender:
         self.users = ItemIndex(stored.user_ids)
         self.histories = stored.histories
         self.recent = stored.recent
+        self.popular = np.argsort(-self.recent, kind="stable")
+        large = len(self.item_ids) >= INDEXED
+        self.candidates = CandidateIndex.of(self.blend, self.histories) if large else None
 
     @classmethod
     def from_run(cls, folder: Path | str) -> "Recommender":
@@ -132,6 +136,7 @@ class Recommender:
         wide.item_ids = self.item_ids + [codes.item_ids[row] for row in new]
         wide.index = ItemIndex(wide.item_ids)
         wide.recent = np.concatenate([self.recent, np.zeros(len(new), np.int64)])
+        wide.popular = np.argsort(-wide.recent, kind="stable")
         return wide
 
     # ---- lists ----------------------------------------------------------------------------------
@@ -201,18 +206,12 @@ class Recommender:
         self, block: Histories, users: int, k: int, allowed: npt.NDArray[np.bool_], *, repeat: bool
     ) -> list[list[Recommendation]]:
         """Lists of a block of histories."""
-        read = self.blend.read(block)
-        scores = read.catalogue()
-        empty = block.lengths == 0
-        scores[empty] = np.log1p(self.recent).astype(np.float32)
-        scores[:, ~allowed] = -np.inf
-        if not repeat:
-            scores[block.owners(), block.items] = -np.inf
-        best = first_items(scores, k + SPARE)
-        reachable = np.take_along_axis(scores, best, axis=1) > -np.inf
+        read, empty = self.blend.read(block), block.lengths == 0
+        found = self._best(read, block, users, min(k + SPARE, len(allowed)), allowed, repeat=repeat)
+        best = np.maximum(found, 0)
         parts = read.contributions(best)
-        values = np.where(empty[:, None], np.log1p(self.recent)[best], read.total(best, parts))
-        values[~reachable] = -np.inf
+        values = np.where(empty[:, None], np.log1p(self.recent[best]), read.total(best, parts))
+        values[found < 0] = -np.inf
         order = np.lexsort((best, -values))[:, :k]
         best, values = (np.take_along_axis(part, order, axis=1) for part in (best, values))
         parts = {name: np.take_along_axis(part, order, axis=1) for name, part in parts.items()}
@@ -234,6 +233,32 @@ class Recommender:
                 ]
             )
         return lists
+
+    def _best(
+        self,
+        read: BlendScores,
+        block: Histories,
+        users: int,
+        count: int,
+        allowed: npt.NDArray[np.bool_],
+        *,
+        repeat: bool,
+    ) -> npt.NDArray[np.int64]:
+        """Rows of the best items of each history, or of the popular ones, -1 beyond them, [users, count]."""
+        best = np.full((len(block), count), -1, np.int64)
+        masked = Histories.of([[]] * len(block)) if repeat else block
+        if self.candidates is not None:
+            best[:users] = self.candidates.best(read, users, count, allowed, masked)
+        else:
+            scores = read.catalogue()[:users]
+            scores[:, ~allowed] = -np.inf
+            scores[masked.owners(), masked.items] = -np.inf
+            best[:users] = first_reachable(scores, count)
+        for user in np.flatnonzero(block.lengths[:users] == 0):
+            popular = self.popular[allowed[self.popular]][:count]
+            best[user] = -1
+            best[user, : len(popular)] = popular
+        return best
 
     def _reason(
         self,
