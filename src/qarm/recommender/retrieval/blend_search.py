@@ -76,12 +76,12 @@ def fit_blend(
     single = Blend(parts, dict.fromkeys(parts, 1.0), cold)
     asked = np.flatnonzero(targets.lengths)
     asked = np.sort(np.random.default_rng([seed, 31]).permutation(asked)[:USERS])
-    weights = np.eye(len(parts))[0]
-    if not len(asked):
-        return Blend(parts, dict(zip(parts, weights.tolist(), strict=True)), cold)
-    candidates = _candidates(single, histories.only(asked), targets.only(asked), absent)
-    weights = _ascent(candidates, weights)
-    intercept = _cold_intercept(candidates, weights, cost)
+    weights, intercept = np.eye(len(parts))[0], 0.0
+    if len(asked):
+        candidates = _candidates(single, histories.only(asked), targets.only(asked), absent)
+        if len(candidates.targets):
+            weights = _ascent(candidates, weights)
+            intercept = _cold_intercept(candidates, weights, cost)
     return Blend(parts, dict(zip(parts, weights.tolist(), strict=True)), cold, intercept)
 
 
