@@ -81,15 +81,15 @@ class CandidateIndex:
         Args:
             queries: float32 [users, d]. allowed: bool [items], items that may be found; None: all.
         """
-        settings = {"nprobe": self.probes}
+        parameters = faiss.SearchParametersIVF(nprobe=self.probes)
         if allowed is not None:
             bits = np.packbits(allowed[: self.index.ntotal], bitorder="little")
-            settings["sel"] = faiss.IDSelectorBitmap(bits)
-        count = min(count, self.index.ntotal)
-        parameters = faiss.SearchParametersIVF(**settings)
-        rows: Ints = self.index.search(np.ascontiguousarray(queries / self.scale), count, params=parameters)[
-            1
-        ]
+            selected: Any = faiss.IDSelectorBitmap  # its types know the C++ arguments alone
+            selector = selected(bits)
+            parameters.sel = selector
+        rows: Ints = self.index.search(
+            np.ascontiguousarray(queries / self.scale), min(count, self.index.ntotal), params=parameters
+        )[1]
         return rows
 
     def best(
