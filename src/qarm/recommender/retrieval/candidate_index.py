@@ -81,7 +81,8 @@ class CandidateIndex:
         Args:
             queries: float32 [users, d]. allowed: bool [items], items that may be found; None: all.
         """
-        parameters = faiss.SearchParametersIVF(nprobe=self.probes)
+        parameters = faiss.SearchParametersIVF()
+        parameters.nprobe = self.probes
         if allowed is not None:
             bits = np.packbits(allowed[: self.index.ntotal], bitorder="little")
             selected: Any = faiss.IDSelectorBitmap  # its types know the C++ arguments alone
