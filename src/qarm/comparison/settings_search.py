@@ -96,7 +96,7 @@ def _write_tuned(out: Path, families: set[str], given: dict[str, Setting]) -> No
     """The chosen settings as a part of a config."""
     files = {family: out / "search" / f"{family}.json" for family in FAMILIES if family in families}
     chosen = {
-        family: given[family] if family in given else read_model(file, Searched).chosen
+        family: given[family] if family in given else read_model(checked(out, file), Searched).chosen
         for family, file in files.items()
     }
     write_text(out / "tuned.yaml", yaml.safe_dump({"compare": {"tuned": chosen}}, sort_keys=False))
