@@ -1,10 +1,21 @@
-"""Text tables for terminals and Markdown, and the texts of figures, shares and intervals in them."""
+"""Tables for terminals, Markdown and notebooks, and the texts of figures, shares and intervals in them."""
 
 from collections.abc import Sequence
+from html import escape
 
-__all__ = ["aligned_table", "figure_text", "interval_text", "markdown_table", "percent_text"]
+__all__ = [
+    "ROWS",
+    "aligned_table",
+    "figure_text",
+    "html_table",
+    "interval_text",
+    "markdown_table",
+    "percent_text",
+    "picture_cell",
+]
 
 Lines = Sequence[Sequence[str]]
+ROWS = 10  # of an object that a notebook shows
 
 
 def aligned_table(lines: Lines, *, left: int = 1) -> str:
@@ -47,3 +58,31 @@ def interval_text(value: float | None, interval: Sequence[float] | None, *, form
         return figure_text(value, form=form)
     low, high = interval
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+
+
+# ---- HTML ---------------------------------------------------------------------------------------
+
+
+class PictureCell(str):
+    """Element of a picture, which is not escaped again."""
+
+    __slots__ = ()
+
+
+def picture_cell(uri: str) -> PictureCell:
+    """Cell with a picture by its data URI."""
+    return PictureCell(f'<img src="{escape(uri)}" alt="" style="max-height:48px">')
+
+
+def html_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table of the first ten rows; None is an empty cell."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    lines = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows[:ROWS])
+    body = f"<thead><tr>{head}</tr></thead><tbody>{lines}</tbody>"
+    return f"<table><caption>{escape(caption)}</caption>{body}</table>"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, PictureCell):
+        return f"<td>{value}</td>"
+    return f"<td>{'' if value is None else escape(str(value))}</td>"

@@ -20,7 +20,7 @@ from qarm.core.tables.feature_columns import (
     vector_key,
 )
 from qarm.core.tables.text_templates import filled, is_template, text_columns
-from qarm.data.html_tables import ROWS, html_table
+from qarm.core.text_tables import ROWS, html_table
 from qarm.data.media_columns import (
     MediaCell,
     check_paths,

@@ -10,7 +10,7 @@ import polars as pl
 from qarm.core.paths import as_path
 from qarm.core.tables.parquet import read_parquet
 from qarm.core.tables.writer import write_table
-from qarm.data.html_tables import ROWS, html_table
+from qarm.core.text_tables import ROWS, html_table
 
 __all__ = ["Codes"]
 

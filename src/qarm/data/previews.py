@@ -6,8 +6,8 @@ from io import BytesIO
 import soundfile
 from PIL import Image
 
+from qarm.core.text_tables import picture_cell
 from qarm.data.catalog import Catalog
-from qarm.data.html_tables import picture_cell
 from qarm.data.media import read_media
 from qarm.data.media_columns import MediaCell
 from qarm.data.media_decoding import load_audio, load_image

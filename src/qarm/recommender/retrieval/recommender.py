@@ -11,9 +11,9 @@ import polars as pl
 
 from qarm.core.item_index import ItemIndex
 from qarm.core.paths import as_path
+from qarm.core.text_tables import html_table
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
-from qarm.data.html_tables import html_table
 from qarm.errors import InputError
 from qarm.quantizer.versions.archive import appended
 from qarm.recommender.retrieval.blend import Blend, BlendScores, DenseRetriever
