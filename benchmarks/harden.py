@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -29,11 +29,13 @@ SIZES = (64, 200, 400, 700)  # KiB of a disk that is too small
 RUN = COMMANDS[0]
 
 
-def run_kills(bench: Bench, tally: Tally, *, points: int | None) -> None:
+def run_kills(bench: Bench, tally: Tally, *, points: int | None, only: Collection[str] | None = None) -> None:
     for command in COMMANDS:
+        if only is not None and command.name not in only:
+            continue
         most = KILLS.get(command.name, KILLS_OF_OTHERS)
         kills.kill_at_calls(bench, command, most if points is None else points, tally)
-    if points is None:
+    if points is None and only is None:
         kills.kill_at_random(bench, RUN, AT_RANDOM, tally)
         kills.kill_processes(bench, RUN, WHOLE, tally)
 
@@ -88,6 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, help="the short form: kill and fail at so many events only")
     parser.add_argument("--only", default=",".join(PARTS), help="these parts: %(default)s")
+    parser.add_argument("--commands", help="kill these commands only, by name: run,append")
     chosen = parser.parse_args()
     if reason := missing():
         sys.exit(f"no system calls can be traced here: {reason}")
@@ -98,7 +101,8 @@ def main() -> None:
         bench = Bench(Path(folder), config)
         for name in chosen.only.split(","):
             tally = Tally()
-            PARTS[name](bench, tally, points=chosen.points)
+            given = {"only": chosen.commands.split(",")} if name == "kills" and chosen.commands else {}
+            PARTS[name](bench, tally, points=chosen.points, **given)
             tallies[name] = tally
             print(f"{name}: {tally.tried.total()} tried, {len(tally.faults)} faults", flush=True)
     print_table(tallies)
