@@ -15,7 +15,7 @@ from qarm.data.catalog import Catalog
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
-from qarm.data.popularity import frequency_groups
+from qarm.data.log_profile import frequency_groups
 from qarm.encoder.alignment.align import align
 from qarm.encoder.encoder import Encoder
 from qarm.pairs.matrix_factorization import factorized

@@ -1,14 +1,16 @@
-"""Profile of a log: range of its times, parts of the split, clicks of users and items, and what is thin."""
+"""Profile of a log: times, parts of the split, clicks of users and items, what is thin; popularity groups."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from qarm.data.interactions import Log
 from qarm.data.splits import Split
 from qarm.schemas.check import LogProfile
 
-__all__ = ["log_profile", "thin_parts"]
+__all__ = ["frequency_groups", "log_profile", "thin_parts"]
 
 FEW_CLICKS = 3.0  # a user with fewer gives next to no pairs, and no history before a test event
 QUANTILES = (0.1, 0.5, 0.9)
@@ -54,3 +56,14 @@ def thin_parts(profile: LogProfile, split: Split) -> Iterator[str]:
 def _quantiles(log: Log, column: str) -> list[float]:
     counts = log.frame.group_by(column).agg(pl.len())["len"]
     return [float(counts.quantile(q, interpolation="nearest") or 0) for q in QUANTILES]
+
+
+def frequency_groups(item_ids: Iterable[str], counts: pl.DataFrame, *, groups: int) -> npt.NDArray[np.int64]:
+    """Group of each item, int64 [items]: 0 without a count, else 1 (rarest) to `groups`, all of one size.
+
+    counts: `item_id`, and `count`, by which items are sorted, then by id.
+    """
+    ranked = counts.sort("count", "item_id")["item_id"]
+    numbers = 1 + np.arange(len(ranked)) * groups // max(1, len(ranked))
+    group = dict(zip(ranked, numbers.tolist(), strict=True))
+    return np.array([group.get(item, 0) for item in item_ids], dtype=np.int64)

@@ -8,7 +8,7 @@ import polars as pl
 
 from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
-from qarm.data.popularity import frequency_groups
+from qarm.data.log_profile import frequency_groups
 from qarm.data.splits import Split
 from qarm.encoder.evaluation.alignment_uniformity import (
     alignment,

@@ -15,7 +15,7 @@ from qarm.core.item_index import ItemIndex
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
 from qarm.data.interactions import Log
-from qarm.data.popularity import frequency_groups
+from qarm.data.log_profile import frequency_groups
 from qarm.data.splits import Split
 from qarm.recommender.code_embedding import joined
 from qarm.recommender.retrieval.anchors import Score, anchors

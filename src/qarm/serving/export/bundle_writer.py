@@ -25,7 +25,7 @@ from qarm.recommender.retrieval.storage import HISTORIES
 from qarm.schemas.base import FORMAT, Manifest, Settings
 from qarm.schemas.bundle import BundleContent, ExportedBundle, PortableReport
 from qarm.serving.bundle_checks import read_recommender
-from qarm.serving.item_metadata import item_facts, run_catalog
+from qarm.serving.export.item_metadata import item_facts, run_catalog
 
 __all__ = ["KIND", "export_bundle"]
 
