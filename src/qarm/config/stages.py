@@ -148,6 +148,8 @@ class EncoderConfig(Section):
     # how the vectors of the modalities are combined into one
     fusion: Literal["concat", "attention", "none"] = "concat"
     anchor: Share = 0.0  # weight of the raw vector, relative to the trained one
+    # the same for items without a training pair, beside an `anchor` above 0; null: that of the others
+    anchor_cold: Annotated[Positive | None, Field(lt=1.0, exclude_if=empty)] = None
     dim: Count = 128  # numbers per trained vector
     hidden: Count = 512  # width of the fusion's network
     dropout: Share = 0.4  # inside the heads
@@ -186,6 +188,8 @@ class EncoderConfig(Section):
     def _something_to_train(self) -> "EncoderConfig":
         if self.fusion == "none" and self.tune == "heads":
             raise ValueError("fusion=none leaves tune=heads nothing to train; set tune to lora or full")
+        if self.anchor_cold is not None and not self.anchor:
+            raise ValueError("anchor_cold stands beside an anchor of the other items; set anchor above 0")
         if self.anchor and (self.tune != "heads" or self.fusion == "none"):
             raise ValueError(
                 "an anchor is the vector of frozen towers; set tune=heads and a fusion, or anchor=0"

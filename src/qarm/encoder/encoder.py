@@ -1,11 +1,12 @@
 """Item encoder: towers, trained heads over them, and the folder that holds both."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -14,6 +15,7 @@ from qarm.core.atomic_io import atomic, make_folder, read_json, sha256_file, wri
 from qarm.core.paths import as_path
 from qarm.core.run_folder import verify
 from qarm.core.scratch import remove
+from qarm.core.tables.parquet import read_parquet, write_parquet
 from qarm.data.catalog import Catalog, text_catalog
 from qarm.data.embeddings import Embeddings
 from qarm.encoder.feature_cache import FeatureCache, feature_shards, open_feature_caches
@@ -22,13 +24,14 @@ from qarm.encoder.item_contents import readable
 from qarm.encoder.towers.factory import open_original, open_saved, options_of
 from qarm.encoder.towers.tower import Tower, reads
 from qarm.errors import ArtifactError, InputError, shown
-from qarm.schemas.encoder import AlignSummary, EncoderCard, HeadsSettings
+from qarm.schemas.encoder import AlignSummary, ColdItems, EncoderCard, HeadsSettings
 from qarm.schemas.encoder import Tower as TowerCard
 
 __all__ = ["Encoder", "model_card"]
 
 FORMAT = "qarm-encoder-1"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+TRAINED = "trained_items.parquet"
 
 
 class Encoder:
@@ -36,7 +39,7 @@ class Encoder:
 
     towers: name to its encoder, a modality or "item" for one that reads several; heads: the fusion over them;
     originals: for each tower that was tuned, what opens it as it was before; summary: figures of the
-    training.
+    training; anchor_cold: anchor of the items that are not among `trained`, None: that of the heads.
     """
 
     def __init__(
@@ -47,6 +50,8 @@ class Encoder:
         originals: Mapping[str, Callable[[], Tower]] | None = None,
         summary: AlignSummary | None = None,
         caches: Mapping[str, FeatureCache] | None = None,
+        anchor_cold: float | None = None,
+        trained: Collection[str] = (),
     ) -> None:
         self.towers = dict(towers)
         self.heads = heads.eval()
@@ -55,6 +60,7 @@ class Encoder:
         self._shelves = dict(caches) if caches is not None else None
         # In double precision an item's vector, rounded to single, is the same in any batch.
         self._exact = copy.deepcopy(heads).cpu().double().eval()
+        self.anchor_cold, self.trained = anchor_cold, frozenset(trained)
 
     @property
     def modalities(self) -> list[str]:
@@ -70,18 +76,37 @@ class Encoder:
         towers = ", ".join(f"{name} {tower.name}" for name, tower in self.towers.items())
         return f"Encoder({towers} -> {self.dim})"
 
-    def embed(self, catalog: Catalog | Sequence[str], *, cache: Path | str | None = None) -> Embeddings:
+    def embed(
+        self, catalog: Catalog | Sequence[str], *, cache: Path | str | None = None, new: bool = False
+    ) -> Embeddings:
         """Aligned vectors of all items, float32 [n, dim], of unit length.
 
         Args:
             catalog: items with at least one of the encoder's modalities each; or texts, whose vectors are
                 called `0`, `1` and so on.
             cache: folder of tower features to use and to fill; an interrupted call resumes from it.
+            new: whether none of the items is one of the training, whatever their ids.
 
         Raises:
             InputError: items without any of the encoder's modalities, unreadable pictures or sounds.
         """
-        return self._vectors(catalog, self._exact.forward, self.towers, cache=cache)
+        found = self._vectors(catalog, self._exact.forward, self.towers, cache=cache)
+        if self.anchor_cold is None:
+            return found
+        texts = not isinstance(catalog, Catalog)  # which are nobody's, whatever they are called
+        return self._with_cold(found, self.anchor_cold, new=new or texts)
+
+    def _with_cold(self, found: Embeddings, anchor: float, *, new: bool) -> Embeddings:
+        """Vectors in which items without a training pair have their own weights of both parts."""
+        cold = np.array([new or item not in self.trained for item in found.item_ids])
+        before, parts = self.heads.anchor, found.vectors.astype(np.float64)
+        learned, raw = ((1 - anchor) / (1 - before)) ** 0.5, (anchor / before) ** 0.5
+        scaled = np.concatenate(
+            [learned * parts[:, : self.heads.dim], raw * parts[:, self.heads.dim :]], axis=1
+        )
+        scaled /= np.linalg.norm(scaled, axis=1, keepdims=True)
+        vectors = np.where(cold[:, None], scaled, parts).astype(np.float32)
+        return Embeddings(found.item_ids, vectors)
 
     def raw(self, catalog: Catalog | Sequence[str], *, cache: Path | str | None = None) -> Embeddings:
         """Vectors before alignment, float32 [n, d], of unit length.
@@ -130,7 +155,12 @@ class Encoder:
             tower.save(folder / name)
         with atomic(folder / WEIGHTS) as temporary:
             save_file({n: t.cpu().contiguous() for n, t in self.heads.state_dict().items()}, temporary)
+        if self.anchor_cold is not None:
+            write_parquet(folder / TRAINED, pl.DataFrame({"item_id": sorted(self.trained)}))
         card = self._card(sha256_file(folder / WEIGHTS))
+        if self.anchor_cold is not None:
+            cold = ColdItems(anchor=self.anchor_cold, trained_sha256=sha256_file(folder / TRAINED))
+            card = card.model_copy(update={"cold": cold})
         with atomic(folder / CARD) as temporary:
             temporary.write_text(model_card(card), encoding="utf-8")
         write_json(folder / CONFIG, card)
@@ -190,7 +220,21 @@ class Encoder:
         shapes = {modality: tuple(entry.shape) for modality, entry in card.towers.items()}
         heads = Heads(shapes, **dict(card.heads))
         heads.load_state_dict(_weights(folder / WEIGHTS, card.weights_sha256))
-        return cls(opened, heads, originals=originals, summary=card.summary)
+        cold = card.cold
+        return cls(
+            opened,
+            heads,
+            originals=originals,
+            summary=card.summary,
+            anchor_cold=None if cold is None else cold.anchor,
+            trained=() if cold is None else _trained(folder / TRAINED, cold.trained_sha256),
+        )
+
+
+def _trained(path: Path, expected: str) -> list[str]:
+    if not path.is_file() or sha256_file(path) != expected:
+        raise ArtifactError(f"{path} is missing or not what was saved; restore it or align again")
+    return read_parquet(path)["item_id"].to_list()
 
 
 def _weights(path: Path, expected: str) -> dict[str, torch.Tensor]:

@@ -58,13 +58,17 @@ class Coder:
                 tower.model  # noqa: B018 - loaded once, then kept
         return self
 
-    def code(self, catalog: Catalog) -> tuple[Embeddings, Codes]:
+    def code(self, catalog: Catalog, *, new: bool = False) -> tuple[Embeddings, Codes]:
         """Aligned vectors and codes of items; an item's do not depend on the items beside it.
+
+        Args:
+            catalog: the items.
+            new: whether none of them is one of the training, whatever their ids.
 
         Raises:
             InputError: items without any of the encoder's modalities, pictures or sounds that cannot be read.
         """
-        vectors = embed(self.encoder, catalog)
+        vectors = self.encoder.embed(catalog, new=True) if new else embed(self.encoder, catalog)
         codes = Codes(
             vectors.item_ids, self.books.transform(vectors), self.nearest.codes(vectors), self.version
         )

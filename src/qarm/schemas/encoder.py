@@ -100,8 +100,18 @@ class HeadsSettings(Schema):
     anchor: float
 
 
+class ColdItems(Schema):
+    """Anchor of items without a training pair; trained_sha256: of the file of the others' ids."""
+
+    anchor: float
+    trained_sha256: str
+
+
 class EncoderCard(Schema):
-    """`encoder/config.json`: the trained heads and the towers below them."""
+    """`encoder/config.json`: the trained heads and the towers below them.
+
+    cold: how items without a training pair are treated; None: as the others.
+    """
 
     format: str
     qarm: str
@@ -109,6 +119,7 @@ class EncoderCard(Schema):
     towers: dict[str, Tower]
     summary: AlignSummary | None
     weights_sha256: str
+    cold: Annotated[ColdItems | None, Field(exclude_if=lambda value: value is None)] = None
 
 
 class Slice(Schema):

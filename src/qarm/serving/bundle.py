@@ -163,7 +163,7 @@ class Bundle:
         Raises:
             InputError: items without any of the encoder's modalities, pictures or sounds that cannot be read.
         """
-        return self._coder.code(catalog)
+        return self._coder.code(catalog, new=True)
 
     def catalog_of(self, rows: Sequence[Mapping[str, Any]]) -> Catalog:
         """A catalogue of items that came as values; no path is ever opened.

@@ -210,3 +210,38 @@ def test_steps_stay_between_the_bounds(
 ) -> None:
     encoder = align(*world, towers=towers, **FEW | {"min_steps": low, "max_steps": high})
     assert encoder.summary.steps == steps
+
+
+def test_items_without_a_training_pair_have_an_anchor_of_their_own(
+    world: tuple[Catalog, pl.DataFrame], fake: Any, tmp_path: Path
+) -> None:
+    catalog, pairs = world
+    pairs = pairs.filter((pl.col("trigger_id") != "i5") & (pl.col("target_id") != "i5"))
+    settings: dict[str, Any] = {
+        "dim": 8,
+        "hidden": 8,
+        "epochs": 1,
+        "min_steps": 2,
+        "batch": 16,
+        "anchor": 0.6,
+    }
+    towers = {"text": fake("text"), "image": fake("image")}
+    plain = align(catalog, pairs, towers=towers, **settings).embed(catalog)
+    encoder = align(catalog, pairs, towers=towers, anchor_cold=0.3, **settings)
+    assert set(catalog.item_ids) - encoder.trained == {"i5"}
+    found, row = encoder.embed(catalog), catalog.item_ids.index("i5")
+    warm = [n for n in range(len(catalog)) if n != row]
+    assert found.vectors[warm].tobytes() == plain.vectors[warm].tobytes()
+    share = float(np.square(found.vectors[row, 8:]).sum())
+    assert share == pytest.approx(0.3, abs=1e-5)
+    assert float(np.square(found.vectors[0, 8:]).sum()) == pytest.approx(0.6, abs=1e-5)
+    other = encoder.embed(catalog, new=True).vectors
+    assert np.allclose(np.square(other[:, 8:]).sum(axis=1), 0.3, atol=1e-5)
+    encoder.save_pretrained(tmp_path / "encoder")
+    again = Encoder.from_pretrained(tmp_path / "encoder", towers=towers)
+    assert again.embed(catalog).vectors.tobytes() == found.vectors.tobytes()
+    (tmp_path / "encoder" / "trained_items.parquet").unlink()
+    with pytest.raises(ArtifactError, match="trained_items.parquet is missing"):
+        Encoder.from_pretrained(tmp_path / "encoder", towers=towers)
+    with pytest.raises(InputError, match="anchor_cold stands beside an anchor"):
+        align(catalog, pairs, towers=towers, anchor_cold=0.3)

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from pydantic import ValidationError
@@ -40,6 +41,7 @@ NOT_LEARNED = {
     "filter",
     "checkpoint_steps",
     "kept_chunks",
+    "anchor_cold",
 }  # settings that the weights do not depend on
 
 
@@ -91,6 +93,7 @@ def align(
         features = tower_features(catalog, frozen, caches=caches) if frozen else no_features(catalog)
         model = work.model(features, tuned)
         rows = work.train(model, cache)
+        trained = work.trained_items()
     if metrics_path is not None:
         _write_lines(as_path(metrics_path), rows)
     return Encoder(
@@ -99,6 +102,8 @@ def align(
         originals={name: partial(used.__getitem__, name) for name in tuned},
         summary=_summary(rows, pairs=work.pairs),
         caches=caches if cache is None and not tuned else None,
+        anchor_cold=chosen.anchor_cold,
+        trained=() if chosen.anchor_cold is None else trained,
     )
 
 
@@ -183,6 +188,13 @@ class AlignmentWork:
         if path is not None and here.rank == 0:
             path.unlink(missing_ok=True)
         return rows
+
+    def trained_items(self) -> list[str]:
+        """Items with a training pair."""
+        seen = np.zeros(len(self.catalog), dtype=np.bool_)
+        for part in self.datasets[0].parts():
+            seen[part.triggers] = seen[part.targets] = True
+        return [item for item, known in zip(self.catalog.item_ids, seen, strict=True) if known]
 
     def content(self) -> dict[str, object]:
         """Everything that the weights depend on."""
