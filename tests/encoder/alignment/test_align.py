@@ -19,9 +19,10 @@ from qarm.encoder.alignment.model import AlignmentModel
 from qarm.encoder.alignment.pair_dataset import TrainingPairs
 from qarm.encoder.alignment.trainer import recall_at
 from qarm.encoder.alignment.trainer import train as train_learner
+from qarm.encoder.encoder import Encoder
 from qarm.encoder.feature_cache import tower_features
 from qarm.encoder.heads import Heads
-from qarm.errors import InputError
+from qarm.errors import ArtifactError, InputError
 
 World = tuple[Catalog, pl.DataFrame]
 FEW = {"dim": 16, "hidden": 32, "batch": 64, "epochs": 3, "min_steps": 1}

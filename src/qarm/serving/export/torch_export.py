@@ -126,12 +126,17 @@ def write_portable(
         cache: of tower features.
 
     Raises:
-        InputError: a last level that is not k-means.
+        InputError: a last level that is not k-means, or an anchor of cold items.
     """
     if not isinstance(books, ResidualKMeans):
         raise InputError(
             f"--portable takes k-means levels, got {type(books).__name__}; set quantizer.last to kmeans, "
             "or export without it"
+        )
+    if encoder.anchor_cold is not None:
+        raise InputError(
+            "--portable knows no items, and encoder.anchor_cold treats those of the training apart; "
+            "align without it, or export without --portable"
         )
     sample = Catalog(catalog.frame.head(SAMPLE), catalog.folder)
     features = tower_features(sample, encoder.towers, cache=cache)
