@@ -59,13 +59,13 @@ def of_toy(toy: Any, folder: Path, **settings: Any) -> SeedRetrieval:
 def test_all_arms_are_fitted_once_and_codes_beat_the_placebo(
     toy: tuple[Log, Codes, Embeddings], tmp_path: Path
 ) -> None:
-    seed = of_toy(toy, tmp_path)
+    seed = of_toy(toy, tmp_path / "seed-0")
     assert seed.arms == [*seed.config.blend, "blend", "model@placebo", "model (ids alone)"]
     seed.run()
-    again = of_toy(toy, tmp_path)
+    again = of_toy(toy, tmp_path / "seed-0")
     again.run()
     assert again.sources.asked == 0  # nothing was fitted again
-    other = of_toy(toy, tmp_path, lags=2)
+    other = of_toy(toy, tmp_path / "seed-0", lags=2)
     assert other.folder != seed.folder  # other settings, other figures
     results = compare_retrieval([again])
     means = {entry.method: entry.figures for entry in results.means}
