@@ -171,8 +171,10 @@ class SeedRun:
         """Best validation figure of these variants with other settings, and the epochs that each took."""
         trials = []
         for variant in (variant for variant in self.variants if variant.name in names):
+            name = f"search with {variant.name}, seed {self.seed}"
+            table = self._table(variant)
             fitted = fit_ranker(
-                self.rows, self.evaluation.valid, self._table(variant), settings=settings, seed=self.seed
+                self.rows, self.evaluation.valid, table, settings=settings, seed=self.seed, name=name
             )
             figures = (e.valid_gauc if settings.select == "gauc" else e.valid_auc for e in fitted.epochs)
             reached = [figure or 0.0 for figure in figures]
@@ -229,7 +231,10 @@ class SeedRun:
         table, settings = self._table(variant), self.settings_of(variant)
         if variant.wide:
             settings = settings.model_copy(update={"dim": self._wide(settings)})
-        fitted = fit_ranker(self.rows, self.evaluation.valid, table, settings=settings, seed=self.seed)
+        name = f"train {variant.name}, seed {self.seed}"
+        fitted = fit_ranker(
+            self.rows, self.evaluation.valid, table, settings=settings, seed=self.seed, name=name
+        )
         ranker = fitted.ranker
         self._write_cell(variant.name, fitted, ranker, dim=settings.dim)
         return self._shifted(partial(score_examples, ranker), float(ranker.prior))
