@@ -36,7 +36,8 @@ def compiled(
 
     def compile_(function: Function) -> Function:
         dispatcher = decorator(function)
-        _enable_cache(dispatcher)
+        if dispatcher is not function:  # NUMBA_DISABLE_JIT leaves the Python function
+            _enable_cache(dispatcher)
         return cast(Function, dispatcher)
 
     return compile_
