@@ -110,3 +110,17 @@ def test_a_temporary_folder_of_somebody_else_is_not_used(
     work.mkdir()
     assert python(DRAW, folder=work, TMPDIR=str(tmp_path), HOME="/") == "5"  # compiled anew each time
     assert not list((tmp_path / "target").iterdir())
+
+
+def test_kernels_run_without_the_compiler() -> None:
+    """NUMBA_DISABLE_JIT is how one looks into a kernel with a debugger."""
+    code = "from qarm.recommender.negative_sampling import splitmix64; import numpy as np; "
+    code += "from qarm.core.parallel.numba_jit import compiled; print(compiled()(lambda x: x + 1)(1))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "2\n"
