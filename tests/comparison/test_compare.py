@@ -1,5 +1,6 @@
 """The comparison on a tiny world: results, resuming, and what may not leak."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -153,9 +154,18 @@ def test_the_command_prints_what_matters(
     file.write_text(f"data: {{root: {world}}}\n")
     main(["compare", str(file), "--out", str(finished), *flags])
     printed = capsys.readouterr().out
-    assert printed.startswith("Primary: id+rq+vq minus id")
+    tables = (finished / "compare" / "results.md").read_text()
+    assert printed.splitlines()[0] == tables.splitlines()[0]
+    results = read_model(finished / "compare" / "results.json", Compared)
+    assert printed.startswith("**This set cannot support the claim.**") == bool(results.anchors_ahead)
+    assert "Primary: id+rq+vq minus id" in printed
     assert "| content-kNN |" in printed
     assert str(finished / "compare" / "results.md") in printed
+    main(["compare", str(file), "--out", str(finished), "--json", *flags])
+    content = json.loads(capsys.readouterr().out)
+    assert content["primary"]["method"] == "id+rq+vq"
+    ahead = [(gain.method, gain.against, gain.negatives) for gain in results.anchors_ahead]
+    assert [(g["method"], g["against"], g["negatives"]) for g in content["anchors_ahead"]] == ahead
 
 
 def test_another_comparison_does_not_go_on_from_it(world: Path, finished: Path) -> None:

@@ -117,7 +117,9 @@ def compare(config: ConfigFile, *, out: RunFolder, settings: Settings = None, as
     results = compare_variants(load_settings(config, settings), out, progress=progress)
     if as_json:
         primary = results.primary.content() if results.primary else None
-        print(json.dumps({"path": str(out / "compare" / "results.json"), "primary": primary}))
+        ahead = [gain.content() for gain in results.anchors_ahead]
+        path = str(out / "compare" / "results.json")
+        print(json.dumps({"path": path, "primary": primary, "anchors_ahead": ahead}))
         return
     print(f"{comparison_summary(results)}\n\nevery table: {out / 'compare' / 'results.md'}")
 
