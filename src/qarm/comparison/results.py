@@ -1,21 +1,20 @@
 """Results of the comparison from the scores of all seeds: means, spreads, paired differences, Holm."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from qarm.comparison.code_sources import FREQUENCY_GROUPS, training_frequency_groups
-from qarm.comparison.item_clusters import ItemClusters
 from qarm.comparison.questions import answered
-from qarm.comparison.seed_run import UNTRAINED, SeedRun
+from qarm.comparison.seed_run import SeedRun
+from qarm.comparison.slice_figures import Rows, SliceFigures
 from qarm.comparison.two_way_intervals import TwoWayIntervals, holm
 from qarm.recommender.examples import Examples
-from qarm.recommender.metrics import UserAuc, auc, calibration, grouped_auc, logloss
+from qarm.recommender.metrics import UserAuc
 from qarm.recommender.ranking.full_catalogue import FIGURES
-from qarm.schemas.comparison import CatalogueFigures, CatalogueGain, Compared, Gain, GainKey, Means
+from qarm.schemas.comparison import CatalogueFigures, CatalogueGain, Compared, Gain, Means
 
 __all__ = ["ASKED", "LENGTHS", "compare_seeds", "history_thirds", "slices_of"]
 
@@ -23,27 +22,7 @@ LENGTHS = ("short", "middle", "long")
 ASKED = ("all", "warm", "cold")  # slices of the questions, whose intervals are computed over items too
 
 Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
-
-
-class Rows(NamedTuple):
-    """Test rows of one seed on one slice: user numbers, items, labels and a method's scores, [n] each."""
-
-    users: Ints
-    items: npt.NDArray[np.int32]
-    labels: npt.NDArray[np.generic]
-    scores: Floats
-
-
-class Pooled(NamedTuple):
-    """Figures over all rows of a slice, averaged over seeds; rows and users are those of all seeds."""
-
-    auc: float | None
-    logloss: float | None
-    calibration: float | None
-    rows: int
-    users: int
 
 
 def slices_of(seed: SeedRun, rows: Examples) -> dict[str, Bools]:
@@ -81,11 +60,11 @@ def compare_seeds(seeds: Sequence[SeedRun], *, primary: tuple[str, str]) -> Comp
     ahead: list[Gain] = []
     for kind in seeds[0].evaluation.test:
         for part, by_method in _slices(seeds, methods, kind, numbers):
-            judged = _slice(kind, part, by_method, against)
-            means += judged.means
-            gains += judged.gains
+            figures = SliceFigures(kind, part, by_method, items=part in ASKED)
+            means += figures.means()
+            gains += figures.gains(against)
             if part == "warm":
-                ahead += _anchors_ahead(judged, names, seeds[0].anchors, primary[1])
+                ahead += figures.anchors_ahead(names, seeds[0].anchors, primary[1])
     catalogue, catalogue_gains = _catalogue(methods, seeds, numbers, against)
     main, tested = _tests(gains, primary, next(iter(seeds[0].evaluation.test)))
     return Compared(
@@ -128,71 +107,6 @@ def _against(names: Sequence[str], primary: tuple[str, str]) -> list[str]:
     """Bases of the differences: the second of the primary pair, the placebo, and the main variant."""
     wanted = (primary[1], "id+frozen", f"{primary[0]}@placebo", f"{primary[0]}@raw", primary[0])
     return [name for name in dict.fromkeys(wanted) if name in names]
-
-
-class Judged(NamedTuple):
-    """Means and differences of all methods on one slice, and the intervals that they come from."""
-
-    means: list[Means]
-    gains: list[Gain]
-    difference: Callable[[str, str], Gain]
-
-
-def _slice(kind: str, part: str, rows: Mapping[str, Sequence[Rows]], against: Sequence[str]) -> Judged:
-    """Means and gains of all methods on one slice; none where no user has both labels."""
-    aucs = {
-        method: [grouped_auc(each.users, each.labels, each.scores) for each in seeds]
-        for method, seeds in rows.items()
-    }
-    pooled = {method: _pooled(seeds, logits=method not in UNTRAINED) for method, seeds in rows.items()}
-    intervals: dict[Literal["gauc", "uauc"], TwoWayIntervals] = {}
-    items = ItemClusters(rows) if part in ASKED else None
-
-    def difference(method: str, base: str, measure: Literal["gauc", "uauc"] = "gauc") -> Gain:
-        found = intervals[measure].difference(method, base)
-        estimate = asdict(found)
-        if items is not None and measure == "gauc":
-            wide = found.widened(items.added(method, base))
-            estimate |= {"item_low": wide.low, "item_high": wide.high}
-        key = GainKey(negatives=kind, slice=part, method=method, against=base, measure=measure)
-        return Gain(**key.model_dump(), **estimate)
-
-    if not any(len(seed) for seeds in aucs.values() for seed in seeds):
-        return Judged([], [], difference)
-    intervals |= {"gauc": TwoWayIntervals(aucs, weighted=True), "uauc": TwoWayIntervals(aucs, weighted=False)}
-    by_rows, by_user = intervals["gauc"], intervals["uauc"]
-    means = [
-        Means(
-            negatives=kind,
-            slice=part,
-            method=method,
-            **figures._asdict(),
-            gauc=by_rows.mean(method),
-            gauc_spread=by_rows.spread(method),
-            uauc=by_user.mean(method),
-            uauc_spread=by_user.spread(method),
-        )
-        for method, figures in pooled.items()
-    ]
-    gains = [
-        difference(method, base, measure)
-        for measure in intervals
-        for method in rows
-        for base in against
-        if base != method
-    ]
-    return Judged(means, gains, difference)
-
-
-def _anchors_ahead(judged: Judged, names: Sequence[str], anchors: Sequence[str], base: str) -> list[Gain]:
-    """Anchors minus the base, and minus the best variant, where the interval lies above zero."""
-    variants = {entry.method: entry.gauc for entry in judged.means if entry.method in names}
-    if not variants:
-        return []
-    best = max(variants, key=lambda name: variants[name])
-    pairs = [(anchor, name) for name in dict.fromkeys((base, best)) if name in names for anchor in anchors]
-    gains = (judged.difference(anchor, name) for anchor, name in pairs)
-    return [gain for gain in gains if gain.low > 0]
 
 
 def _catalogue(
@@ -243,25 +157,6 @@ def _user_numbers(seeds: Sequence[SeedRun]) -> dict[str, int]:
 def _users_of(rows: Examples, numbers: Mapping[str, int]) -> Ints:
     """Each row's user by number."""
     return np.fromiter((numbers[user] for user in rows.user_ids), dtype=np.int64)[rows.users]
-
-
-def _pooled(seeds: Sequence[Rows], *, logits: bool) -> Pooled:
-    """AUC over all rows, and logloss and calibration where the scores are logits, averaged over seeds."""
-    values: dict[str, list[float]] = {"auc": [], "logloss": [], "calibration": []}
-    for _, _, labels, scores in seeds:
-        exact = scores.astype(np.float64)
-        measured = {"auc": auc(labels, scores)}
-        if logits:
-            measured |= {"logloss": logloss(labels, exact), "calibration": calibration(labels, exact)}
-        for name, value in measured.items():
-            if value is not None:
-                values[name].append(value)
-    means = {name: float(np.mean(each)) if each else None for name, each in values.items()}
-    return Pooled(
-        **means,
-        rows=sum(len(rows.labels) for rows in seeds),
-        users=len(np.unique(np.concatenate([rows.users for rows in seeds]))),
-    )
 
 
 def _tests(gains: Sequence[Gain], primary: tuple[str, str], kind: str) -> tuple[Gain | None, dict[str, bool]]:

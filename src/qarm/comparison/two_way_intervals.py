@@ -44,10 +44,8 @@ class Difference:
         return cls(mean, mean - quantile * error, mean + quantile * error, error, p, df, least)
 
     def widened(self, variance: float) -> "Difference":
-        """The same mean with a further source of variance that has many degrees of freedom."""
-        own = self.error**2
-        whole = own + variance
-        return Difference.of(self.mean, whole, self.df * (whole / own) ** 2 if own else self.df)
+        """The same mean with a further source of variance; degrees of freedom stay, so it is no narrower."""
+        return Difference.of(self.mean, self.error**2 + variance, self.df)
 
 
 class TwoWayIntervals:
