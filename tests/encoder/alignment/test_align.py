@@ -144,7 +144,7 @@ def test_bad_settings_are_refused_all_at_once(world: World) -> None:
         align(*world, lr=-1.0, width=3)
     assert "encoder.lr = -1.0" in str(error.value)
     assert "encoder.width = 3" in str(error.value)
-    with pytest.raises(InputError, match="encoder.image = 'vit', need 'efficientnet-lite0'"):
+    with pytest.raises(InputError, match="encoder.image = 'vit': neither 'efficientnet-lite0', nor a folder"):
         align(*world, image="vit", text=None)
 
 

