@@ -224,6 +224,6 @@ def _download(name: str, key: str) -> Path:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"{key} = {name!r}: neither {PACKAGED.get(key, PACKAGED_TEXT)!r}, nor a folder, nor to be had from "
-            f"the hub ({reason}); give the path of a checkpoint"
+            f"{key} = {name!r}: neither {PACKAGED.get(key, PACKAGED_TEXT)!r}, nor a folder, nor to be had "
+            f"from the hub ({reason}); give the path of a checkpoint"
         ) from None
