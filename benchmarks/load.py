@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -29,7 +30,7 @@ from urllib.parse import quote
 import numpy as np
 import polars as pl
 
-from hardening.hostile_http import Attack, idle_connections, slow_head
+from hardening.hostile_http import Attack, idle_connections, picture_bomb, slow_head
 
 ROOT = Path(__file__).parent.parent
 LOOPBACK = "127.0.0.1"
@@ -51,14 +52,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="of the encoder")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--beside", action="store_true", help="500 silent connections, a slow head, bombs")
+    parser.add_argument("--hostile", type=int, help=argparse.SUPPRESS)  # the process of `--beside`
     asked = parser.parse_args()
+    if asked.hostile:
+        asyncio.run(hostile(asked.hostile))
     with tempfile.TemporaryDirectory(prefix="qarm-load-") as folder:
         bundle = asked.bundle or export(asked.run, Path(folder) / "bundle")
         store = Path(folder) / "store"
         server, port = start(bundle, store, threads=asked.threads)
         try:
             load = Load(bundle, port, server.pid, rate=asked.rate, seed=asked.seed)
-            asyncio.run(measured(load, asked.warm_up, asked.seconds, beside=asked.beside))
+            with hostile_clients(port) if asked.beside else contextlib.nullcontext():
+                asyncio.run(load.run(asked.warm_up, asked.seconds))
             server.send_signal(signal.SIGTERM)
             ended = server.wait(60)
         finally:
@@ -70,24 +75,28 @@ def main() -> None:
     sys.exit(0 if print_figures(load, kept=kept, ended=ended) else 1)
 
 
-async def measured(load: "Load", warm_up: float, seconds: float, *, beside: bool) -> None:
-    """The load, alone or beside hostile clients."""
-    work = [idle_connections(LOOPBACK, load.port, 500), slow_head(LOOPBACK, load.port), bombs(load.port)]
-    hostile = [asyncio.create_task(one) for one in work] if beside else []
-    if not beside:
-        for one in work:
-            one.close()
-    await load.run(warm_up, seconds)
-    for task in hostile:
-        task.cancel()
+@contextlib.contextmanager
+def hostile_clients(port: int) -> Iterator[None]:
+    """Hostile clients in a process of their own, so that they hold only the service up, not the load."""
+    process = subprocess.Popen([sys.executable, __file__, "--hostile", str(port)])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def hostile(port: int) -> None:
+    """500 silent connections, a head of a byte a second, and a picture bomb after the other."""
+    await asyncio.gather(idle_connections(LOOPBACK, port, 500), slow_head(LOOPBACK, port), bombs(port))
 
 
 async def bombs(port: int) -> None:
     """A picture bomb after the other, as soon as each is answered."""
-    attack = Attack(LOOPBACK, port)
+    attack, bomb = Attack(LOOPBACK, port), picture_bomb()
     while True:
         with contextlib.suppress(OSError, EOFError):
-            await attack.kinds()["a picture bomb"]()
+            await attack.post("/v1/codes", bomb)
         await asyncio.sleep(1)
 
 

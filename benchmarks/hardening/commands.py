@@ -14,6 +14,7 @@ from hardening.syscalls import Event, Tracer, unflushed
 
 __all__ = ["COMMANDS", "Bench", "Command", "Reference"]
 
+LOG = "qarm.log"  # messages, which no command reads
 ROWS, STORED = 3, 4  # rows of each append to the store, and appends
 
 
@@ -91,7 +92,7 @@ class Bench:
                 raise RuntimeError(f"{command.name}, undisturbed, ended with {ended.code}:\n{ended.output}")
             files = snapshot(self.root)
             shutil.copytree(self.root, self.left / command.name, symlinks=True)
-            kept = {name for name in files if name.partition("/")[0] != "tmp"}
+            kept = {name for name in files if name.partition("/")[0] != "tmp" and Path(name).name != LOG}
             lost = unflushed(tracer.seen, {*kept, "."})
             self.references[command.name] = Reference(tracer.seen, seconds, files, lost)
         return self.references[command.name]

@@ -86,10 +86,10 @@ class Attack:
         empty = b'{"items":[' + b"{}," * (4 * MIB) + b"{}]}"
         ids = b'{"candidates":[' + b'"a",' * (3 * MIB) + b'"a"]}'
         return {
-            "16 MiB of empty items": lambda: self._post("/v1/codes", empty),
-            "12 MiB of candidates": lambda: self._post("/v1/score", ids),
-            "deep arrays": lambda: self._post("/v1/codes", b"[" * (8 * MIB)),
-            "a string of quotes": lambda: self._post("/v1/codes", b'{"a":"' + b'\\"' * (4 * MIB) + b'"}'),
+            "16 MiB of empty items": lambda: self.post("/v1/codes", empty),
+            "12 MiB of candidates": lambda: self.post("/v1/score", ids),
+            "deep arrays": lambda: self.post("/v1/codes", b"[" * (8 * MIB)),
+            "a string of quotes": lambda: self.post("/v1/codes", b'{"a":"' + b'\\"' * (4 * MIB) + b'"}'),
             "an endless body at 404": lambda: self._endless("/nothing", JSON),
             "an endless body at 415": lambda: self._endless("/v1/codes", b"Content-Type: text/plain\r\n"),
             "Content-Length and Transfer-Encoding": lambda: self._send(
@@ -110,16 +110,17 @@ class Attack:
                 bytes(self.random.randrange(256) for _ in range(200)) + b"\r\n\r\n"
             ),
             "another host": lambda: self._send(b"GET /v1/items HTTP/1.1\r\nHost: evil.example\r\n\r\n"),
-            "another origin": lambda: self._post("/v1/codes", b"{}", b"Origin: http://evil.example\r\n"),
+            "another origin": lambda: self.post("/v1/codes", b"{}", b"Origin: http://evil.example\r\n"),
             "a head of 1 MiB": lambda: self._send(
                 b"GET / HTTP/1.1\r\n" + HOST + b"X: " + b"a" * MIB + b"\r\n\r\n"
             ),
             "half a body": self._half_body,
             "50 silent connections": self._silent,
-            "a picture bomb": lambda: self._post("/v1/codes", picture_bomb()),
+            "a picture bomb": lambda: self.post("/v1/codes", picture_bomb()),
         }
 
-    async def _post(self, path: str, body: bytes, more: bytes = b"") -> str:
+    async def post(self, path: str, body: bytes, more: bytes = b"") -> str:
+        """Status of the answer to a JSON body."""
         head = f"POST {path} HTTP/1.1\r\n".encode() + HOST + JSON + more
         return await self._send(head + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
 

@@ -61,9 +61,8 @@ def write_proposal(proposal: Proposal, out: Path, *, overwrite: bool = False) ->
         InputError: the file is there already with other content, and `overwrite` is off.
     """
     text = config_text(proposal)
-    if not overwrite and os.path.lexists(out):
-        if out.is_file() and out.read_bytes() == text.encode():
-            return
+    same = out.is_file() and out.read_bytes() == text.encode()  # written anew: a kill may have left more
+    if not overwrite and not same and os.path.lexists(out):
         raise InputError(f"{out}: is there already; give another name, or --overwrite")
     write_text(out, text)
 
