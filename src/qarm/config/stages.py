@@ -303,7 +303,7 @@ class CompareConfig(Section):
     search: Count = 12
     # ranker settings by family, as a search leaves them in compare/tuned.yaml; such a family is not searched
     tuned: dict[str, dict[str, int | float]] = Field(default={})
-    primary: tuple[str, str] = ("id+rq+vq", "id")  # the one comparison without correction for multiple tests
+    primary: tuple[str, str] = ("id+rq+vq", "id")  # the comparison that stands first
     retrieval: bool = False  # also retrieval arms: the parts of `retriever.blend`, ids alone, placebo codes
     peer: bool = False  # also torch-rechub's DIN on the same rows; needs the extra `peers`
 
