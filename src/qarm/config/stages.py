@@ -256,10 +256,10 @@ class RankerConfig(Section):
     batch: Count = 1024  # rows per step
     lr: Positive = 5e-3  # step size of AdamW
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.1  # of AdamW
-    # the same of embeddings of ids, of biases, of embeddings of codes; null: `weight_decay`
+    # the same of embeddings of ids; null: `weight_decay`
     id_decay: Annotated[float, Field(ge=0.0)] | None = None
-    bias_decay: Annotated[float, Field(ge=0.0)] | None = None
-    code_decay: Annotated[float, Field(ge=0.0)] | None = None
+    bias_decay: Annotated[float, Field(ge=0.0)] | None = None  # of biases; null: `weight_decay`
+    code_decay: Annotated[float, Field(ge=0.0)] | None = None  # of code tables; null: `weight_decay`
     select: Literal["auc", "gauc"] = "auc"  # validation figure of early stopping
     # code tables start at random, each level's from its centroids, or the VQ table from its items' vectors
     start: Literal["random", "codebooks", "pool"] = "random"
