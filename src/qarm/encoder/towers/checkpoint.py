@@ -189,7 +189,7 @@ def _kept(folder: Path) -> list[Path]:
 def _locate(source: str | Path, key: str) -> Path:
     if str(source) == PACKAGED_TEXT and key not in PACKAGED:
         return _packaged()
-    folder = Path(source)
+    folder = as_path(source)
     if folder.is_dir():
         if not any((folder / name).is_file() for name in ("modules.json", "config.json")):
             raise InputError(
