@@ -37,7 +37,6 @@ def tiny_text_encoder(folder: Path) -> Path:
     letters = [*string.ascii_lowercase, *string.digits]
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
     folder.mkdir(parents=True)
-    (folder / "vocab.txt").write_text("\n".join(words))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         sizes = {"hidden_size": 16, "intermediate_size": 16, "max_position_embeddings": 256}
@@ -45,7 +44,7 @@ def tiny_text_encoder(folder: Path) -> Path:
             vocab_size=len(words), num_hidden_layers=1, num_attention_heads=2, initializer_range=0.5, **sizes
         )
         BertModel(config).save_pretrained(folder)
-    BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
+    BertTokenizerFast(vocab={word: n for n, word in enumerate(words)}).save_pretrained(folder)
     return folder
 
 

@@ -43,7 +43,6 @@ WORDS = [
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer BERT in a folder, as transformers saves it."""
     folder = tmp_path_factory.mktemp("bert")
-    (folder / "vocab.txt").write_text("\n".join(WORDS))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         sizes = {"hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 64}
@@ -51,7 +50,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
             vocab_size=len(WORDS), num_hidden_layers=2, num_attention_heads=2, initializer_range=0.5, **sizes
         )
         BertModel(config).save_pretrained(folder)
-    BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
+    BertTokenizerFast(vocab={word: n for n, word in enumerate(WORDS)}).save_pretrained(folder)
     return folder
 
 
