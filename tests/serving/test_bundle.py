@@ -283,9 +283,15 @@ def test_appended_items_are_in_it(run: Path, world: Path, tmp_path: Path) -> Non
 
 
 def test_a_ranker_of_other_codes_is_refused(refitted: Path, world: Path, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="was trained on other codes"):
+    with pytest.raises(ArtifactError, match="recommender.* was trained on other codes"):
         export_bundle(refitted, tmp_path / "bundle", items=(world / "items.parquet",))
-    made = export_bundle(refitted, tmp_path / "bundle", items=(world / "items.parquet",), variant="id")
+    with pytest.raises(ArtifactError, match="the retriever was trained on other codes than these; run qarm"):
+        export_bundle(refitted, tmp_path / "bundle", items=(world / "items.parquet",), variant="id")
+    shutil.copytree(refitted, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "retriever")
+    made = export_bundle(
+        tmp_path / "run", tmp_path / "bundle", items=(world / "items.parquet",), variant="id"
+    )
     assert made.variant == "id"
 
 

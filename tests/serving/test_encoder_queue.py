@@ -77,7 +77,7 @@ def test_a_large_request_holds_a_small_one_for_one_batch() -> None:
         worker.go.set()
         assert [one.rq.tolist() for one in await small] == [expected("small").rq.tolist()]
         assert worker.calls[:2] == [1, 5]  # of 50 ms, in 250 ms
-        assert len(worker.calls) == 3
+        assert len(worker.calls) in (3, 4)  # the next may have begun before this task goes on
         assert not large.done()
         found = await large
         assert [one.rq.tolist() for one in found] == [expected(f"large {n}").rq.tolist() for n in range(40)]

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from qarm.core.atomic_io import read_model
 from qarm.core.parallel.ranks import rank
 
 if TYPE_CHECKING:
@@ -90,6 +89,7 @@ def print_figures(step: str, path: Path, figures: Mapping[str, object], *, as_js
 
 def print_results(out: Path) -> None:
     """Table of the results of a run, the verdict, a user's list, and where the report is."""
+    from qarm.core.atomic_io import read_model
     from qarm.core.text_tables import aligned_table
     from qarm.report.recommendations import EXAMPLES, example_text
     from qarm.report.tables import result_lines

@@ -12,7 +12,7 @@ from qarm.comparison.code_sources import CodeSources
 from qarm.comparison.evidence import write_evidence
 from qarm.comparison.file_hashes import checked, enter
 from qarm.comparison.results import compare_seeds
-from qarm.comparison.retrieval_arms import SeedRetrieval, compare_retrieval
+from qarm.comparison.rivals.retrieval_arms import SeedRetrieval, compare_retrieval
 from qarm.comparison.rivals.torch_rechub import need_rechub
 from qarm.comparison.seed_run import SeedRun
 from qarm.comparison.settings_search import tuned_settings

@@ -81,7 +81,7 @@ def _remove(folder: Path, lock: FileLock) -> None:
     """Removal of a folder whose lock this process has; renamed first, so that nothing new is in it."""
     gone = folder.with_name(f"{folder.name}{GONE}")
     with suppress(OSError):  # Windows renames no folder with an open file in it
-        folder.rename(gone)
+        folder.replace(gone)
     for _ in range(2):  # the lock file goes when it is closed where the system keeps open files
         shutil.rmtree(gone, ignore_errors=True)
         if os.name == "nt":

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from qarm.schemas.base import Check, Manifest, Timing
 from qarm.schemas.check import TablePlaces
 from qarm.schemas.codes import Churn, CodeQuality, Profile, Saved
-from qarm.schemas.comparison import Compared, ComparedCell, ComparedKey, ComparedTiming, Searched
+from qarm.schemas.comparison import Compared, ComparedCell, ComparedKey, ComparedTiming, FileHashes, Searched
 from qarm.schemas.encoder import AlignStep, EmbeddingQuality, EncoderCard, Neighbours
 from qarm.schemas.explorer import ExplorerItems, Tree
 from qarm.schemas.pairs import PairQuality
@@ -20,6 +20,7 @@ __all__ = ["SCHEMAS", "schema_of"]
 SCHEMAS: dict[str, type[BaseModel]] = {
     "compare/key.json": ComparedKey,
     "compare/timing.json": ComparedTiming,
+    "compare/hashes.json": FileHashes,
     "compare/search.json": Searched,
     "compare/search/*.json": Searched,
     "compare/results.json": Compared,

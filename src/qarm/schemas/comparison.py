@@ -17,6 +17,7 @@ __all__ = [
     "ComparedRetrieval",
     "ComparedTiming",
     "Estimate",
+    "FileHashes",
     "Gain",
     "GainKey",
     "Means",
@@ -234,3 +235,10 @@ class Compared(Schema):
     anchors_ahead: list[Gain] = Field(default=[])
     left_out: list[str] = Field(default=[])
     retrieval: ComparedRetrieval | None = None
+
+
+class FileHashes(Schema):
+    """`compare/hashes.json`: SHA-256 of each file that was written, and in `sha256` of the rest of this one."""
+
+    files: dict[str, str]
+    sha256: str

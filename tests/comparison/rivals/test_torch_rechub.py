@@ -137,9 +137,10 @@ def test_it_joins_a_finished_comparison_and_leaves_it(tmp_path: Path) -> None:
     world = build_world(tmp_path / "world", seed=0, spec=WorldSpec(items=120, users=60, events_per_user=25))
     lines: list[str] = []
     before = compare_variants(config_of(world.folder, peer=False), tmp_path / "out", progress=lines.append)
-    assert len(lines) == 4
+    first = len(lines)  # variants and anchors
+    assert first >= 4
     found = compare_variants(config_of(world.folder, peer=True), tmp_path / "out", progress=lines.append)
-    assert len(lines) == 5  # the other cells were kept
+    assert len(lines) == first + 1  # the other cells were kept
     assert DIN in lines[-1]
     means = {entry.method: entry for entry in found.means if entry.slice == "all"}
     assert means[DIN].logloss is not None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qarm.comparison.code_sources import permute_codes
-from qarm.comparison.retrieval_arms import SeedRetrieval, compare_retrieval, user_figures
+from qarm.comparison.rivals.retrieval_arms import SeedRetrieval, compare_retrieval, user_figures
 from qarm.config import RetrieverConfig
 from qarm.data.codes import Codes
 from qarm.data.embeddings import Embeddings
