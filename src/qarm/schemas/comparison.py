@@ -238,7 +238,7 @@ class Compared(Schema):
 
 
 class FileHashes(Schema):
-    """`compare/hashes.json`: SHA-256 of each file that was written, and in `sha256` of the rest of this one."""
+    """`compare/hashes.json`: SHA-256 of each file that was written; `sha256`: of the rest of this one."""
 
     files: dict[str, str]
     sha256: str
