@@ -77,7 +77,7 @@ def test_every_json_file_has_the_shape_that_its_schema_says(finished: Path) -> N
         assert schema is not None, path
         schema.model_validate_json(path.read_text())
         checked.add(schema.__name__)
-    assert checked == {"ComparedKey", "ComparedTiming", "Compared", "ComparedCell", "Searched"}
+    assert checked == {"ComparedKey", "ComparedTiming", "Compared", "ComparedCell", "FileHashes", "Searched"}
 
 
 def test_every_family_has_its_own_search_with_the_same_budget(world: Path, finished: Path) -> None:
