@@ -188,7 +188,7 @@ def test_every_file_has_its_hash_and_none_is_a_pickle(exported: Path) -> None:
     for name, expected in manifest.files.items():
         assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == expected
     endings = {Path(name).suffix for name in files if not name.startswith("media/")}
-    assert endings == {".json", ".md", ".parquet", ".safetensors", ".txt"}
+    assert endings == {".json", ".md", ".parquet", ".safetensors"}
     assert not any((exported / name).read_bytes().startswith(b"\x80") for name in files)
 
 
