@@ -1,5 +1,6 @@
 """Scratch folders of living and of killed processes."""
 
+import errno
 import os
 import shutil
 import signal
@@ -99,3 +100,15 @@ def test_a_folder_that_was_swept_before_it_was_locked_is_made_anew(
             f"{scratch.path.parent.name}/files",
         ]
     assert names(tmp_path) == []
+
+
+def test_a_lock_that_cannot_be_made_is_an_error_and_no_endless_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        def acquire(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("qarm.core.scratch.lock_file", lambda _: Full())
+    with pytest.raises(OSError, match="No space left on device"):
+        Scratch(tmp_path)

@@ -67,10 +67,10 @@ def _locked(folder: Path) -> FileLock | None:
     Who makes a folder and who sweeps it both come here, so that one of them gets it. Acquiring a lock makes
     missing folders anew: the folder must still be the one that it was.
     """
-    with suppress(OSError, ArtifactError, TimeoutError):
+    with suppress(FileNotFoundError, TimeoutError):
         before, lock = folder.stat(), lock_file(folder / LOCK)
         lock.acquire()
-        with suppress(OSError):
+        with suppress(FileNotFoundError):
             if os.path.samestat(before, folder.stat()) and (folder / LOCK).exists():
                 return lock
         lock.release()

@@ -36,6 +36,7 @@ class CodeNames:
         self._tree = tree
         self._words, self._counts = _counted(titles)
         self.of = lru_cache(maxsize=65_536)(self._of)
+        self._sums = lru_cache(maxsize=16)(self._sums_between)  # all branches of a prefix ask for the same
 
     def _of(self, prefix: Prefix) -> str | None:
         """Name of a prefix, "lamp, oak"; None for one item, the whole tree, and where no word is its own."""
@@ -54,7 +55,7 @@ class CodeNames:
         name = self.of(prefix)
         return [] if name is None else name.split(", ")
 
-    def _sums(self, low: int, high: int) -> Floats:
+    def _sums_between(self, low: int, high: int) -> Floats:
         """Number of items from `low` to `high` with each word."""
         return np.asarray(self._counts[low:high].sum(axis=0), dtype=np.float64).ravel()
 
